@@ -1,0 +1,142 @@
+"""The fast linear probe against the exact protocol on CIFAR-10: seconds and accuracy of both, in one run.
+
+    python benchmarks/linear_probe.py [--weights RUN] [--train 5000] [--test 5000] [--epochs 100] [--lrs 30]
+
+Both sides read the same images and the same frozen backbone on the same device. The exact side is the AvgPool
+protocol with plain SGD (crops drawn anew each epoch), scored once at its end. Without --weights the backbone is a
+random ResNet-10 of width 16, which is enough to compare the two, not to say anything of SimSiam.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from simsiam.backbones import Backbone, build_backbone
+from simsiam.data.loader import image_batches
+from simsiam.data.preprocess import Preprocess
+from simsiam.data.sources import Source, open_source
+from simsiam.evaluation.protocol import Protocol, Splits, Subject
+from simsiam.experiment import Machine
+from simsiam.recipes.linear import adapted, linear_cifar10, linear_probe
+from simsiam.recipes.pretrain import CIFAR_MEAN, CIFAR_STD
+from simsiam.results import Result, WeightsId
+from simsiam.weights.load import fingerprint, load_backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """A result and the wall-clock seconds that it took."""
+
+    result: Result
+    seconds: float
+
+    @property
+    def top1(self) -> float:
+        """Percent."""
+        return self.result.metrics["top1"]
+
+
+def main() -> None:
+    """Run both sides and print one table."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    data = Splits(train=_some("train", options.train, options.data), test=_some("test", options.test, options.data))
+    subject = _subject(options.weights, data.train)
+    print(
+        f"{subject.weights.source}: {subject.backbone.features} features at {subject.size} px; CIFAR-10, "
+        f"{len(data.train):,} training and {len(data.test):,} test images; {options.device}, "
+        f"{options.threads} threads, torch {torch.__version__}"
+    )
+    exact = [_timed(_exact(lr, options.epochs, subject.size), subject, data, options.device) for lr in options.lrs]
+    for lr, side in zip(options.lrs, exact, strict=True):
+        print(f"exact, lr {lr:g}, {options.epochs} epochs: top-1 {side.top1:.2f} in {side.seconds:.1f} s", flush=True)
+    best = max(exact, key=lambda side: side.top1)
+    for copies in options.copies:
+        probe = adapted(replace(linear_probe(), copies=copies), size=subject.size)
+        fast = _timed(probe, subject, data, options.device)
+        parts = fast.result.detail["seconds"]
+        print(
+            f"probe, {copies} copies, {len(fast.result.detail['sweep'])} heads: top-1 {fast.top1:.2f} in "
+            f"{fast.seconds:.1f} s (features {parts['features']:.1f}, heads {parts['heads']:.1f}), picked lr "
+            f"{fast.result.detail['chosen']['lr']:g}; {best.seconds / fast.seconds:.1f} times as fast as one exact "
+            f"run, {fast.top1 - best.top1:+.2f} points",
+            flush=True,
+        )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", help="a run folder or weights file; default: a random ResNet-10")
+    parser.add_argument("--data", default="", help="a local CIFAR-10; default: the cache, else a download")
+    parser.add_argument("--train", type=int, default=5000, help="training images")
+    parser.add_argument("--test", type=int, default=5000, help="test images")
+    parser.add_argument("--epochs", type=int, default=100, help="of the exact side")
+    parser.add_argument("--lrs", type=float, nargs="+", default=[30.0], help="rates of the exact side, a run each")
+    parser.add_argument("--copies", type=int, nargs="+", default=[3], help="augmented copies of the probe")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def _subject(weights: str | None, train: Source) -> Subject:
+    if weights is not None:
+        loaded = load_backbone(weights)
+        about = loaded.preprocess
+        return Subject(
+            backbone=loaded.backbone,
+            size=about.size,
+            mean=about.mean,
+            std=about.std,
+            weights=loaded.weights,
+            seed=0,
+        )
+    torch.manual_seed(0)
+    backbone = build_backbone("resnet10", width=16, stem="small-stride2")
+    _settle(backbone, train)
+    identity = WeightsId(source="random ResNet-10, width 16", sha256=fingerprint(backbone.state_dict()))
+    return Subject(backbone=backbone, size=32, mean=CIFAR_MEAN, std=CIFAR_STD, weights=identity, seed=0)
+
+
+def _settle(backbone: Backbone, train: Source) -> None:
+    """Let a random network pass all its signal on, with BatchNorm statistics of the data (else it sees next to none)."""
+    preprocess = Preprocess(kind="center", resize=32, size=32, mean=CIFAR_MEAN, std=CIFAR_STD)
+    for part in backbone.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(part.weight)
+            part.momentum = None  # a plain mean over the batches
+    backbone.train()
+    with torch.no_grad():
+        for batch in image_batches(train, preprocess, batch_size=256, device=torch.device("cpu")):
+            backbone(batch.images)
+    backbone.eval()
+
+
+def _some(split: str, count: int, data: str) -> Source:
+    whole = open_source(data, kind="cifar10", split=split)
+    return whole.subset(np.arange(min(count, len(whole))))
+
+
+def _exact(lr: float, epochs: int, size: int) -> Protocol[Splits]:
+    recipe = linear_cifar10()
+    optimisation = replace(recipe.schooling.optimisation, epochs=epochs, lr=lr)
+    schooling = replace(recipe.schooling, optimisation=optimisation, evaluate_every=epochs)
+    return adapted(replace(recipe, schooling=schooling), size=size)
+
+
+def _timed(protocol: Protocol[Splits], subject: Subject, data: Splits, device: str) -> Timed:
+    """Run with an empty feature cache, so that the fast side computes its features."""
+    with tempfile.TemporaryDirectory() as cache:
+        started = time.perf_counter()
+        result = protocol.run(subject, data, machine=Machine(device=device, workers=0, cache=Path(cache)))
+        return Timed(result=result, seconds=time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

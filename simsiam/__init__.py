@@ -1,0 +1,24 @@
+"""SimSiam: self-supervised pre-training of image backbones, and the benchmarks that tell how good they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simsiam.model import SimSiam
+    from simsiam.pretrain import pretrain
+    from simsiam.weights.load import load_backbone
+
+__version__ = "0.1.0"
+__all__ = ["SimSiam", "__version__", "load_backbone", "pretrain"]
+
+_HOMES = {"SimSiam": "simsiam.model", "pretrain": "simsiam.pretrain", "load_backbone": "simsiam.weights.load"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `simsiam --help` need not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'simsiam' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

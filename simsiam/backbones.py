@@ -1,0 +1,198 @@
+"""Backbones that give a feature map a stage (five for the published ones): ResNets, and any timm model through the `timm` extra.
+
+A ResNet here has torchvision's tensor names (`conv1`, `bn1`, `layer1.0.conv1`, ...) without the classifier, so
+that weights pass between the two unchanged. Source: He et al. 2016; the initialisation is the published one of
+SimSiam (He normal by fan-out, the last BatchNorm of every residual block at zero).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from simsiam.errors import UserError
+from simsiam.experiment import Stem
+
+BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
+    "resnet8": (BasicBlock, (1, 1, 1)),  # the three-stage CIFAR form of He et al. 2016, section 4.2, at n = 1
+    "resnet10": (BasicBlock, (1, 1, 1, 1)),
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3)),
+}
+TIMM = "timm:"
+
+
+class Backbone(nn.Module):
+    """What every protocol relies on: `forward` for pooled features, `stages` for the maps.
+
+    Attributes:
+        name: as in the recipe.
+        features: channels of the pooled output.
+        stage_channels: channels of the maps, the stem's first; five in the published ResNets.
+    """
+
+    name: str
+    features: int
+    stage_channels: tuple[int, ...]
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """Feature maps of the stem (before its pooling) and of each stage, each B x C x H x W."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Globally average-pooled features of the last stage, B x features."""
+        return self.stages(images)[-1].mean((2, 3))
+
+    def stage_modules(self) -> list[list[nn.Module]]:
+        """The modules of each stage, for freezing and for learning rates by stage."""
+        raise NotImplementedError
+
+
+class ResNet(Backbone):
+    """A ResNet without its classifier.
+
+    Args:
+        name: a key of BLOCKS.
+        width: channels of the stem and of the first stage's 3x3 convolutions; 64 in the published networks.
+        stem: `imagenet` (7x7 stride 2, then 3x3 max-pool stride 2), `small` (3x3 stride 1, no pool: CIFAR) or
+            `small-stride2` (3x3 stride 2, no pool).
+    """
+
+    def __init__(self, name: str, *, width: int = 64, stem: Stem = "imagenet") -> None:
+        super().__init__()
+        block, depths = BLOCKS[name]
+        self.name, self.width, self.stem = name, width, stem
+        kernel, stride, padding = {"imagenet": (7, 2, 3), "small": (3, 1, 1), "small-stride2": (3, 2, 1)}[stem]
+        self.conv1 = nn.Conv2d(3, width, kernel, stride, padding, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
+        channels = [width]
+        for stage, depth in enumerate(depths):
+            planes = width * 2**stage
+            layer = _residual_stage(block, channels[-1], planes, depth, stride=1 if stage == 0 else 2)
+            setattr(self, f"layer{stage + 1}", layer)
+            channels.append(planes * block.expansion)
+        self.stage_channels = tuple(channels)
+        self.features = channels[-1]
+        initialise(self)
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """One map after conv1-bn1-relu (before the max-pool), then one after each residual stage."""
+        stem = self.relu(self.bn1(self.conv1(images)))
+        maps = [stem]
+        x = self.maxpool(stem)
+        for layer in self._layers():
+            x = layer(x)
+            maps.append(x)
+        return maps
+
+    def stage_modules(self) -> list[list[nn.Module]]:
+        """conv1 and bn1, then layer1 and so on."""
+        return [[self.conv1, self.bn1], *[[layer] for layer in self._layers()]]
+
+    def _layers(self) -> list[nn.Module]:
+        return [self.get_submodule(f"layer{n}") for n in range(1, len(self.stage_channels))]
+
+
+def _residual_stage(
+    block: type[BasicBlock | Bottleneck], channels_in: int, planes: int, depth: int, *, stride: int
+) -> nn.Sequential:
+    channels_out = planes * block.expansion
+    downsample = None
+    if stride != 1 or channels_in != channels_out:
+        downsample = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out)
+        )
+    blocks = [block(channels_in, planes, stride, downsample)]
+    blocks += [block(channels_out, planes) for _ in range(depth - 1)]
+    return nn.Sequential(*blocks)
+
+
+def initialise(module: nn.Module) -> None:
+    """Kaiming-normal convolutions (fan out), unit BatchNorm, and zero for each block's last BatchNorm weight."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+    for part in module.modules():
+        last = part.bn3 if isinstance(part, Bottleneck) else part.bn2 if isinstance(part, BasicBlock) else None
+        if isinstance(last, nn.BatchNorm2d):
+            nn.init.zeros_(last.weight)
+
+
+class TimmBackbone(Backbone):
+    """A timm model by name (`timm:NAME`), with the maps that timm itself calls its intermediate features."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        try:
+            import timm
+        except ImportError as error:
+            raise UserError(f"backbone {name!r} needs timm: pip install 'simsiam[timm]'.") from error
+        short = name.removeprefix(TIMM)
+        if not timm.is_model(short):
+            near = difflib.get_close_matches(short, timm.list_models(), n=3)
+            raise UserError(f"timm has no model {short!r}. {_did_you_mean(near)}")
+        self.name = name
+        net: Any = timm.create_model(short, pretrained=False, num_classes=0)
+        self.net: nn.Module = net
+        self.features = int(net.num_features)
+        info: Any = getattr(net, "feature_info", None) or []
+        channels = info.channels() if hasattr(info, "channels") else [part["num_chs"] for part in info]
+        self.stage_channels = tuple(int(c) for c in channels)
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """timm's intermediate maps, as many as the model has (five for ResNets)."""
+        intermediates: Any = getattr(self.net, "forward_intermediates", None)
+        if intermediates is None:
+            raise UserError(f"timm model {self.name!r} gives no intermediate maps; use pooled features only.")
+        maps: list[Tensor] = intermediates(images, intermediates_only=True)
+        return maps
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The model's own pooled features, B x features."""
+        pooled: Tensor = self.net(images)
+        return pooled
+
+    def stage_modules(self) -> list[list[nn.Module]]:
+        """The whole model as one stage: timm names no common stages."""
+        return [[self.net]]
+
+
+def build_backbone(name: str, *, width: int = 64, stem: Stem = "imagenet") -> Backbone:
+    """A freshly initialised backbone by name; raises UserError with the nearest names on a typo."""
+    if name.startswith(TIMM):
+        return TimmBackbone(name)
+    if name not in BLOCKS:
+        near = difflib.get_close_matches(name, BLOCKS, n=2)
+        known = f"{', '.join(BLOCKS)} or timm:NAME"
+        raise UserError(f"no backbone {name!r}. {_did_you_mean(near)} Known: {known}.")
+    return ResNet(name, width=width, stem=stem)
+
+
+def freeze(backbone: Backbone, *, stages: Iterable[int] | Literal["all"] = "all") -> None:
+    """Stop training the given stages (0 is the stem): no gradients, and BatchNorm in evaluation mode."""
+    modules = backbone.stage_modules()
+    for stage in range(len(modules)) if stages == "all" else stages:
+        for module in modules[stage]:
+            module.requires_grad_(False)
+            module.eval()
+
+
+def parameter_bytes(module: nn.Module) -> int:
+    """Bytes that the parameters and buffers take."""
+    return sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
+
+
+def _did_you_mean(near: list[str]) -> str:
+    return f"Did you mean {' or '.join(near)}?" if near else ""

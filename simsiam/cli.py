@@ -1,0 +1,69 @@
+"""The command line: verbs only. Nothing heavy is imported before a verb is run, so `--help` answers at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from simsiam import __version__
+from simsiam.errors import UserError
+
+EXIT_USER_ERROR = 2
+
+VERBS = {
+    "pretrain": ("simsiam.commands.pretrain", "Pre-train a backbone on images, watch it, and write a report."),
+    "recipes": ("simsiam.commands.recipes", "List the recipes."),
+    "show": ("simsiam.commands.show", "Print one recipe whole."),
+    "report": ("simsiam.commands.report", "Write the report of a run, or the tables of several."),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one verb and exit with its code: 0, 2 for a mistake, 3 for a collapse, 4 for a partial one."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        sys.exit(0 if arguments else EXIT_USER_ERROR)
+    if arguments[0] == "--version":
+        print(f"simsiam {__version__}")
+        sys.exit(0)
+    try:
+        sys.exit(find_verb(arguments[0])(arguments[1:]))
+    except UserError as error:
+        print(f"simsiam: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away; there is nobody left to tell
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("simsiam: stopped", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def find_verb(name: str) -> Callable[[list[str]], int]:
+    """The function behind a verb; raises UserError with the nearest names on a typo."""
+    import importlib
+
+    if name not in VERBS:
+        raise UserError(f"there is no verb {name!r}.{did_you_mean(name, VERBS)} See `simsiam --help`.")
+    run: Callable[[list[str]], int] = importlib.import_module(VERBS[name][0]).run
+    return run
+
+
+def usage() -> str:
+    """What `simsiam --help` prints."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {about}" for name, (_, about) in VERBS.items())
+    return (
+        "usage: simsiam VERB ...\n\nSimSiam self-supervised pre-training of image backbones, and its benchmarks.\n\n"
+        f"verbs:\n{verbs}\n\n`simsiam VERB --help` explains each."
+    )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint at the nearest known words, or nothing."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), n=2)
+    return f" Did you mean {' or '.join(near)}?" if near else ""

@@ -1,0 +1,63 @@
+"""From what a person typed to a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Literal
+
+from simsiam.errors import UserError
+from simsiam.experiment import Pretraining
+from simsiam.recipes import pretrain as recipes
+
+Kind = Literal["folder", "list", "shards"]
+
+
+def find_pretraining(name: str | None, data: str | None, *, device: str | None, fit: bool) -> Pretraining:
+    """The recipe by name; without one, the one that suits the data: CIFAR-10's, or a folder's fitted to its size.
+
+    Args:
+        name: what `--recipe` says.
+        data: what the first argument says.
+        device: what `--device` says; a CPU gets a smaller network.
+        fit: count the images and fit batch and epochs to them.
+
+    Raises UserError on an unknown name, or if the folder cannot be read.
+    """
+    if name is None:
+        name = "cifar10" if data == "cifar10" else "folder" if _has_accelerator(device, fit) else "folder-cpu"
+    if name not in recipes.RECIPES:
+        near = difflib.get_close_matches(name, recipes.RECIPES, n=2)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(f"--recipe {name}: there is no such recipe.{hint} `simsiam recipes` lists them.")
+    recipe = recipes.RECIPES[name]()
+    if name not in ("folder", "folder-cpu") or data is None or not fit:
+        return recipe
+    from simsiam.data.sources import open_source
+
+    kind = kind_of(data)
+    images = len(open_source(data, kind=kind))
+    return recipes.for_images(dataclasses.replace(recipe, data_kind=kind), images)
+
+
+def kind_of(data: str) -> Kind:
+    """Folder, list or shards, by what lies there."""
+    path = Path(data)
+    if path.suffix == ".tar" or "{" in data or "*" in data:
+        return "shards"
+    if path.is_file():
+        return "list"
+    if path.is_dir() and any(path.glob("*.tar")):
+        return "shards"
+    return "folder"
+
+
+def _has_accelerator(device: str | None, ask: bool) -> bool:
+    if device is not None and device != "auto":
+        return device != "cpu"
+    if not ask:
+        return False
+    from simsiam.engine.distributed import pick_device
+
+    return pick_device("auto").type != "cpu"

@@ -1,0 +1,96 @@
+"""`simsiam pretrain`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from simsiam.commands.names import find_pretraining
+from simsiam.errors import UserError
+from simsiam.experiment import Machine, Pretraining
+
+ACCUMULATE = (
+    "--accumulate: SimSiam cannot accumulate gradients over small batches. BatchNorm takes its statistics over the images "
+    "of one pass, so that two passes of 128 are another method than one of 256. Use a smaller --batch-size (the rate "
+    "follows), --precision bf16, or more devices."
+)
+EXIT_CODES = {"collapsed": 3, "partial collapse": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a run needs besides recipe and machine."""
+
+    data: tyro.conf.Positional[str | None] = None  # folder, list or shards with the images; or a set's name: cifar10
+    recipe: str | None = None  # `simsiam recipes` lists them; for a folder, one is fitted to it
+    labels: Path | None = None  # labelled folder or CSV of path,label for the online kNN; need not be trained on
+    compare: tuple[str, ...] = ()  # weights to measure beside the trained ones, a supervised backbone say
+    init: str | None = None  # weights to start from
+    on_collapse: Literal["stop", "warn"] = "stop"  # at a collapse; either way the exit code is 3
+    track: tuple[Literal["tensorboard", "wandb"], ...] = ()  # also send the numbers there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Pre-train a backbone on images, watch it, and write a report.
+
+    Exit code: 0 healthy, 3 collapsed, 4 partly collapsed, 2 a mistake, 130 or 143 interrupted and saved. The same
+    command again goes on where a run was interrupted.
+    """
+
+    options: Annotated[Options, tyro.conf.arg(name="")] = Options()
+    machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
+    settings: Annotated[Pretraining, tyro.conf.arg(name="")]
+
+
+def run(arguments: list[str]) -> int:
+    """Read the arguments over the recipe's settings and run it."""
+    if any(argument.partition("=")[0] == "--accumulate" for argument in arguments):
+        raise UserError(ACCUMULATE)
+    asks_help = "-h" in arguments or "--help" in arguments
+    data = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    base = find_pretraining(
+        _value_of("--recipe", arguments), data, device=_value_of("--device", arguments), fit=not asks_help
+    )
+    command = tyro.cli(Command, args=arguments, default=Command(settings=base), prog="simsiam pretrain")
+    if asks_help:
+        return 0
+    return _pretrain(command)
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    """The value of one flag before the whole line is read: it decides the defaults of the others."""
+    for n, argument in enumerate(arguments):
+        if argument == flag and n + 1 < len(arguments):
+            return arguments[n + 1]
+        if argument.startswith(flag + "="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _pretrain(command: Command) -> int:
+    from simsiam.engine.stopping import Interrupted
+    from simsiam.pretrain import pretrain
+    from simsiam.commands.report import print_answer
+
+    options = command.options
+    try:
+        result = pretrain(
+            command.settings,
+            data=options.data,
+            machine=command.machine,
+            labels=options.labels,
+            compare=options.compare,
+            init=options.init,
+            on_collapse=options.on_collapse,
+            track=options.track,
+        )
+    except Interrupted as stopped:
+        print(f"simsiam: {stopped}", file=sys.stderr)
+        return 128 + stopped.signal_number
+    print_answer(Path(result.weights.source))
+    return EXIT_CODES.get(result.detail["verdict"]["status"], 0)

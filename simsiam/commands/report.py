@@ -1,0 +1,50 @@
+"""`simsiam report`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from simsiam.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Write the report page of one pre-training run, or the benchmark tables of runs and evaluations."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders, or folders that hold evaluations
+    format: Literal["markdown", "html", "csv", "latex"] = "markdown"  # of the tables
+    out: Path | None = None  # folder for the tables and plots; None: tables to the terminal
+
+
+def run(arguments: list[str]) -> int:
+    """Write the page where a folder is a pre-training run; print tables where there are evaluations."""
+    command = tyro.cli(Command, args=arguments, prog="simsiam report")
+    if not command.runs:
+        raise UserError("name at least one run folder: simsiam report runs/NAME")
+    from simsiam.report.document import report
+    from simsiam.report.collect import collect
+    from simsiam.report.page import write_page
+
+    for folder in command.runs:
+        if (folder / "recipe.json").exists():
+            write_page(folder)
+            print_answer(folder)
+    if collect(command.runs):
+        print(report(command.runs, format=command.format, out=command.out))
+    return 0
+
+
+def print_answer(folder: Path) -> None:
+    """The report's first lines on the terminal, and where the report is."""
+    from simsiam.report.answer import answer
+    from simsiam.report.runfolder import read_run
+
+    found = answer(read_run(folder))
+    print(f"\n{found.badge.upper()}: {found.headline}")
+    for sentence in found.sentences:
+        print(f"  {sentence}")
+    print(f"\nreport: {folder / 'report.html'}")

@@ -1,0 +1,1 @@
+"""Images in: robust decoding, sources, the two views, loading."""

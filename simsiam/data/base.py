@@ -1,0 +1,221 @@
+"""What a set of images is to the rest of the package: an indexed source of RGB pictures, with or without labels."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from simsiam.data.images import read_image
+from simsiam.errors import UserError
+
+UNKNOWN = -1  # the label of an image whose class nobody has said
+
+
+class Source(ABC):
+    """An indexed set of images.
+
+    `labels` is N int64 (-1: unknown) or None; `pixels` is N x H x W x 3 uint8 where the set lives decoded in memory.
+    """
+
+    name: str
+    classes: tuple[str, ...] | None
+    labels: np.ndarray | None
+
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """All images decoded, N x H x W x 3 uint8, or None where they are read one by one."""
+        return None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, index: int) -> Image.Image:
+        """One image as 8-bit RGB; raises UnreadableImage."""
+
+    @abstractmethod
+    def path(self, index: int) -> str:
+        """The image's lasting name, relative to the set: what skipped.csv and the held-out split go by."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """sha256 over names and sizes, or over the pixels of a set in memory."""
+
+    def order(self, *, seed: int, epoch: int) -> np.ndarray:
+        """The epoch's permutation of all indices, a pure function of its arguments."""
+        return np.random.default_rng([seed, epoch, 1]).permutation(len(self))
+
+    def subset(self, indices: np.ndarray | Iterable[int]) -> Source:
+        """A view of some images, in the order given."""
+        return Subset(self, np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices, np.int64))
+
+
+class Subset(Source):
+    """Some images of another source."""
+
+    def __init__(self, base: Source, indices: np.ndarray) -> None:
+        self.base: Source = base.base if isinstance(base, Subset) else base
+        self.indices: np.ndarray = base.indices[indices] if isinstance(base, Subset) else indices
+        self.name = base.name
+        self.classes = base.classes
+        self.labels = None if base.labels is None else base.labels[indices]
+        self._pixels: np.ndarray | None = None
+
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """The chosen images decoded, copied out of the base set once."""
+        if self._pixels is None and self.base.pixels is not None:
+            self._pixels = self.base.pixels[self.indices]
+        return self._pixels
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, index: int) -> Image.Image:
+        """One image as 8-bit RGB; raises UnreadableImage."""
+        return self.base.read(int(self.indices[index]))
+
+    def path(self, index: int) -> str:
+        """The name that the base set gives it."""
+        return self.base.path(int(self.indices[index]))
+
+    def fingerprint(self) -> str:
+        """sha256 over the base set's fingerprint and the chosen indices."""
+        digest = hashlib.sha256(self.base.fingerprint().encode())
+        digest.update(np.ascontiguousarray(self.indices).tobytes())
+        return digest.hexdigest()
+
+    def order(self, *, seed: int, epoch: int) -> np.ndarray:
+        """The base set's order without the images left out, so that shards are still read in sequence."""
+        if len(np.unique(self.indices)) != len(self.indices):  # an image named twice has no place of its own there
+            return super().order(seed=seed, epoch=epoch)
+        place = np.full(len(self.base), -1, np.int64)
+        place[self.indices] = np.arange(len(self.indices))
+        order: np.ndarray = place[self.base.order(seed=seed, epoch=epoch)]
+        return order[order >= 0]
+
+
+class ArraySource(Source):
+    """Images that live decoded in memory (N x H x W x 3 uint8)."""
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        labels: np.ndarray | None = None,
+        *,
+        name: str,
+        classes: tuple[str, ...] | None = None,
+    ) -> None:
+        if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
+            raise ValueError(f"{name}: pixels must be N x H x W x 3 uint8, not {pixels.dtype} {pixels.shape}")
+        if labels is not None and len(labels) != len(pixels):
+            raise ValueError(f"{name}: {len(pixels)} images but {len(labels)} labels")
+        self.name = name
+        self.classes = classes
+        self.labels = None if labels is None else np.asarray(labels, np.int64)
+        self._pixels = pixels
+
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """All images, N x H x W x 3 uint8."""
+        return self._pixels
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def read(self, index: int) -> Image.Image:
+        """One image as PIL RGB."""
+        return Image.fromarray(np.asarray(self._pixels[index]))
+
+    def path(self, index: int) -> str:
+        """The set's name and the image's number."""
+        return f"{self.name}/{index:06d}"
+
+    def fingerprint(self) -> str:
+        """sha256 over shape, pixels and labels."""
+        digest = hashlib.sha256(repr(self._pixels.shape).encode())
+        digest.update(np.ascontiguousarray(self._pixels).data)
+        if self.labels is not None:
+            digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+
+class FileSource(Source):
+    """Image files under one root, with names held in one block of bytes (a million paths cost a worker little)."""
+
+    def __init__(
+        self,
+        root: Path,
+        names: list[str],
+        labels: np.ndarray | None,
+        *,
+        name: str,
+        classes: tuple[str, ...] | None,
+    ) -> None:
+        self.root = root
+        self.name = name
+        self.classes = classes
+        self.labels = labels
+        encoded = [each.encode("utf-8", "surrogateescape") for each in names]
+        self._ends = np.cumsum([len(each) for each in encoded], dtype=np.int64)
+        self._block = b"".join(encoded)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def read(self, index: int) -> Image.Image:
+        """One file as 8-bit RGB; raises UnreadableImage."""
+        name = self.path(index)
+        return read_image(self.root / name, name=name)
+
+    def path(self, index: int) -> str:
+        """The file's path relative to the root (or absolute, where a list names it so)."""
+        start = int(self._ends[index - 1]) if index > 0 else 0
+        return self._block[start : int(self._ends[index])].decode("utf-8", "surrogateescape")
+
+    def fingerprint(self) -> str:
+        """sha256 over every name and file size."""
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            name = self.path(index)
+            try:
+                size = (self.root / name).stat().st_size
+            except OSError:
+                size = -1
+            digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """A set in two parts that share no image."""
+
+    train: Source
+    held_out: Source
+
+
+def split_held_out(source: Source, *, images: int, seed: int) -> HeldOut:
+    """Hold out `images` images, at most a tenth of the set and at least 2.
+
+    Which ones depends on the seed and each image's own name alone, so adding or re-ordering files moves few.
+    Raises UserError where the set is too small to spare two.
+    """
+    total = len(source)
+    if total < 4:
+        raise UserError(f"{source.name}: {total} image(s) are too few: two are held out and two must be left to train.")
+    count = max(2, min(images, total // 10))
+    keys = np.array([_key(source.path(index), seed) for index in range(total)], np.uint64)
+    chosen = np.zeros(total, bool)
+    chosen[np.argsort(keys, kind="stable")[:count]] = True
+    return HeldOut(train=source.subset(np.flatnonzero(~chosen)), held_out=source.subset(np.flatnonzero(chosen)))
+
+
+def _key(path: str, seed: int) -> int:
+    digest = hashlib.blake2b(f"{seed}\0{path}".encode("utf-8", "surrogateescape"), digest_size=8)
+    return int.from_bytes(digest.digest())

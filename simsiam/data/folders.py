@@ -1,0 +1,176 @@
+"""Images in folders and in text lists, ImageNet among them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from simsiam.data.base import UNKNOWN, FileSource
+from simsiam.data.images import IMAGE_SUFFIXES
+from simsiam.errors import UserError
+
+
+class FolderSource(FileSource):
+    """Every image below a folder, sorted by path; labelled where each lies in one of two or more sub-folders."""
+
+    def __init__(self, root: Path | str) -> None:
+        root = Path(root)
+        if not root.exists():
+            raise UserError(f"{root}: no such folder. Check the path.")
+        if not root.is_dir():
+            raise UserError(f"{root}: a file, not a folder of images. Name the folder, or use the data kind 'list'.")
+        found = _walk(root)
+        if not found.names:
+            raise UserError(f"{root}: no image found ({found.others}). Known kinds: {_known_suffixes()}.")
+        tops = [name.split("/", 1)[0] if "/" in name else None for name in found.names]
+        classes = tuple(sorted({top for top in tops if top is not None}))
+        labels = None
+        if None not in tops and len(classes) >= 2:
+            number = {top: label for label, top in enumerate(classes)}
+            labels = np.array([number[top] for top in tops if top is not None], np.int64)
+        super().__init__(
+            root, found.names, labels, name=root.resolve().name, classes=classes if labels is not None else None
+        )
+
+
+class ListSource(FileSource):
+    """The images that a text file lists, a line each: "path" or "path label" (a path may hold spaces).
+
+    Paths are relative to `root`, by default the folder that the list lies in. Labels are whole numbers or words.
+    """
+
+    def __init__(self, file: Path | str, *, root: Path | None = None) -> None:
+        file = Path(file)
+        if not file.exists():
+            raise UserError(f"{file}: no such list. Check the path.")
+        if not file.is_file():
+            raise UserError(f"{file}: a folder, not a list of images. Name the list, or use the data kind 'folder'.")
+        base = file.parent if root is None else root
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}: not a text list in UTF-8 ({error.reason} at byte {error.start}).") from error
+        entries = [_entry(line) for line in lines if line.strip()]
+        if not entries:
+            raise UserError(f'{file}: an empty list. Write one image a line, as "path" or "path label".')
+        _check_files(file, base, [entry.path for entry in entries])
+        words = [entry.label for entry in entries]
+        classes, labels = _numbered(words)
+        super().__init__(base, [entry.path for entry in entries], labels, name=file.stem, classes=classes)
+
+
+def imagenet_source(root: Path | str, split: str = "train") -> FileSource:
+    """ImageNet as published: `root/meta/SPLIT.txt` lists over `root/SPLIT`, else class folders `root/SPLIT/WNID`."""
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder. Give the ImageNet folder that holds train/ and val/.")
+    folder, listed = root / split, root / "meta" / f"{split}.txt"
+    source: FileSource
+    if listed.is_file():
+        source = ListSource(listed, root=folder if folder.is_dir() else root)
+    elif folder.is_dir():
+        source = FolderSource(folder)
+        if source.labels is None:
+            raise UserError(
+                f"{folder}: images, but no class folders and no list {listed}. "
+                f"Sort them into class folders, or add the list with one 'path label' a line."
+            )
+    else:
+        raise UserError(f"{root}: neither {split}/ nor meta/{split}.txt is in it. Expected train/WNID/*.JPEG.")
+    source.name = f"imagenet-{split}"
+    return source
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    names: list[str]  # relative to the root, with "/"
+    others: str  # what else lay there, in words
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    path: str
+    label: str | None
+
+
+def _walk(root: Path) -> _Found:
+    names: list[str] = []
+    others: Counter[str] = Counter()
+    seen: set[tuple[int, int]] = set()  # folders by device and inode: none is entered twice, so loops end
+    waiting = deque([("", root)])
+    while waiting:
+        prefix, folder = waiting.pop()
+        try:
+            status = folder.stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            if folder == root:
+                raise UserError(f"{root}: cannot be listed ({error.strerror}).") from error
+            others["unreadable folders"] += 1
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                found = (f"{prefix}{entry.name}/", folder / entry.name)
+                if entry.is_symlink():  # waits until every real folder has been entered: images go by their own place
+                    waiting.appendleft(found)
+                else:
+                    waiting.append(found)
+            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                names.append(prefix + entry.name)
+            else:
+                others[os.path.splitext(entry.name)[1].lower() or "no suffix"] += 1
+    described = ", ".join(f"{count} x {kind}" for kind, count in others.most_common(5)) or "the folder is empty"
+    return _Found(names=sorted(names), others=f"only {described}" if others else described)
+
+
+def _entry(line: str) -> _Entry:
+    line = line.strip()
+    if os.path.splitext(line)[1].lower() in IMAGE_SUFFIXES:  # the whole line is a path, whatever spaces it holds
+        return _Entry(path=line, label=None)
+    path, _, label = line.replace("\t", " ").rpartition(" ")
+    return _Entry(path=path.strip(), label=label) if path else _Entry(path=line, label=None)
+
+
+def _check_files(file: Path, base: Path, names: list[str]) -> None:
+    """Raise UserError if a listed file is missing; folders are listed once each, which is far cheaper."""
+    present: dict[str, set[str]] = {}
+    missing: list[str] = []
+    for name in names:
+        folder, leaf = os.path.split(os.path.join(base, name))
+        if folder not in present:
+            try:
+                present[folder] = set(os.listdir(folder))
+            except OSError:
+                present[folder] = set()
+        if leaf not in present[folder]:
+            missing.append(name)
+    if missing:
+        raise UserError(
+            f"{file}: {len(missing):,} of {len(names):,} lines point to no file, the first {missing[0]!r} "
+            f"(looked for below {base}). Correct the list, or name the folder that the paths are relative to."
+        )
+
+
+def _numbered(words: list[str | None]) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
+    known = {word for word in words if word is not None}
+    if not known:
+        return None, None
+    if all(word.removeprefix("-").isdecimal() for word in known):
+        labels = np.array([UNKNOWN if word is None else int(word) for word in words], np.int64)
+        return tuple(str(number) for number in range(int(labels.max()) + 1)), labels
+    classes = tuple(sorted(known))
+    number = {word: label for label, word in enumerate(classes)}
+    return classes, np.array([UNKNOWN if word is None else number[word] for word in words], np.int64)
+
+
+def _known_suffixes() -> str:
+    return " ".join(sorted(IMAGE_SUFFIXES))

@@ -1,0 +1,78 @@
+"""The fixed transforms of evaluation: to S x S, by a centre crop or by squashing, and normalised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL import Image
+
+_CHUNK = 512  # images of a set in memory resampled at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """How an image is brought to the network's size.
+
+    center: the short edge to `resize` (bilinear, antialiased), then the central size x size (the ImageNet protocol).
+    squash: the short edge to `resize`, then both sides to `size` whatever the shape (the VOC07 SVM protocol).
+    """
+
+    kind: Literal["center", "squash"]
+    resize: int  # pixels
+    size: int  # pixels
+    mean: tuple[float, float, float]  # RGB, of pixels in [0, 1]
+    std: tuple[float, float, float]
+
+    def apply(self, image: Image.Image) -> torch.Tensor:
+        """One image, 3 x S x S float32, normalised."""
+        import torch
+
+        return self.normalise(torch.from_numpy(self.resample(image))[None])[0]
+
+    def resample(self, image: Image.Image) -> np.ndarray:
+        """One image at the network's size, S x S x 3 uint8."""
+        import numpy as np
+        from torchvision.transforms import InterpolationMode, functional
+
+        F: Any = functional  # torchvision annotates tensors only, though each of these takes PIL images too
+        image = F.resize(image, [self.resize], InterpolationMode.BILINEAR)
+        if self.kind == "squash":
+            image = F.resize(image, [self.size, self.size], InterpolationMode.BILINEAR)
+        else:
+            image = F.center_crop(image, [self.size, self.size])
+        return np.array(image)
+
+    def apply_pixels(self, pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+        """The same for N x H x W x 3 uint8 in memory: N x 3 x S x S float32 on the device.
+
+        Images that have the size already are not resampled. Others differ from `apply` by rounding alone.
+        """
+        import numpy as np
+        import torch
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms import functional as F
+
+        images = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).to(device)
+        if images.shape[1:3] == (self.size, self.size) and self.resize == self.size:
+            return self.normalise(images)
+        parts = []
+        for part in torch.split(images, _CHUNK):
+            x = F.resize(part.permute(0, 3, 1, 2), [self.resize], InterpolationMode.BILINEAR, antialias=True)
+            if self.kind == "squash":
+                x = F.resize(x, [self.size, self.size], InterpolationMode.BILINEAR, antialias=True)
+            else:
+                x = F.center_crop(x, [self.size, self.size])
+            parts.append(self.normalise(x.permute(0, 2, 3, 1)))
+        return torch.cat(parts)
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """N x S x S x 3 uint8 as N x 3 x S x S float32, normalised."""
+        import torch
+
+        x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        mean = torch.tensor(self.mean, device=x.device).view(3, 1, 1)
+        return x.sub_(mean).div_(torch.tensor(self.std, device=x.device).view(3, 1, 1))

@@ -1,0 +1,64 @@
+"""The door to every kind of image set: `open_source` by kind, and the classes behind it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from simsiam.data.base import UNKNOWN, ArraySource, FileSource, HeldOut, Source, Subset, split_held_out
+from simsiam.data.folders import FolderSource, ListSource, imagenet_source
+from simsiam.errors import UserError
+
+__all__ = [
+    "KINDS",
+    "UNKNOWN",
+    "ArraySource",
+    "FileSource",
+    "FolderSource",
+    "HeldOut",
+    "ListSource",
+    "Source",
+    "Subset",
+    "cache_folder",
+    "imagenet_source",
+    "open_source",
+    "split_held_out",
+]
+
+KINDS = ("folder", "list", "imagenet", "cifar10", "shards", "demo")
+
+
+def cache_folder(cache: Path | None) -> Path:
+    """Where downloads and indexes are kept: `cache`, else $SIMSIAM_CACHE, else ~/.cache/simsiam."""
+    if cache is not None:
+        return cache
+    named = os.environ.get("SIMSIAM_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "simsiam"
+
+
+def open_source(data: str | Path, *, kind: str, split: str = "train", cache: Path | None = None) -> Source:
+    """The images at `data`, read as `kind` says; `split` counts where the set has one (imagenet, cifar10, demo).
+
+    For cifar10 an empty `data` means: no local copy, fetch it. Raises UserError if nothing usable is there.
+    """
+    where = cache_folder(cache)
+    match kind:
+        case "folder":
+            return FolderSource(data)
+        case "list":
+            return ListSource(data)
+        case "imagenet":
+            return imagenet_source(data, split)
+        case "shards":
+            from simsiam.data.shards import ShardSource
+
+            return ShardSource(data, cache=where)
+        case "cifar10":
+            from simsiam.data.cifar import cifar10
+
+            return cifar10(Path(data) if str(data) not in ("", "cifar10") else None, cache=where, split=split)
+        case "demo":
+            from simsiam.data.cifar import demo_source
+
+            return demo_source(where, split).source
+    raise UserError(f"data kind {kind!r} is not known. Use one of: {', '.join(KINDS)}.")

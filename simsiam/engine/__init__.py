@@ -1,0 +1,1 @@
+"""How anything is trained: the loop, optimisers, schedules, checkpoints, logs. Knows no task."""

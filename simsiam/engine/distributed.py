@@ -1,0 +1,123 @@
+"""One process or many (torchrun, SLURM): who am I, and what must all processes agree on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from simsiam.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """This process among all of the run."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """True for the one process that writes files and prints."""
+        return self.rank == 0
+
+
+@contextmanager
+def processes(device: str) -> Iterator[Process]:
+    """Join the other processes if torchrun (or SLURM through it) started some; leave them at the end.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Process(rank=0, world=1, device=pick_device(device))
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    picked = pick_device(device)
+    if picked.type == "cuda":
+        picked = torch.device("cuda", local)
+        torch.cuda.set_device(picked)
+    dist.init_process_group("nccl" if picked.type == "cuda" else "gloo")
+    try:
+        yield Process(rank=dist.get_rank(), world=world, device=picked)
+    finally:
+        dist.destroy_process_group()
+
+
+def pick_device(device: str) -> torch.device:
+    """The device by name; raises UserError if this machine or this torch lacks it."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        picked = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"--device {device}: no such device; use auto, cpu, cuda, cuda:N or mps.") from error
+    if picked.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {device}: torch {torch.__version__} sees no CUDA GPU here; use cpu.")
+    if picked.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: torch has no MPS here; use cpu.")
+    return picked
+
+
+def per_device_batch(batch_size: int, world: int) -> int:
+    """The rows of the global batch that one device takes; raises UserError if they do not divide."""
+    if batch_size % world:
+        down = batch_size // world * world
+        fits = f"{down} or {down + world}" if down else f"{world}"
+        raise UserError(
+            f"--batch-size {batch_size} is the global batch and does not divide over {world} devices; "
+            f"{fits} would. The learning rate follows the batch size by itself."
+        )
+    return batch_size // world
+
+
+def parallel(model: nn.Module, process: Process) -> nn.Module:
+    """The model for this run's processes: SyncBatchNorm on GPUs (it raises on the CPU), gradients averaged.
+
+    Buffers are not broadcast: each process keeps its own running statistics, which SyncBatchNorm makes equal.
+    """
+    if process.world == 1:
+        return model
+    if process.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return DistributedDataParallel(model, device_ids=[process.device.index], broadcast_buffers=False)
+    return DistributedDataParallel(model, broadcast_buffers=False)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a tensor over all processes (itself when there is one)."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes (itself when there is one)."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """True if any process says so; every process must call it at the same step."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return flag
+    return bool(sum_over_processes(torch.tensor(float(flag), device=device)).item() > 0)
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()

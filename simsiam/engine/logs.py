@@ -1,0 +1,168 @@
+"""What a run writes down and shows: metrics.jsonl always, a progress display, TensorBoard or W&B on request."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from simsiam.errors import UserError
+
+Tracker = Literal["tensorboard", "wandb"]
+
+
+class MetricsLog:
+    """Rows of JSON in `metrics.jsonl`, flushed at once; `rewind` cuts what a resumed run will write again.
+
+    Args:
+        folder: the run folder.
+        trackers: also send the numbers there.
+        writes: False in all processes but the main one.
+    """
+
+    def __init__(self, folder: Path, *, trackers: Iterable[Tracker] = (), writes: bool = True) -> None:
+        self.path = folder / "metrics.jsonl"
+        self._file: TextIO | None = None
+        self._trackers = [_open_tracker(name, folder) for name in trackers] if writes else []
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
+
+    @property
+    def offset(self) -> int:
+        """Bytes written so far; a checkpoint remembers it."""
+        return os.path.getsize(self.path) if self.path.exists() else 0
+
+    def rewind(self, offset: int) -> None:
+        """Cut the file back to where it was when the checkpoint was made."""
+        if self._file is not None:
+            self._file.truncate(min(offset, self.offset))
+            self._file.seek(0, os.SEEK_END)
+
+    def write(self, kind: str, **row: Any) -> None:
+        """Add one row."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"kind": kind, **row}) + "\n")
+        self._file.flush()
+        for tracker in self._trackers:
+            tracker(kind, row)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _open_tracker(name: Tracker, folder: Path) -> Any:
+    if name == "tensorboard":
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UserError("--track tensorboard needs: pip install 'simsiam[tensorboard]'.") from error
+        writer = SummaryWriter(str(folder / "tensorboard"))
+
+        def to_tensorboard(kind: str, row: dict[str, Any]) -> None:
+            for key, value in _numbers(row):
+                writer.add_scalar(f"{kind}/{key}", value, row.get("step"))
+
+        return to_tensorboard
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError("--track wandb needs: pip install 'simsiam[wandb]'.") from error
+    run = wandb.init(project="simsiam", dir=str(folder), name=folder.name, resume="allow", id=folder.name)
+
+    def to_wandb(kind: str, row: dict[str, Any]) -> None:
+        run.log({f"{kind}/{key}": value for key, value in _numbers(row)}, step=row.get("step"))
+
+    return to_wandb
+
+
+def _numbers(row: dict[str, Any]) -> list[tuple[str, float]]:
+    return [(k, float(v)) for k, v in row.items() if isinstance(v, int | float) and k not in ("step", "epoch")]
+
+
+class Display:
+    """A live bar on a terminal; elsewhere one plain line every `every` seconds.
+
+    Args:
+        total: steps of the whole run.
+        shows: False in all processes but the main one.
+    """
+
+    def __init__(self, total: int, *, shows: bool = True, every: float = 15.0) -> None:
+        self.total, self.every = total, every
+        self.console = Console(stderr=True)
+        self._shows = shows
+        self._live = shows and self.console.is_terminal
+        self._last_line = 0.0
+        self._started = time.monotonic()
+        self._first_done = 0
+        self._bar: Progress | None = None
+
+    def start(self, done: int) -> None:
+        """Begin at `done` steps."""
+        self._started, self._first_done = time.monotonic(), done
+        if self._live:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.percentage:3.0f}%"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=self.total, completed=done)
+            self._bar.start()
+
+    def update(self, done: int, text: str) -> None:
+        """Show the state after `done` steps."""
+        if not self._shows:
+            return
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, description=text)
+        elif time.monotonic() - self._last_line >= self.every:
+            self._last_line = time.monotonic()
+            print(f"{text}  left {duration(self.seconds_left(done))}", file=sys.stderr, flush=True)
+
+    def seconds_left(self, done: int) -> float:
+        """An estimate from the mean pace since the start or the resume."""
+        fresh = done - self._first_done
+        return (time.monotonic() - self._started) / fresh * (self.total - done) if fresh else float("nan")
+
+    def say(self, text: str) -> None:
+        """A lasting line above the bar."""
+        if not self._shows:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them: 42 s, 3 min 20 s, 5 h 12 min, 2 d 4 h."""
+    if seconds != seconds:
+        return "unknown"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

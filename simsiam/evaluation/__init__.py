@@ -1,0 +1,1 @@
+"""Protocols: each file is one frozen record with `run(backbone, ...) -> Result`."""

@@ -1,0 +1,268 @@
+"""Training a classifier over `engine.fit` and scoring it every few epochs: what linear and fine-tuning share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+
+from simsiam.data.images import BadImage, write_skipped
+from simsiam.data.labelled import LabelledBatch, LabelledLoader
+from simsiam.data.loader import image_batches
+from simsiam.data.preprocess import Preprocess
+from simsiam.data.sources import Source
+from simsiam.engine import distributed, precision
+from simsiam.engine.checkpoints import Checkpoints
+from simsiam.engine.distributed import Process
+from simsiam.engine.fit import Diverged, Plan, Training, fit
+from simsiam.engine.logs import Display, MetricsLog
+from simsiam.engine.optimizers import Group
+from simsiam.errors import UserError
+from simsiam.evaluation.labelled_transforms import Augmenter
+from simsiam.evaluation.optimisation import Schooling
+from simsiam.evaluation.protocol import Subject, loader_workers
+from simsiam.evaluation.tally import Tally
+from simsiam.experiment import Machine
+
+TEST_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A network in two parts: what is frozen, and what is trained."""
+
+    features: Callable[[Tensor], Any]  # images B x 3 x S x S -> what `network` takes; runs without gradients
+    network: nn.Module  # -> a list of scores, each B x C
+    names: tuple[str, ...]  # of the metrics, one for each tensor of scores
+    groups: list[Group]
+    classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schooled:
+    """The reported epoch, and all that were evaluated."""
+
+    epoch: int
+    metrics: dict[str, float]
+    detail: dict[str, Any]
+    history: list[dict[str, float]]
+    bad: int  # unreadable images left out
+
+
+@contextmanager
+def run_processes(device: str) -> Iterator[Process]:
+    """This process among those of the run: joined here, or by the caller before."""
+    if dist.is_available() and dist.is_initialized():
+        yield Process(rank=dist.get_rank(), world=dist.get_world_size(), device=distributed.pick_device(device))
+        return
+    with distributed.processes(device) as process:
+        yield process
+
+
+@contextmanager
+def run_folder(out: Path | None) -> Iterator[Path]:
+    """The folder of checkpoints and logs; a passing one where the caller keeps nothing."""
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="simsiam-") as folder:
+        yield Path(folder)
+
+
+@dataclass(kw_only=True)
+class School:
+    """One supervised training: data, machine and settings together.
+
+    Args:
+        identity: what the run is (recipe, weights, data); a folder that holds another run's state is refused.
+    """
+
+    settings: Schooling
+    subject: Subject
+    train: Source
+    test: Source
+    machine: Machine
+    process: Process
+    folder: Path
+    identity: dict[str, Any]
+    _bad: set[BadImage] = field(default_factory=set)
+
+    def teach(self, classifier: Classifier) -> Schooled:
+        """Train from the last checkpoint (or the start) to the end, and evaluate on the way.
+
+        Raises UserError when the loss stops being finite, or when the folder belongs to another run;
+        `engine.stopping.Interrupted` when asked to stop, with the state saved.
+        """
+        how = self.settings.optimisation
+        how.check()
+        precision.prepare(self.settings.precision, self.process.device)
+        classifier.network.to(self.process.device)  # before the optimiser is made and its state restored
+        loader = self._loader()
+        training = Training(
+            modules={"network": classifier.network},
+            optimizer=how.build(classifier.groups),
+            recipe=self.identity,
+            extra={"history": [], "kept": None, "bad": []},
+        )
+        checkpoints = Checkpoints(self.folder / "checkpoints", keep=1)
+        stored = self._resume(training, checkpoints)
+        log = MetricsLog(self.folder, writes=self.process.is_main)
+        if stored is not None:
+            log.rewind(stored["log_offset"])
+        plan = Plan(
+            epochs=how.epochs,
+            steps_per_epoch=loader.steps,
+            schedule=how.factor(),
+            schedule_by="epoch",
+            images_per_step=how.batch_size,
+            checkpoint_minutes=self.machine.checkpoint_minutes,
+        )
+        display = Display(plan.epochs * plan.steps_per_epoch, shows=self.process.is_main)
+        ends = fit(
+            training,
+            step=self._step(classifier, training),
+            batches=loader.epoch,
+            plan=plan,
+            checkpoints=checkpoints,
+            log=log,
+            display=display,
+            process=self.process,
+        )
+        try:
+            for end in ends:
+                if end.epoch % self.settings.evaluate_every == 0 or end.epoch == plan.epochs:
+                    self._evaluate(classifier, training, end.epoch, log, display)
+        except Diverged as error:
+            raise UserError(
+                f"{self.folder}: the {error}; the learning rate {how.lr} is too high for these weights. Lower --lr."
+            ) from error
+        finally:
+            log.close()
+            loader.close()
+        return self._schooled(training)
+
+    def _loader(self) -> LabelledLoader:
+        augmenter = Augmenter(augmentation=self.settings.augmentation, mean=self.subject.mean, std=self.subject.std)
+        return LabelledLoader(
+            self.train,
+            augmenter,
+            batch_size=self.settings.optimisation.batch_size,
+            seed=self.subject.seed,
+            device=self.process.device,
+            rank=self.process.rank,
+            world=self.process.world,
+            workers=loader_workers(self.machine),
+        )
+
+    def _resume(self, training: Training, checkpoints: Checkpoints) -> dict[str, Any] | None:
+        """Take up the last checkpoint, if there is one, and return it; refuse another run's."""
+        stored = checkpoints.latest()
+        if stored is None:
+            return None
+        if stored["recipe"] != self.identity:
+            names = sorted(self.identity)
+            differing = [name for name in names if stored["recipe"].get(name) != self.identity[name]] or ["recipe"]
+            raise UserError(
+                f"{self.folder}: holds the state of another run (different {', '.join(differing)}). "
+                "Give another --machine.out, or delete the folder to start again."
+            )
+        training.load(stored)
+        self._bad |= {BadImage(path=path, reason=reason) for path, reason in stored["extra"]["bad"]}
+        return stored
+
+    def _step(self, classifier: Classifier, training: Training) -> Callable[[LabelledBatch], dict[str, Tensor]]:
+        classifier.network.train()
+        network = distributed.parallel(classifier.network, self.process)
+        world = self.process.world
+
+        def step(batch: LabelledBatch) -> dict[str, Tensor]:
+            self._bad.update(batch.bad)
+            with torch.no_grad():
+                features = classifier.features(batch.images)
+            # The mean is over the global batch, whose parts differ in size in the last step of an epoch.
+            rows = distributed.sum_over_processes(batch.labels.new_tensor([len(batch.labels)])).clamp(min=1)
+            scores = network(features)
+            losses = [functional.cross_entropy(s, batch.labels, reduction="sum") * world / rows[0] for s in scores]
+            loss = torch.stack(losses).sum()
+            training.update(loss)
+            return {"loss": loss.detach()}
+
+        return step
+
+    def _evaluate(
+        self, classifier: Classifier, training: Training, epoch: int, log: MetricsLog, display: Display
+    ) -> None:
+        tallies = self._tallies(classifier)
+        metrics: dict[str, float] = {}
+        for name, tally in zip(classifier.names, tallies, strict=True):
+            metrics[name] = tally.top1
+            if tally.top5 is not None:
+                metrics["top5" if name == "top1" else f"{name}_top5"] = tally.top5
+        extra = training.extra
+        assert extra is not None
+        extra["history"].append({"epoch": epoch, **metrics})
+        extra["bad"] = [[bad.path, bad.reason] for bad in sorted(self._bad)]
+        main = classifier.names[-1]
+        if self.settings.keep == "last" or extra["kept"] is None or metrics[main] > extra["kept"]["metrics"][main]:
+            names = self.train.classes
+            detail = {name: tally.detail(names) for name, tally in zip(classifier.names, tallies, strict=True)}
+            extra["kept"] = {"epoch": epoch, "metrics": metrics, "detail": detail[main]}
+            if len(detail) > 1:
+                extra["kept"]["detail"]["per_class"] = {name: part["per_class"] for name, part in detail.items()}
+        log.write("evaluation", epoch=epoch, **metrics)
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+        display.say(f"epoch {epoch}: {shown}")
+
+    def _tallies(self, classifier: Classifier) -> list[Tally]:
+        device = self.process.device
+        preprocess = Preprocess(
+            kind="center",
+            resize=self.settings.test_resize,
+            size=self.settings.augmentation.size,
+            mean=self.subject.mean,
+            std=self.subject.std,
+        )
+        labels = torch.as_tensor(self.test.labels)
+        mine = np.array_split(np.arange(len(self.test)), self.process.world)[self.process.rank]
+        tallies = [Tally(classifier.classes, device) for _ in classifier.names]
+        classifier.network.eval()
+        with torch.no_grad():
+            for batch in image_batches(
+                self.test,
+                preprocess,
+                batch_size=TEST_BATCH,
+                device=device,
+                workers=loader_workers(self.machine),
+                indices=mine,
+            ):
+                self._bad.update(batch.bad)
+                truth = labels[batch.indices.cpu()].to(device)
+                scores = classifier.network(classifier.features(batch.images))
+                for tally, part in zip(tallies, scores, strict=True):
+                    tally.add(part, truth)
+        classifier.network.train()
+        for tally in tallies:
+            tally.total()
+        return tallies
+
+    def _schooled(self, training: Training) -> Schooled:
+        assert training.extra is not None
+        if self._bad and self.process.is_main and self.machine.out is not None:
+            write_skipped(self.folder / "skipped.csv", self._bad)
+        kept = training.extra["kept"]
+        return Schooled(
+            epoch=kept["epoch"],
+            metrics=kept["metrics"],
+            detail=kept["detail"],
+            history=training.extra["history"],
+            bad=len(self._bad),
+        )

@@ -1,0 +1,233 @@
+"""Linear classification on a frozen backbone: five heads on five stages, or one on the pooled features.
+
+Sources: Goyal et al. 2019 (the heads on each stage); the model zoo's configurations (all settings); Chen & He 2021,
+appendix A (AvgPool with LARS). The backbone stays in evaluation mode, so its BatchNorm statistics stay too; that no
+tensor of it changed is checked at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from simsiam.errors import UserError
+from simsiam.evaluation.optimisation import Schooling
+from simsiam.evaluation.protocol import Measured, Protocol, Splits, Subject
+from simsiam.experiment import Machine, as_dict
+from simsiam.results import DataId
+
+if TYPE_CHECKING:
+    from simsiam.evaluation.classifier_fit import Classifier
+
+STAGES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageHeads:
+    """One classifier on each of the five feature maps, all five trained in one pass through the backbone."""
+
+    pooling: Literal["specified", "adaptive"]  # of the maps to about 9,000 values
+    schooling: Schooling
+    expected_classes: int | None  # of the published data set; other counts are allowed and noted
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearMultiHead(Protocol[Splits]):
+    """Feature1 to Feature5 of the model zoo page."""
+
+    protocol: ClassVar[str] = "linear_mhead"
+    heads: StageHeads
+
+    @property
+    def main_metric(self) -> str:
+        """Feature5's top-1."""
+        return f"feature{STAGES}"
+
+    def data_id(self, data: Splits) -> DataId:
+        """Both splits."""
+        return data.data_id
+
+    def score(self, subject: Subject, data: Splits, *, machine: Machine) -> Measured:
+        """Top-1 of each stage as feature1 to feature5, and feature1_top5 to feature5_top5; percent."""
+        return _score_stages(self, self.heads, subject, data, machine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class INaturalist2018(Protocol[Splits]):
+    """The five heads on iNaturalist 2018."""
+
+    protocol: ClassVar[str] = "inaturalist2018"
+    heads: StageHeads
+
+    @property
+    def main_metric(self) -> str:
+        """Feature5's top-1."""
+        return f"feature{STAGES}"
+
+    def data_id(self, data: Splits) -> DataId:
+        """Both splits."""
+        return data.data_id
+
+    def score(self, subject: Subject, data: Splits, *, machine: Machine) -> Measured:
+        """As LinearMultiHead."""
+        return _score_stages(self, self.heads, subject, data, machine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places205(Protocol[Splits]):
+    """The five heads on Places205."""
+
+    protocol: ClassVar[str] = "places205"
+    heads: StageHeads
+
+    @property
+    def main_metric(self) -> str:
+        """Feature5's top-1."""
+        return f"feature{STAGES}"
+
+    def data_id(self, data: Splits) -> DataId:
+        """Both splits."""
+        return data.data_id
+
+    def score(self, subject: Subject, data: Splits, *, machine: Machine) -> Measured:
+        """As LinearMultiHead."""
+        return _score_stages(self, self.heads, subject, data, machine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearAvgPool(Protocol[Splits]):
+    """AvgPool of the model zoo page: one linear classifier on globally pooled features."""
+
+    protocol: ClassVar[str] = "linear_avgpool"
+    schooling: Schooling
+    expected_classes: int | None  # of the published data set; other counts are allowed and noted
+
+    @property
+    def main_metric(self) -> str:
+        """Top-1."""
+        return "top1"
+
+    def data_id(self, data: Splits) -> DataId:
+        """Both splits."""
+        return data.data_id
+
+    def score(self, subject: Subject, data: Splits, *, machine: Machine) -> Measured:
+        """top1 and, where there are more than five classes, top5; percent."""
+        from simsiam.data.labelled import class_count
+        from simsiam.engine.optimizers import Group
+        from simsiam.evaluation.classifier_fit import Classifier
+        from simsiam.evaluation.linear_heads import Heads, features_of, linear, seeded
+
+        classes = class_count(data.train, data.test)
+        with seeded(subject.seed):
+            network = Heads([linear(subject.backbone.features, classes)])
+        rate = self.schooling.optimisation.lr
+        classifier = Classifier(
+            features=features_of(subject.backbone, "pooled", self.schooling.precision),
+            network=network,
+            names=("top1",),
+            groups=[Group(name="heads", parameters=network.parameters(), lr=rate)],
+            classes=classes,
+        )
+        return _school(self, self.schooling, self.expected_classes, classifier, subject, data, machine)
+
+
+def _score_stages(
+    protocol: Protocol[Splits], heads: StageHeads, subject: Subject, data: Splits, machine: Machine
+) -> Measured:
+    from torch import nn
+
+    from simsiam.data.labelled import class_count
+    from simsiam.engine.optimizers import Group
+    from simsiam.evaluation.classifier_fit import Classifier
+    from simsiam.evaluation.linear_heads import Heads, evaluation_mode, features_of, seeded, stage_heads
+
+    schooling = heads.schooling
+    classes = class_count(data.train, data.test)
+    if len(subject.backbone.stage_channels) != STAGES:
+        raise UserError(
+            f"{protocol.name}: {subject.backbone.name} gives {len(subject.backbone.stage_channels)} feature maps, "
+            f"and the protocol has a head on each of {STAGES}. Use the AvgPool protocol for this backbone."
+        )
+    with seeded(subject.seed), evaluation_mode(subject.backbone):
+        parts = stage_heads(subject.backbone, heads.pooling, size=schooling.augmentation.size, classes=classes)
+    network = Heads(parts)
+    classifier = Classifier(
+        features=features_of(subject.backbone, "stages", schooling.precision),
+        network=network,
+        names=tuple(f"feature{stage + 1}" for stage in range(STAGES)),
+        groups=[Group(name="heads", parameters=network.parameters(), lr=schooling.optimisation.lr)],
+        classes=classes,
+    )
+    measured = _school(protocol, schooling, heads.expected_classes, classifier, subject, data, machine)
+    measured.detail["dims"] = [part.fc.in_features for part in parts]
+    if heads.pooling == "specified" and any(isinstance(part.pool, nn.AdaptiveAvgPool2d) for part in parts):
+        measured.notes.append("adaptive pooling where the maps are not those of ResNet-50 at 224 pixels")
+    return measured
+
+
+def _school(
+    protocol: Protocol[Splits],
+    schooling: Schooling,
+    expected_classes: int | None,
+    classifier: Classifier,
+    subject: Subject,
+    data: Splits,
+    machine: Machine,
+) -> Measured:
+    """Train the heads on the frozen trunk, and prove the trunk unchanged."""
+    from simsiam.evaluation.classifier_fit import School, run_folder, run_processes
+    from simsiam.evaluation.linear_heads import evaluation_mode
+    from simsiam.weights.load import fingerprint
+
+    before = fingerprint(subject.backbone.state_dict())
+    processes, kept = run_processes(machine.device), run_folder(machine.out)
+    with processes as process, kept as folder, evaluation_mode(subject.backbone):
+        subject.backbone.to(process.device)
+        school = School(
+            settings=schooling,
+            subject=subject,
+            train=data.train,
+            test=data.test,
+            machine=machine,
+            process=process,
+            folder=folder,
+            identity=identity(protocol, subject, data),
+        )
+        schooled = school.teach(classifier)
+    after = fingerprint(subject.backbone.state_dict())
+    if after != before:
+        raise RuntimeError(f"{protocol.name}: the frozen backbone changed in training ({before[:8]} -> {after[:8]})")
+    detail: dict[str, Any] = {
+        **schooled.detail,
+        "epoch": schooled.epoch,
+        "history": schooled.history,
+        "trunk_sha256": after,
+        "trunk": "unchanged",
+    }
+    return Measured(
+        metrics=schooled.metrics,
+        detail=detail,
+        notes=_notes(schooling, expected_classes, classifier.classes, schooled.bad),
+    )
+
+
+def identity(protocol: Protocol[Splits], subject: Subject, data: Splits) -> dict[str, Any]:
+    """What makes a run this run and no other: recipe, weights, data, seed."""
+    return {
+        "protocol": as_dict(protocol),
+        "weights": subject.weights.sha256,
+        "data": data.data_id.sha256,
+        "seed": subject.seed,
+    }
+
+
+def _notes(schooling: Schooling, expected: int | None, classes: int, bad: int) -> list[str]:
+    notes = []
+    if expected is not None and classes != expected:
+        notes.append(f"{classes} classes; the published protocol is on {expected}, so its figures do not compare")
+    if schooling.keep == "best":
+        notes.append("the best of the evaluated epochs by test accuracy, as the official script keeps it")
+    if bad:
+        notes.append(f"{bad} images could not be read and were left out (skipped.csv)")
+    return notes

@@ -1,0 +1,150 @@
+"""The frame that every benchmark protocol shares: what is measured, on what, and the Result that comes out.
+
+A protocol is a frozen dataclass whose fields are all its settings; it has no defaults, a function in
+`simsiam.recipes` names every field. `run` times `score`, stamps hashes and versions on what it returns and writes
+`result.json`. Nothing here imports torch, so that recipes can be listed and printed at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from platform import python_version
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from simsiam.errors import UserError
+from simsiam.experiment import Machine, as_dict
+from simsiam.results import DataId, Result, WeightsId
+
+if TYPE_CHECKING:
+    from simsiam.backbones import Backbone
+    from simsiam.data.sources import Source
+
+RESULT_FILE = "result.json"
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pillow", "simsiam")
+
+Data = TypeVar("Data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is evaluated: a backbone, how its images were normalised, where its weights come from, and the seed."""
+
+    backbone: Backbone
+    size: int  # pixels; the side of the images that it was trained on
+    mean: tuple[float, float, float]  # RGB, of pixels in [0, 1]
+    std: tuple[float, float, float]
+    weights: WeightsId
+    seed: int  # of everything random in a protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """The data of a protocol that learns from one set and is scored on another."""
+
+    train: Source
+    test: Source
+
+    @property
+    def data_id(self) -> DataId:
+        """Name, hash and size of both sets together."""
+        return data_id(self.train, self.test)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What `Protocol.score` returns: the numbers, and what a reader needs to judge them."""
+
+    metrics: dict[str, float]
+    detail: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol(ABC, Generic[Data]):
+    """A benchmark: all its settings as fields, and `run`."""
+
+    protocol: ClassVar[str]  # what Result.protocol says, e.g. "knn"; tables are found by it
+    name: str  # of the recipe, e.g. "knn_in1k"
+
+    @property
+    @abstractmethod
+    def main_metric(self) -> str:
+        """The key of `Measured.metrics` that is quoted alone."""
+
+    @abstractmethod
+    def score(self, subject: Subject, data: Data, *, machine: Machine) -> Measured:
+        """Compute the numbers."""
+
+    @abstractmethod
+    def data_id(self, data: Data) -> DataId:
+        """Which data the numbers belong to."""
+
+    def run(self, subject: Subject, data: Data, *, machine: Machine) -> Result:
+        """Score the subject and write `machine.out/result.json` (nothing is written when `out` is None).
+
+        Raises UserError on data or weights that the protocol cannot be computed from.
+        """
+        return measure(self, subject, self.data_id(data), lambda: self.score(subject, data, machine=machine), machine)
+
+
+def measure(
+    protocol: Protocol[Any], subject: Subject, data: DataId, score: Callable[[], Measured], machine: Machine
+) -> Result:
+    """Time `score`, make the Result record of it and write it atomically.
+
+    Raises UserError if the main metric is no finite number: a table must not carry it.
+    """
+    started = time.perf_counter()
+    measured = score()
+    seconds = time.perf_counter() - started
+    main = measured.metrics.get(protocol.main_metric, math.nan)
+    if not math.isfinite(main):
+        raise UserError(
+            f"{protocol.name}: {protocol.main_metric} came out as {main}, so there is no result to write. "
+            f"Check the weights ({subject.weights.source}) and that the test set has labels."
+        )
+    result = Result(
+        protocol=protocol.protocol,
+        main_metric=protocol.main_metric,
+        metrics=measured.metrics,
+        recipe=as_dict(protocol),
+        weights=subject.weights,
+        data=data,
+        seed=subject.seed,
+        seconds=round(seconds, 3),
+        versions=versions(),
+        detail=measured.detail,
+        notes=measured.notes,
+    )
+    if machine.out is not None and os.environ.get("RANK", "0") == "0":  # of several processes, the first writes
+        result.write(machine.out / RESULT_FILE)
+    return result
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the numbers depend on."""
+    found = {"python": python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+            found[package] = "not installed"
+    return found
+
+
+def data_id(*sources: Source) -> DataId:
+    """One identity for the sources that a protocol reads: the first one's name, a hash over all, images in all."""
+    joined = hashlib.sha256("\n".join(source.fingerprint() for source in sources).encode()).hexdigest()
+    return DataId(name=sources[0].name, sha256=joined, images=sum(len(source) for source in sources))
+
+
+def loader_workers(machine: Machine) -> int:
+    """Processes that decode images: `Machine.workers`, where -1 means one less than the cores, at most 8."""
+    return machine.workers if machine.workers >= 0 else max(0, min(8, (os.cpu_count() or 1) - 1))

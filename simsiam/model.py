@@ -1,0 +1,98 @@
+"""SimSiam: backbone, projector, predictor and loss (Chen and He, arXiv 2011.10566, section 3 and Algorithm 1)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from simsiam import backbones
+from simsiam.experiment import Model
+
+
+class Outputs(NamedTuple):
+    """What one pass over two views gives: projections z and predictions p, each B x d."""
+
+    z1: Tensor
+    z2: Tensor
+    p1: Tensor
+    p2: Tensor
+
+
+class SimSiam(nn.Module):
+    """The network that is pre-trained; afterwards only `backbone` is kept.
+
+    Args:
+        model: the recipe's network record.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.backbone = backbones.build_backbone(model.backbone, width=model.width, stem=model.stem)
+        self.projector = build_projector(
+            self.backbone.features, model.projector_hidden, model.projector_dim, layers=model.projector_layers
+        )
+        self.predictor = (
+            build_predictor(model.projector_dim, model.predictor_dim) if model.predictor == "mlp" else nn.Identity()
+        )
+        self.stop_gradient = model.stop_gradient == "on"
+
+    def project(self, x: Tensor) -> Tensor:
+        """Projections of images: B x 3 x H x W to B x d."""
+        z: Tensor = self.projector(self.backbone(x))
+        return z
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Outputs:
+        """Two passes, one a view, so that BatchNorm statistics are per view."""
+        z1, z2 = self.project(x1), self.project(x2)  # B x d
+        p1, p2 = self.predictor(z1), self.predictor(z2)  # B x d
+        if self.stop_gradient:
+            z1, z2 = z1.detach(), z2.detach()
+        return Outputs(z1, z2, p1, p2)
+
+
+def loss(outputs: Outputs) -> Tensor:
+    """The symmetrised negative cosine similarity, a scalar in [-1, 1] (paper, equation 2)."""
+    z1, z2, p1, p2 = (t if t.dtype == torch.float64 else t.float() for t in outputs)
+    total: Tensor = (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
+    return total
+
+
+def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
+    """D(p, z): minus the mean cosine similarity of the rows of two B x d tensors (paper, equation 1)."""
+    similarity: Tensor = functional.cosine_similarity(p, z, dim=1)
+    return -similarity.mean()
+
+
+@torch.no_grad()
+def spread(z: Tensor) -> Tensor:
+    """How evenly the projections fill the sphere: 1 when healthy, 0 when all are one point.
+
+    The per-channel standard deviation over the batch of z / |z|, averaged over channels, times sqrt(d)
+    (paper, Figure 2, which draws it without the factor).
+    """
+    unit = functional.normalize(z if z.dtype == torch.float64 else z.float(), dim=1)
+    deviation: Tensor = unit.std(0).mean()
+    scaled: Tensor = deviation * z.shape[1] ** 0.5
+    return scaled
+
+
+def build_projector(features: int, hidden: int, dim: int, *, layers: int) -> nn.Sequential:
+    """The projection MLP: Linear-BN-ReLU, ..., Linear-BN without affine; no biases (paper, "Projection MLP")."""
+    hidden = hidden or features
+    parts: list[nn.Module] = []
+    width = features
+    for _ in range(layers - 1):
+        parts += [nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
+        width = hidden
+    parts += [nn.Linear(width, dim, bias=False), nn.BatchNorm1d(dim, affine=False)]
+    return nn.Sequential(*parts)
+
+
+def build_predictor(dim: int, hidden: int) -> nn.Sequential:
+    """The prediction MLP, a bottleneck: Linear-BN-ReLU-Linear; the last has a bias (paper, "Prediction MLP")."""
+    return nn.Sequential(
+        nn.Linear(dim, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim)
+    )

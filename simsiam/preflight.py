@@ -1,0 +1,118 @@
+"""What a run will take, measured before it starts: steps, time, memory."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simsiam.backbones import parameter_bytes
+from simsiam.engine.logs import duration
+from simsiam.model import SimSiam
+
+MEASURED_STEPS = 4  # the first warms up
+LONG_ENOUGH = 20.0  # seconds; a slow machine measures fewer steps
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """The estimate of a run."""
+
+    images: int
+    steps_per_epoch: int
+    epochs: int
+    seconds_per_step: float
+    memory_gib: float  # per device: weights, gradients, momentum, kept activations
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, evaluations not counted."""
+        return self.seconds_per_step * self.steps_per_epoch * self.epochs
+
+    def line(self, device: torch.device) -> str:
+        """The estimate as one line for a person."""
+        finish = time.strftime("%a %H:%M", time.localtime(time.time() + self.seconds))
+        return (
+            f"{self.images:,} images, {self.epochs} epochs x {self.steps_per_epoch:,} steps on {device}; "
+            f"about {self._memory()}; {self.seconds_per_step * 1000:,.0f} ms a step measured; "
+            f"about {duration(self.seconds)}, done by {finish}"
+        )
+
+    def _memory(self) -> str:
+        return f"{self.memory_gib:.1f} GiB" if self.memory_gib >= 1 else f"{self.memory_gib * 1024:.0f} MiB"
+
+
+def measure(
+    network: SimSiam,
+    batches: Iterator[Any],
+    step: Callable[[SimSiam, Any, Callable[[Tensor], None]], dict[str, Tensor]],
+    *,
+    images: int,
+    steps_per_epoch: int,
+    epochs: int,
+    device: torch.device,
+) -> Preflight:
+    """Time a few real steps on a copy of the network, so that nothing of the run itself changes."""
+    probe = copy.deepcopy(network)
+    kept = _Kept()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    times: list[float] = []
+    started = time.monotonic()
+    for batch in batches:
+        begun = time.monotonic()
+        with kept if not times else _Nothing():
+            step(probe, batch, lambda loss: loss.backward())  # type: ignore[no-untyped-call]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.monotonic() - begun)
+        if len(times) >= MEASURED_STEPS or time.monotonic() - started > LONG_ENOUGH:
+            break
+    if device.type == "cuda":
+        # the run's optimiser adds one momentum buffer to what was seen
+        memory = torch.cuda.max_memory_allocated(device) + parameter_bytes(network)
+    else:
+        memory = 3 * parameter_bytes(network) + kept.bytes
+    timed = times[1:] or times
+    return Preflight(
+        images=images,
+        steps_per_epoch=steps_per_epoch,
+        epochs=epochs,
+        seconds_per_step=sum(timed) / len(timed),
+        memory_gib=memory / GIB,
+    )
+
+
+class _Nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class _Kept:
+    """Counts the bytes that autograd keeps for the backward pass, each storage once."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, int] = {}
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._sizes.values())
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        self._sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def __enter__(self) -> None:
+        self._hooks.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)

@@ -1,0 +1,243 @@
+"""Pre-training recipes: each function names every setting of one experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from simsiam.experiment import Model, Pretraining, Views
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+def published_views(size: int) -> Views:
+    """The augmentation of MoCo v2, which the paper and both implementations use."""
+    return Views(
+        size=size,
+        min_scale=0.2,
+        max_scale=1.0,
+        jitter_probability=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
+        grayscale_probability=0.2,
+        blur_probability=0.5,
+        blur_sigma_min=0.1,
+        blur_sigma_max=2.0,
+        flip_probability=0.5,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )
+
+
+def published_model() -> Model:
+    """ResNet-50, projector 2048-2048-2048, predictor 2048-512-2048."""
+    return Model(
+        backbone="resnet50",
+        width=64,
+        stem="imagenet",
+        projector_layers=3,
+        projector_hidden=2048,
+        projector_dim=2048,
+        predictor="mlp",
+        predictor_dim=512,
+        stop_gradient="on",
+    )
+
+
+def resnet50_8xb32_coslr_100e() -> Pretraining:
+    """The page's first row: 100 epochs of ImageNet, batch 256 (8 x 32), lr 0.05."""
+    return Pretraining(
+        name="resnet50_8xb32-coslr-100e",
+        about="the model zoo page's 100-epoch row: ImageNet, batch 8 x 32 = 256, lr 0.05",
+        data_kind="imagenet",
+        model=published_model(),
+        views=published_views(224),
+        epochs=100,
+        batch_size=256,
+        base_lr=0.05,
+        momentum=0.9,
+        weight_decay=1e-4,
+        schedule="epoch",
+        warmup_epochs=0,
+        predictor_lr="fixed",
+        precision="fp32",
+        monitor_images=1000,
+        monitor_every=5,
+        checkpoint_every=1,
+        keep_checkpoints=3,
+        seed=0,
+    )
+
+
+def resnet50_8xb32_coslr_200e() -> Pretraining:
+    """The page's second row: the same for 200 epochs."""
+    return dataclasses.replace(
+        resnet50_8xb32_coslr_100e(),
+        name="resnet50_8xb32-coslr-200e",
+        about="the model zoo page's 200-epoch row: as the 100-epoch one but for the length",
+        epochs=200,
+    )
+
+
+def official_b512() -> Pretraining:
+    """The official repository's default: batch 512, so lr 0.1, 100 epochs, predictor lr fixed."""
+    return dataclasses.replace(
+        resnet50_8xb32_coslr_100e(),
+        name="resnet50_official-b512-100e",
+        about="the official repository's batch-512 run: ImageNet, lr 0.1, 100 epochs (68.1 linear)",
+        batch_size=512,
+    )
+
+
+def official_b256() -> Pretraining:
+    """The official repository's second published model: batch 256, lr 0.05, 100 epochs."""
+    return dataclasses.replace(
+        resnet50_8xb32_coslr_100e(),
+        name="resnet50_official-b256-100e",
+        about="the official repository's batch-256 run: ImageNet, lr 0.05, 100 epochs (68.3 linear)",
+    )
+
+
+def cifar10() -> Pretraining:
+    """The paper's CIFAR-10 experiment (appendix D): ResNet-18 with a 3x3 stem, batch 512, 800 epochs, no blur."""
+    return Pretraining(
+        name="cifar10",
+        about="the paper's CIFAR-10 run (appendix D): ResNet-18, batch 512, 800 epochs (91.8 linear, from memory)",
+        data_kind="cifar10",
+        model=Model(
+            backbone="resnet18",
+            width=64,
+            stem="small",
+            projector_layers=2,
+            projector_hidden=2048,
+            projector_dim=2048,
+            predictor="mlp",
+            predictor_dim=512,
+            stop_gradient="on",
+        ),
+        views=dataclasses.replace(published_views(32), blur_probability=0.0, mean=CIFAR_MEAN, std=CIFAR_STD),
+        epochs=800,
+        batch_size=512,
+        base_lr=0.03,
+        momentum=0.9,
+        weight_decay=5e-4,
+        schedule="epoch",
+        warmup_epochs=0,
+        predictor_lr="fixed",
+        precision="fp32",
+        monitor_images=1000,
+        monitor_every=10,
+        checkpoint_every=1,
+        keep_checkpoints=2,
+        seed=0,
+    )
+
+
+def folder() -> Pretraining:
+    """A person's own photos on a GPU: ResNet-50 at 224 px, as published but for the length.
+
+    `for_images` fits batch and epochs to the number of photos; `folder_cpu` is the one for a CPU.
+    """
+    return dataclasses.replace(
+        resnet50_8xb32_coslr_100e(),
+        name="folder",
+        about="your own photos on a GPU: ResNet-50 at 224 px; batch and epochs fitted to their number",
+        data_kind="folder",
+        precision="bf16",
+        schedule="step",
+        monitor_every=1,
+    )
+
+
+def folder_cpu() -> Pretraining:
+    """A person's own photos on a CPU: ResNet-18 at 96 px with smaller heads, for hours rather than weeks."""
+    return dataclasses.replace(
+        folder(),
+        name="folder-cpu",
+        about="your own photos on a CPU: ResNet-18 at 96 px; batch and epochs fitted to their number",
+        model=dataclasses.replace(
+            published_model(),
+            backbone="resnet18",
+            projector_layers=2,
+            projector_hidden=512,
+            projector_dim=512,
+            predictor_dim=128,
+        ),
+        views=dataclasses.replace(published_views(96), blur_sigma_max=1.0),
+        precision="fp32",
+        monitor_images=500,
+    )
+
+
+def demo() -> Pretraining:
+    """A few minutes of CIFAR-10 on two CPU cores. LOG.md tells how the settings were found."""
+    return Pretraining(
+        name="demo",
+        about="a few minutes on two CPU cores: CIFAR-10 (or digits, without a network), a small ResNet",
+        data_kind="demo",
+        model=Model(
+            backbone="resnet8",
+            width=32,
+            stem="small-stride2",
+            projector_layers=2,
+            projector_hidden=512,
+            projector_dim=512,
+            predictor="mlp",
+            predictor_dim=128,
+            stop_gradient="on",
+        ),
+        views=dataclasses.replace(published_views(32), blur_probability=0.0, mean=CIFAR_MEAN, std=CIFAR_STD),
+        epochs=6,
+        batch_size=64,
+        base_lr=0.5,
+        momentum=0.9,
+        weight_decay=5e-4,
+        schedule="step",
+        warmup_epochs=0,
+        predictor_lr="fixed",
+        precision="fp32",
+        monitor_images=2000,
+        monitor_every=1,
+        checkpoint_every=1,
+        keep_checkpoints=2,
+        seed=0,
+    )
+
+
+RECIPES: dict[str, Callable[[], Pretraining]] = {
+    recipe().name: recipe
+    for recipe in (
+        resnet50_8xb32_coslr_100e,
+        resnet50_8xb32_coslr_200e,
+        official_b512,
+        official_b256,
+        cifar10,
+        folder,
+        folder_cpu,
+        demo,
+    )
+}
+
+
+def for_images(recipe: Pretraining, images: int) -> Pretraining:
+    """A folder recipe with batch and epochs fitted to the number of images.
+
+    A batch is at most an eighth of the set, for an epoch of at least eight steps, and never under 16 nor over the
+    recipe's own. The length aims at a fixed number of images seen, within bounds: SimSiam needs many passes over a
+    small set, and a CPU has no time for many over a large one.
+    """
+    batch = 16
+    while batch * 2 <= min(recipe.batch_size, images // 8):
+        batch *= 2
+    seen, fewest, most = (60_000, 10, 200) if recipe.name == "folder-cpu" else (20_000_000, 100, 800)
+    epochs = max(fewest, min(most, round(seen / max(images, 1))))
+    return dataclasses.replace(
+        recipe,
+        batch_size=batch,
+        epochs=epochs,
+        monitor_every=max(1, epochs // 20),
+        checkpoint_every=max(1, epochs // 50),
+    )

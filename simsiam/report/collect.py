@@ -1,0 +1,118 @@
+"""Finds result files and says which model each belongs to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simsiam.errors import UserError
+from simsiam.results import Result, read_json
+
+RESULT_FILE = "result.json"
+RECIPE_FILE = "recipe.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One result with the model it belongs to."""
+
+    path: Path
+    result: Result
+    model: str  # the pre-training recipe's name where the weights are a run's, else what the user named
+    origin: str  # equal for weights of one experiment repeated with other seeds
+    same: str  # equal for results of one protocol on one data set with such weights
+    aside: str  # tells models of one name apart: the run folder's name, else the hash of the weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The pre-training run that weights come from."""
+
+    folder: Path
+    recipe: dict[str, Any]
+
+
+def collect(places: Sequence[Path]) -> list[Found]:
+    """Every result under the folders and files named, in a fixed order, without repeats.
+
+    Of results that share protocol, settings, weights, data and seed only the newest is kept. Raises UserError where
+    a place does not exist or holds no result, and names the file that is damaged.
+    """
+    found: dict[str, Found] = {}
+    for path in _result_files(places):
+        result = Result.read(path)
+        run = _run_of(path, result)
+        origin = _origin(result, run)
+        one = Found(
+            path=path,
+            result=result,
+            model=str(run.recipe.get("name", run.folder.name)) if run else _plain_name(result.weights.source),
+            origin=origin,
+            same=_as_key(result.protocol, _without_seed(result.recipe), result.data.name, result.data.sha256, origin),
+            aside=run.folder.name if run else result.weights.sha256[:8],
+        )
+        key = f"{one.same} {result.weights.sha256} {result.seed}"
+        if key not in found or result.created >= found[key].result.created:
+            found[key] = one
+    return sorted(found.values(), key=lambda one: (one.model, one.result.protocol, one.result.data.name, str(one.path)))
+
+
+def _result_files(places: Iterable[Path]) -> Iterator[Path]:
+    for place in places:
+        if place.is_file():
+            yield place
+            continue
+        if not place.is_dir():
+            raise UserError(f"{place}: no such file or folder. Name run folders, evaluation folders or result files.")
+        files = sorted(place.rglob(RESULT_FILE))
+        if not files:
+            raise UserError(
+                f"{place}: no {RESULT_FILE} in it or below it. Evaluate first: simsiam evaluate PROTOCOL {place}"
+            )
+        yield from files
+
+
+def _run_of(path: Path, result: Result) -> Run | None:
+    """The run whose weights were measured; a run folder that was moved is known by its name.
+
+    A result that lies in a run folder but measured other weights (a random network, say) is not the run's.
+    """
+    source = Path(result.weights.source)
+    for folder in (source, *list(source.parents)[:2]):  # the run itself, its backbone file, one of its checkpoints
+        if (folder / RECIPE_FILE).is_file() and str(folder) != ".":
+            return _read_run(folder)
+    named = {source.name, *(folder.name for folder in list(source.parents)[:2])} - {""}
+    for folder in path.resolve().parents:
+        if folder.name in named and (folder / RECIPE_FILE).is_file():
+            return _read_run(folder)
+    return None
+
+
+def _read_run(folder: Path) -> Run | None:
+    written = read_json(folder / RECIPE_FILE)
+    recipe = written.get("recipe") if isinstance(written, dict) else None
+    return Run(folder=folder.resolve(), recipe=recipe) if isinstance(recipe, dict) else None
+
+
+def _plain_name(source: str) -> str:
+    return Path(source).name or source
+
+
+def _origin(result: Result, run: Run | None) -> str:
+    """What stays the same of a pre-training that is repeated with another seed: its recipe and its data."""
+    if run is None:
+        return result.weights.sha256
+    trained = run.folder / RESULT_FILE
+    data = Result.read(trained).data.sha256 if trained.is_file() else ""
+    return _as_key(_without_seed(run.recipe), data)
+
+
+def _as_key(*parts: Any) -> str:
+    return json.dumps(parts, sort_keys=True)
+
+
+def _without_seed(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key != "seed"}

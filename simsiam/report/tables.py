@@ -1,0 +1,257 @@
+"""The page's own tables from result records: our figures beside the published ones, with what they rest on."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from simsiam import published
+from simsiam.report.collect import Found
+from simsiam.report.layout import OWN_LAYOUTS, PAGE_LAYOUTS, Column, Layout
+
+Which = Literal["measured", "all"]
+NOT_HERE = "†"  # marks data that is not the published set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One entry: a number with its spread, a word, or nothing."""
+
+    value: float | None = None
+    spread: float | None = None  # standard deviation
+    word: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a table."""
+
+    model: str
+    origin: Literal["published", "ours"]
+    version: str  # of the page; empty for ours
+    data: str
+    comparable: bool  # measured on the published data set
+    cells: list[Cell]
+    results: int  # how many results the figures are the mean of
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def figures(self) -> str:
+        """What the second column says."""
+        if self.origin == "published":
+            return f"published, {self.version}"
+        return "ours" if self.results == 1 else f"ours, mean of {self.results}"
+
+    @property
+    def marked_data(self) -> str:
+        """The data's name, marked where our figures are not comparable with the published ones."""
+        return self.data if self.comparable else f"{self.data} {NOT_HERE}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table ready to be written in any format."""
+
+    key: str
+    title: str
+    columns: tuple[Column, ...]
+    digits: int
+    rows: list[Row]
+    notes: list[str]
+
+
+def build(found: Sequence[Found], *, which: Which = "measured") -> list[Table]:
+    """The tables that the results fill, in the order of the page.
+
+    Args:
+        found: results of any protocols.
+        which: "all" gives every table of the page, empty ones with the published rows alone.
+    """
+    known = {protocol for layout in (*PAGE_LAYOUTS, *OWN_LAYOUTS) for protocol in layout.protocols}
+    layouts = [*PAGE_LAYOUTS, *OWN_LAYOUTS, *_further(found, known)]
+    asked = {layout.key for layout in PAGE_LAYOUTS} if which == "all" else set()
+    tables = [_table(layout, found) for layout in layouts]
+    return [table for table in tables if table.key in asked or any(row.origin == "ours" for row in table.rows)]
+
+
+def _further(found: Sequence[Found], known: set[str]) -> list[Layout]:
+    """Tables for protocols that no layout names, so that no result is lost without a word."""
+    metrics: dict[str, dict[str, None]] = {}
+    for one in found:
+        if one.result.protocol not in known:
+            metrics.setdefault(one.result.protocol, {}).update(dict.fromkeys(one.result.metrics))
+    return [
+        Layout(
+            key=protocol,
+            title=protocol,
+            columns=tuple(Column(heading=name, protocol=protocol, metric=name) for name in names),
+            digits=2,
+            data=None,
+        )
+        for protocol, names in metrics.items()
+    ]
+
+
+def rows_of(layout: Layout, found: Sequence[Found]) -> list[Row]:
+    """The rows of one table: each row of the page, our figures for it, then our other rows."""
+    theirs, ours = _published_rows(layout), _our_rows(layout, found)
+    rows: list[Row] = []
+    for model in published.PAGE_MODELS:
+        rows += [row for row in theirs if row.model == model]
+        rows += [row for row in ours if row.model == model and row.comparable]
+    return rows + [row for row in ours if row not in rows]
+
+
+def _table(layout: Layout, found: Sequence[Found]) -> Table:
+    rows = rows_of(layout, found)
+    table = Table(key=layout.key, title=layout.title, columns=layout.columns, digits=layout.digits, rows=rows, notes=[])
+    table = table if layout.data else _without_empty_columns(table)
+    return dataclasses.replace(table, notes=_notes(layout, rows))
+
+
+def _published_rows(layout: Layout) -> list[Row]:
+    """For each row of the page its first figures and, where they differ, its last."""
+    if layout.data is None:
+        return []
+    rows = []
+    for model in published.PAGE_MODELS:
+        before: list[Cell] = []
+        for version in (published.PAGE_VERSION, published.VERSIONS[-1]):
+            known = [_published(model, column, version) for column in layout.columns]
+            figures = [one for one in known if one]
+            cells = [_published_cell(one, column) for one, column in zip(known, layout.columns, strict=True)]
+            if figures and cells != before:
+                newest = max((one.version for one in figures), key=published.VERSIONS.index)
+                rows.append(
+                    Row(
+                        model=model,
+                        origin="published",
+                        version=newest,
+                        data=layout.data.title,
+                        comparable=True,
+                        cells=cells,
+                        results=1,
+                    )
+                )
+            before = cells
+    return rows
+
+
+def _published(model: str, column: Column, version: str) -> published.Published | None:
+    metric = "feature5" if column.kind == "best layer" else column.published or column.metric
+    return published.page_figure(model, column.protocol, metric, version=version)
+
+
+def _published_cell(figure: published.Published | None, column: Column) -> Cell:
+    if figure is None:
+        return Cell()
+    return Cell(word=figure.metric) if column.kind == "best layer" else Cell(value=figure.value)
+
+
+def _our_rows(layout: Layout, found: Sequence[Found]) -> list[Row]:
+    """One row for each model and data set; protocols that share a table share the row."""
+    lines: dict[tuple[str, str, int], dict[str, list[list[Found]]]] = {}
+    names = _model_names(found)
+    for group in _groups([one for one in found if one.result.protocol in layout.protocols]):
+        one = group[0]
+        line = lines.setdefault((names[one.origin], one.result.data.name, one.result.data.images), {})
+        line.setdefault(one.result.protocol, []).append(group)
+    rows = []
+    for (model, data, images), by_protocol in lines.items():
+        for index in range(max(len(groups) for groups in by_protocol.values())):
+            chosen = [groups[index] for groups in by_protocol.values() if index < len(groups)]
+            rows.append(
+                Row(
+                    model=model,
+                    origin="ours",
+                    version="",
+                    data=data,
+                    comparable=layout.data is None or layout.data.matches(data, images),
+                    cells=[_our_cell(column, chosen) for column in layout.columns],
+                    results=max(len(group) for group in chosen),
+                    notes=[_rests_on(model, group, layout) for group in chosen],
+                )
+            )
+    return rows
+
+
+def _groups(found: Sequence[Found]) -> list[list[Found]]:
+    """Results of one experiment under several seeds together, the most repeated experiment first."""
+    groups: dict[str, list[Found]] = {}
+    for one in found:
+        groups.setdefault(one.same, []).append(one)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
+def _model_names(found: Sequence[Found]) -> dict[str, str]:
+    """A name for each origin; where two share a model's name, each says its run folder or its weights as well."""
+    first = {one.origin: one for one in reversed(found)}
+    shared = Counter(one.model for one in first.values())
+    return {
+        origin: f"{one.model} ({one.aside})" if shared[one.model] > 1 else one.model for origin, one in first.items()
+    }
+
+
+def _our_cell(column: Column, groups: Sequence[Sequence[Found]]) -> Cell:
+    group = next((group for group in groups if group[0].result.protocol == column.protocol), None)
+    if group is None:
+        return Cell()
+    if column.kind == "best layer":
+        layers = {str(one.result.detail["best_layer"]) for one in group if one.result.detail.get("best_layer")}
+        return Cell(word="/".join(sorted(layers)))
+    values = [one.result.metrics[column.metric] for one in group if column.metric in one.result.metrics]
+    if not values:
+        return Cell()
+    if len(values) > 1:
+        return Cell(value=statistics.fmean(values), spread=statistics.stdev(values))
+    samples = group[0].result.detail.get("std")
+    spread = samples.get(column.metric) if isinstance(samples, dict) else None
+    return Cell(value=values[0], spread=spread)
+
+
+def _rests_on(model: str, group: Sequence[Found], layout: Layout) -> str:
+    """One sentence: protocol, recipe, seeds, spread, weights, and what else was measured."""
+    result = group[0].result
+    said = [f"{model} on {result.data.name} ({result.data.images:,} images): protocol {result.protocol}"]
+    if result.recipe.get("name"):
+        said.append(f"recipe {result.recipe['name']}")
+    seeds = sorted({one.result.seed for one in group})
+    weights = sorted({one.result.weights.sha256[:8] for one in group})
+    if len(group) > 1:
+        said.append(f"mean ± standard deviation of {len(group)} results")
+    elif isinstance(result.detail.get("std"), dict):
+        said.append("± is the standard deviation over the samples")
+    said.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(str(seed) for seed in seeds)}")
+    said.append(f"weights {', '.join(weights)}")
+    if result.detail.get("cost_selection"):
+        said.append(f"cost chosen on {result.detail['cost_selection']}")
+    shown = {column.metric for column in layout.columns if column.protocol == result.protocol}
+    others = {key: value for key, value in result.metrics.items() if key not in shown}
+    if others and len(group) == 1:
+        said.append("also " + ", ".join(f"{key} {value:.{layout.digits}f}" for key, value in others.items()))
+    return "; ".join(said) + "."
+
+
+def _notes(layout: Layout, rows: Sequence[Row]) -> list[str]:
+    notes = [note for row in rows for note in row.notes]
+    if any(not row.comparable for row in rows):
+        assert layout.data is not None
+        notes.insert(0, f"{NOT_HERE} not {layout.data.title}, so not comparable with the published rows.")
+    versions = dict.fromkeys(row.version for row in rows if row.origin == "published")
+    if versions:
+        notes.append(f"Published: {published.PAGE}, {', '.join(versions)}.")
+    elif layout.data is not None:
+        notes.append("No version of the page has a figure here.")
+    return notes
+
+
+def _without_empty_columns(table: Table) -> Table:
+    kept = [
+        index for index in range(len(table.columns)) if any(row.cells[index].value is not None for row in table.rows)
+    ]
+    rows = [dataclasses.replace(row, cells=[row.cells[index] for index in kept]) for row in table.rows]
+    return dataclasses.replace(table, columns=tuple(table.columns[index] for index in kept), rows=rows)

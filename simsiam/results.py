@@ -1,0 +1,113 @@
+"""The Result record: what every protocol writes and every table reads (standard library only)."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from simsiam.errors import UserError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsId:
+    """Which weights a number belongs to."""
+
+    source: str  # what the user named: a run folder, a file, or "random"
+    sha256: str  # over names, shapes and bytes of the backbone tensors, see weights.load.fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataId:
+    """Which data a number belongs to."""
+
+    name: str  # "cifar10", or the folder's name
+    sha256: str  # over file names and sizes (or array bytes), see data.sources
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One measured row: `metrics` holds the numbers (percent where the field prints percent)."""
+
+    protocol: str
+    main_metric: str
+    metrics: dict[str, float]
+    recipe: dict[str, Any]
+    weights: WeightsId
+    data: DataId
+    seed: int
+    seconds: float
+    versions: dict[str, str]
+    detail: dict[str, Any] = field(default_factory=dict)  # per class, per cost, intervals
+    notes: list[str] = field(default_factory=list)
+    created: str = field(default_factory=lambda: now())
+    schema: int = SCHEMA
+
+    def write(self, path: Path) -> None:
+        """Write the record as JSON, atomically."""
+        write_json(path, dataclasses.asdict(self))
+
+    @staticmethod
+    def read(path: Path) -> Result:
+        """Read a record; raises UserError if the file is no result of this schema."""
+        raw = read_json(path)
+        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+            found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
+            raise UserError(f"{path}: not a result of schema {SCHEMA} (found {found!r}).")
+        try:
+            raw["weights"] = WeightsId(**raw["weights"])
+            raw["data"] = DataId(**raw["data"])
+            return Result(**raw)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: damaged result file ({error}). Run the evaluation again.") from error
+
+
+def now() -> str:
+    """The time in ISO 8601, UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    write_atomic(path, (json.dumps(value, indent=1, allow_nan=True) + "\n").encode())
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write bytes through a temporary neighbour and a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(part, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises UserError that names the file if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}).") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl in order; a half-written last line (a killed run) is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

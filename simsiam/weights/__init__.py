@@ -1,0 +1,1 @@
+"""Weights in and out: every published format, loaded in full or not at all."""

@@ -1,0 +1,152 @@
+"""Weights out to other programs; each file is loaded again and its features compared before it counts as written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from simsiam.errors import UserError
+from simsiam.results import write_atomic
+from simsiam.weights import graphs, modelcard, targets
+from simsiam.weights.load import Loaded, Preprocess
+from simsiam.weights.targets import Reader
+
+Target = Literal[
+    "torchvision", "timm", "detectron2", "mmpretrain", "mmdet", "onnx", "pt2", "safetensors", "huggingface"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How a target is written and read, and how far its features may lie from ours."""
+
+    write: Callable[[Loaded, Path], Path]
+    read: Callable[[Loaded, Path], Reader]
+    tolerance: float  # largest difference over the largest feature
+
+
+FORMS: dict[str, Form] = {
+    "torchvision": Form(write=targets.write_torchvision, read=targets.read_torchvision, tolerance=1e-5),
+    "timm": Form(write=targets.write_timm, read=targets.read_timm, tolerance=1e-5),
+    "detectron2": Form(write=targets.write_detectron2, read=targets.read_detectron2, tolerance=1e-5),
+    "mmpretrain": Form(write=targets.write_mmpretrain, read=targets.read_mm, tolerance=1e-5),
+    "mmdet": Form(write=targets.write_mmdet, read=targets.read_mm, tolerance=1e-5),
+    "onnx": Form(write=graphs.write_onnx, read=graphs.read_onnx, tolerance=1e-4),
+    "pt2": Form(write=graphs.write_pt2, read=graphs.read_pt2, tolerance=1e-5),
+    "safetensors": Form(write=targets.write_safetensors, read=targets.read_safetensors, tolerance=1e-5),
+    "huggingface": Form(write=targets.write_huggingface, read=targets.read_huggingface, tolerance=1e-5),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written, and how it was checked."""
+
+    target: str
+    path: Path
+    card: Path
+    library: str  # that loaded it again, with its version
+    max_relative_difference: float
+    tolerance: float
+    images: int
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        return (
+            f"{self.path}: loaded again with {self.library}; on {self.images} images the features differ by at most "
+            f"{self.max_relative_difference:.1e} (tolerance {self.tolerance:.0e})"
+        )
+
+
+def export(
+    loaded: Loaded, *, to: Target, out: Path, images: Tensor | None = None, licence: str | None = None
+) -> Exported:
+    """Write a backbone for another program into a folder, with a model card, and check it.
+
+    Args:
+        loaded: from `load_backbone`.
+        to: the program.
+        out: a folder; it is made, and files of the same names are replaced.
+        images: normalised images to compare on, B x 3 x H x W; None: four crops of scikit-learn's two photographs.
+        licence: of the weights, for the card; None: the card says that none was stated.
+
+    Raises:
+        UserError: the target cannot hold this backbone, a library that it needs is absent, or the features of what
+            was written differ by more than the tolerance (the file is then removed).
+    """
+    if to not in FORMS:
+        raise UserError(f"--to {to}: unknown. Known: {', '.join(get_args(Target))}.")
+    form = FORMS[to]
+    out.mkdir(parents=True, exist_ok=True)
+    images = sample_images(loaded.preprocess) if images is None else images
+    path = form.write(loaded, out)
+    reader = form.read(loaded, path)
+    difference = relative_difference(reader, loaded, images)
+    if not difference <= form.tolerance:
+        path.unlink()
+        raise UserError(
+            f"{path}: removed. Loaded with {reader.library}, its features differ from ours by {difference:.1e} "
+            f"(tolerance {form.tolerance:.0e}); please report this with the two versions."
+        )
+    exported = Exported(
+        target=to,
+        path=path,
+        card=out / "README.md",
+        library=reader.library,
+        max_relative_difference=difference,
+        tolerance=form.tolerance,
+        images=len(images),
+    )
+    facts = modelcard.Facts(
+        title=f"SimSiam {loaded.backbone.name}",
+        licence=licence,
+        backbone=_description(loaded),
+        preprocess=dataclasses.asdict(loaded.preprocess),
+        recipe=loaded.recipe,
+        sha256=loaded.weights.sha256,
+        source=f"{Path(loaded.weights.source).name} ({loaded.source_format})",
+        usage=modelcard.usage(to, path.name, loaded.backbone.name, getattr(loaded.backbone, "stem", "imagenet")),
+        checks=(str(exported).split(": ", 1)[1],),
+        notes=loaded.notes,
+    )
+    write_atomic(exported.card, modelcard.render(facts).encode())
+    return exported
+
+
+@torch.no_grad()
+def relative_difference(reader: Reader, loaded: Loaded, images: Tensor) -> float:
+    """The largest difference of any feature, over the largest feature; infinite where shapes differ."""
+    ours, theirs = loaded.backbone(images), reader.run(images)
+    if ours.shape != theirs.shape:
+        return float("inf")
+    return float((theirs - ours).abs().max() / ours.abs().max().clamp_min(1e-12))
+
+
+def sample_images(preprocess: Preprocess) -> Tensor:
+    """Four crops of the two photographs that scikit-learn carries, normalised: 4 x 3 x size x size."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+    from torchvision.transforms import functional
+
+    crops = []
+    for array in load_sample_images().images:
+        photo = Image.fromarray(array)
+        side = min(photo.size)
+        for left in (0, photo.width - side):
+            square = photo.crop((left, 0, left + side, side)).resize((preprocess.size, preprocess.size))
+            tensor = functional.to_tensor(square)
+            crops.append(functional.normalize(tensor, list(preprocess.mean), list(preprocess.std)))
+    return torch.stack(crops)
+
+
+def _description(loaded: Loaded) -> str:
+    backbone = loaded.backbone
+    width, stem = getattr(backbone, "width", None), getattr(backbone, "stem", None)
+    details = f", stem {stem}, {width} channels wide" if stem else ""
+    return f"{backbone.name}{details}, {backbone.features} features"

@@ -1,0 +1,78 @@
+"""Writing a backbone in our own two forms: safetensors with its facts inside, and a plain state dict."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from simsiam.backbones import Backbone, ResNet
+from simsiam.experiment import Pretraining, as_dict
+from simsiam.results import write_atomic, write_json
+from simsiam.weights.load import BACKBONE_FORMAT, Loaded
+
+
+def metadata(backbone: Backbone, recipe: Pretraining | None) -> dict[str, str]:
+    """What a backbone.safetensors says of itself, so that it can be loaded by itself."""
+    facts = {"format": BACKBONE_FORMAT, "backbone": backbone.name}
+    if recipe is not None:
+        facts["recipe"] = json.dumps(as_dict(recipe))
+    if isinstance(backbone, ResNet):
+        facts |= {"width": str(backbone.width), "stem": backbone.stem}
+        usual = {"imagenet": 3, "small": 1, "small-stride2": 1}[backbone.stem]
+        padding = backbone.conv1.padding[0]
+        if padding != usual:
+            facts["stem_padding"] = str(padding)
+    return facts
+
+
+def write_backbone(folder: Path, backbone: Backbone, *, recipe: Pretraining | None) -> Path:
+    """Write backbone.safetensors and backbone.pth (torchvision's names) into a folder, each atomically.
+
+    Returns:
+        The path of the safetensors file.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
+    path = folder / "backbone.safetensors"
+    write_tensors(path, state, facts=metadata(backbone, recipe))
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomic(folder / "backbone.pth", buffer.getvalue())
+    return path
+
+
+def write_tensors(path: Path, state: Mapping[str, Tensor], *, facts: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, atomically."""
+    from safetensors.torch import save
+
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    write_atomic(path, save(own, metadata=dict(facts or {})))
+
+
+def write_import(loaded: Loaded, folder: Path) -> Path:
+    """Write an imported model as a folder that every command takes: the backbone, the heads and where they came from.
+
+    Returns:
+        The folder.
+    """
+    write_backbone(folder, loaded.backbone, recipe=loaded.recipe)
+    heads = {f"projector.{name}": tensor for name, tensor in (loaded.projector or {}).items()}
+    heads |= {f"predictor.{name}": tensor for name, tensor in (loaded.predictor or {}).items()}
+    if heads:
+        write_tensors(folder / "heads.safetensors", heads)
+    write_json(
+        folder / "import.json",
+        {
+            "source": Path(loaded.weights.source).name,
+            "format": loaded.source_format,
+            "sha256": loaded.weights.sha256,
+            "projector": loaded.projector is not None,
+            "predictor": loaded.predictor is not None,
+            "notes": list(loaded.notes),
+        },
+    )
+    return folder

@@ -1,0 +1,221 @@
+"""The zoo's verbs: list, show, get a published model, add an own run (torch is imported only to add)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simsiam import published
+from simsiam.data.download import Unavailable, fetch_checked, only_one_process
+from simsiam.errors import UserError
+from simsiam.results import Result, now, read_json, write_atomic, write_json
+from simsiam.weights import cards
+from simsiam.weights.cards import Card
+
+_SMALLEST = 10 << 20  # bytes; a ResNet-50's weights are about 100 MB, an error page is not
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A line of the zoo's list."""
+
+    name: str
+    by: str
+    licence: str
+    recipe: str
+    linear: str  # ImageNet top-1 of the published linear evaluation, or empty
+    here: str  # where the weights lie on this machine, or empty
+
+
+def entries(cache: Path | None = None) -> list[Entry]:
+    """Published models first, then own runs that were added."""
+    made = []
+    for card in cards.CARDS:
+        path = cards.place(card, cache)
+        linear = _own_figures(card, "linear_avgpool")
+        made.append(
+            Entry(
+                name=card.name,
+                by=f"{card.by} {card.version}" if card.by == "MMSelfSup" else card.by,
+                licence=card.licence,
+                recipe=card.recipe,
+                linear=f"{linear[-1].value:.2f}" if linear else "",
+                here=str(path) if path.exists() else "",
+            )
+        )
+    for file in sorted((cards.zoo_folder(cache) / "own").glob("*/card.json")):
+        raw = read_json(file)
+        text = {key: str(raw.get(key) or "") for key in ("name", "licence", "recipe")}
+        made.append(Entry(**text, by="own run", linear="", here=str(file.parent)))
+    return made
+
+
+def show(name: str, cache: Path | None = None) -> str:
+    """A card as Markdown: address, licence, recipe, and every published number in each version of its page."""
+    if cards.find(name) is None and (own := cards.own_folder(name, cache) / "README.md").exists():
+        return own.read_text()
+    card = cards.get(name)
+    path = cards.place(card, cache)
+    lines = [
+        f"# {card.name}",
+        "",
+        f"- By: {card.by}, {card.version}; {card.epochs} epochs, batch {card.batch_size}, ResNet-50",
+        f"- Address: {card.url}",
+        *([f"- Linear classifier: {card.linear_url}"] if card.linear_url else []),
+        f"- Licence: {card.licence}",
+        f"- Recipe here: {card.recipe}",
+        f"- Images: trained on {card.channel_order}" + ("; loaded here so that RGB goes in" if _is_bgr(card) else ""),
+        f"- On this machine: {path if path.exists() else f'not yet; simsiam zoo get {card.name}'}",
+        *(f"- {note}" for note in card.notes),
+        "",
+        "Published figures (percent). A row stands until a later version replaces it.",
+        "",
+        "| protocol | measure | version | value | how sure | note |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in _figures(card):
+        mark = " (this model's release)" if one.version == card.version else ""
+        lines.append(
+            f"| {one.protocol} | {one.metric} | {one.version}{mark} | {one.value:g} | {one.certainty} | {one.note} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def get(name: str, cache: Path | None = None) -> Path:
+    """Fetch a published model, going on where an earlier try stopped, and verify it.
+
+    The first eight digits of SHA-256 stand in MMSelfSup's file names; the official files have no published digest,
+    so theirs is written down at the first fetch and held against every later one.
+
+    Raises UserError that says how to place the file by hand where the download fails.
+    """
+    card = cards.get(name)
+    path = cards.place(card, cache)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with only_one_process(path.parent / ".lock"):
+            fetch_checked(card.url, path, fault=lambda file: fault(card, file))
+    except Unavailable as error:
+        raise UserError(
+            f"{card.name}: {error}.\nTo place it by hand, download {card.url}\nand put it at {path}\n"
+            f"then run `simsiam zoo get {card.name}` again, which verifies it."
+        ) from error
+    write_json(
+        path.parent / "fetched.json",
+        {"url": card.url, "sha256": sha256(path), "bytes": path.stat().st_size, "licence": card.licence, "when": now()},
+    )
+    return path
+
+
+def fault(card: Card, path: Path) -> str | None:
+    """What is wrong with a card's file, or None; the name of a `.part` file does not matter."""
+    if path.stat().st_size < _SMALLEST:
+        return f"only {path.stat().st_size:,} bytes, so no ResNet-50"
+    found = sha256(path)
+    if card.sha8 is not None:
+        return None if found.startswith(card.sha8) else f"SHA-256 begins with {found[:8]}, not {card.sha8}"
+    record = path.parent / "fetched.json"
+    if record.exists() and (known := read_json(record).get("sha256")) != found:
+        return f"SHA-256 {found[:8]}..., but {str(known)[:8]}... at the first fetch"
+    with open(path, "rb") as file:
+        is_zip = file.read(2) == b"PK"
+    return "the archive is cut off" if is_zip and not zipfile.is_zipfile(path) else None
+
+
+def sha256(path: Path) -> str:
+    """A file's SHA-256 in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def add(run: Path, *, name: str | None = None, licence: str, cache: Path | None = None) -> Path:
+    """Take an own run into the zoo: weights, recipe, verdict, results and a Markdown card in one folder.
+
+    Args:
+        run: a run folder.
+        name: of the model; None: the folder's own.
+        licence: of the weights, in words or as an SPDX name.
+
+    Returns:
+        The folder; `load_backbone(name)` finds it.
+    """
+    from simsiam.weights import modelcard
+    from simsiam.weights.load import load_backbone
+    from simsiam.weights.save import write_import
+
+    name = name or run.resolve().name
+    if cards.find(name) is not None or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
+        reason = "a published model has it" if cards.find(name) else "use letters, digits, . _ + -"
+        raise UserError(f"--name {name}: not a name for an own model ({reason}).")
+    loaded = load_backbone(run)
+    results = [Result.read(path) for path in sorted(run.glob("**/result.json"))]
+    folder = cards.own_folder(name, cache)
+    part = folder.with_name(f".{name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    write_import(loaded, part)
+    for number, result in enumerate(results):
+        result.write(part / "results" / f"{number:03d}-{result.protocol}" / "result.json")
+    training = [result.detail.get("verdict", {}) for result in results if result.protocol == "pretrain"]
+    verdict = " ".join(str(training[0].get(key, "")) for key in ("status", "summary")) if training else None
+    facts = modelcard.Facts(
+        title=name,
+        licence=licence,
+        backbone=f"{loaded.backbone.name}, {loaded.backbone.features} features",
+        preprocess=dataclasses.asdict(loaded.preprocess),
+        recipe=loaded.recipe,
+        sha256=loaded.weights.sha256,
+        source=run.resolve().name,
+        usage=modelcard.usage("safetensors", "backbone.safetensors", loaded.backbone.name, "imagenet"),
+        results=results,
+        verdict=verdict,
+        notes=[f"Data: {r.data.name}, {r.data.images:,} images, SHA-256 {r.data.sha256}" for r in results[:1]],
+    )
+    write_atomic(part / "README.md", modelcard.render(facts).encode())
+    write_json(part / "card.json", _own_card(name, licence, loaded.recipe, loaded.weights.sha256, verdict))
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    return folder
+
+
+def _own_card(name: str, licence: str, recipe: Any, sha: str, verdict: str | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "licence": licence,
+        "recipe": recipe.name if recipe is not None else None,
+        "sha256": sha,
+        "verdict": verdict,
+        "added": now(),
+    }
+
+
+def _figures(card: Card) -> list[published.Published]:
+    source = published.PAGE if card.by == "MMSelfSup" else published.OFFICIAL
+    return published.figures(model=card.row, source=source)
+
+
+def _own_figures(card: Card, protocol: str) -> list[published.Published]:
+    """The figures that stood on the page of the card's own version."""
+    found = [one for one in _figures(card) if one.protocol == protocol]
+    if card.by == "official":
+        return found
+    return [one for one in found if _order(one.version) <= _order(card.version)]
+
+
+def _order(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.removeprefix("v").split("."))
+
+
+def _is_bgr(card: Card) -> bool:
+    return card.channel_order == "BGR"
+
+
+def as_json(cache: Path | None = None) -> str:
+    """The list for other programs."""
+    return json.dumps([dataclasses.asdict(entry) for entry in entries(cache)], indent=1)

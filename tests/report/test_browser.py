@@ -1,0 +1,145 @@
+"""The report page in a real headless Chromium: nothing on the console, phone width, dark mode, the map's controls."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simsiam.report.page import write_page
+from tests.report.runs import make_run
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'simsiam[dev]'")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="no Chromium on this machine: apt-get install chromium chromium-driver",
+)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(make_run(tmp_path_factory.mktemp("browser") / "run", points=120))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def _open(browser: Any, page: Path, *, width: int, scheme: str = "light") -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(page.as_uri())
+
+
+def _background(browser: Any) -> list[int]:
+    colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    return [int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+
+
+def _contrast(one: list[int], other: list[int]) -> float:
+    """Contrast ratio of WCAG 2."""
+
+    def luminance(colour: list[int]) -> float:
+        linear = [part / 255 / 12.92 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in colour]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_nothing_on_the_console_and_nothing_from_the_network(browser: Any, page: Path) -> None:
+    _open(browser, page, width=1100)
+    assert browser.get_log("browser") == []
+    loaded = browser.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)")
+    assert [one for one in loaded if not one.startswith("data:")] == []
+    broken = "return [...document.images].filter((one) => one.complete && one.naturalWidth === 0).length"
+    assert browser.execute_script(broken) == 0
+
+
+@pytest.mark.parametrize("width", [360, 600, 1100])
+def test_no_sideways_scrolling(browser: Any, page: Path, width: int) -> None:
+    _open(browser, page, width=width)
+    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    wide = (
+        "return [...document.querySelectorAll('main *')].filter((one) => one.getBoundingClientRect().right > "
+        f"{width} + 1 && !one.closest('.scroll')).map((one) => one.outerHTML.slice(0, 80))"
+    )
+    assert browser.execute_script(wide) == []
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_colour_scheme_and_contrast(browser: Any, page: Path, scheme: str, dark: bool) -> None:
+    _open(browser, page, width=1100, scheme=scheme)
+    background = _background(browser)
+    assert (max(background) < 60) is dark
+    for selector in ("body", ".fine", "figcaption", "nav a"):
+        colour = browser.execute_script(f"return getComputedStyle(document.querySelector('{selector}')).color")
+        ink = [int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+        assert _contrast(ink, background) >= 4.5, selector
+
+
+def test_print_is_light(browser: Any, page: Path) -> None:
+    _open(browser, page, width=1100, scheme="dark")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert min(_background(browser)) > 240
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_map_controls(browser: Any, page: Path) -> None:
+    _open(browser, page, width=1100)
+    shown = "(one) => getComputedStyle(one).display !== 'none'"
+    thumbs = f"return [...document.querySelectorAll('.thumb')].filter({shown}).length"
+    assert browser.execute_script(thumbs) > 20
+    browser.execute_script("document.getElementById('show-dots').click()")
+    assert browser.execute_script(thumbs) == 0
+
+    colours = "return [...document.querySelectorAll('.point circle')].map((one) => getComputedStyle(one).fill)"
+    by_label = browser.execute_script(colours)
+    browser.execute_script("document.getElementById('colour-cluster').click()")
+    by_cluster = browser.execute_script(colours)
+    assert len(set(by_label)) == 10
+    assert by_label != by_cluster
+
+    browser.execute_script("document.querySelector('.legend.by-cluster button').click()")
+    faded = browser.execute_script("return document.querySelectorAll('.point.faded').length")
+    assert 0 < faded < 120
+    browser.execute_script("document.querySelector('.legend.by-cluster button').click()")
+    assert browser.execute_script("return document.querySelectorAll('.point.faded').length") == 0
+
+
+def test_hover_shows_values_and_pictures(browser: Any, page: Path) -> None:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+
+    _open(browser, page, width=1100)
+    tip = browser.find_element(By.ID, "tip")
+    assert not tip.is_displayed()
+    chart = browser.find_element(By.CSS_SELECTOR, "#chart-knn svg")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
+    ActionChains(browser).move_to_element(chart).perform()
+    assert tip.is_displayed()
+    assert tip.text.startswith("epoch 5\ntrained "), "the middle of the drawing lies at epoch 5.35 of 12"
+    point = browser.find_element(By.CSS_SELECTOR, ".point:not(.crowded) image")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
+    ActionChains(browser).move_to_element(point).perform()
+    assert tip.find_elements(By.TAG_NAME, "img")
+    assert "cluster" in tip.text

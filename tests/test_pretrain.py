@@ -1,0 +1,262 @@
+"""The main path through the command line on tiny data: healthy ends, collapses, interruptions, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from simsiam import cli
+from simsiam.results import Result, read_metrics
+
+NETWORK = (
+    "--views.size 16 --model.stem small-stride2 --model.width 8 --model.backbone resnet10 --model.projector-layers 2 "
+    "--model.projector-hidden 0 --model.projector-dim 32 --model.predictor-dim 8 --device cpu --workers 0"
+).split()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """90 small pictures of two kinds, unlabelled: stripes and blobs in random colours."""
+    root = tmp_path_factory.mktemp("data") / "photos"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for n in range(90):
+        low = rng.integers(0, 255, (3 + n % 2 * 4, 4, 3), dtype=np.uint8)
+        Image.fromarray(low).resize((24, 20), Image.Resampling.BICUBIC).save(root / f"{n:03d}.png")
+    return root
+
+
+def simsiam(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.main([str(a) for a in arguments])
+    return int(end.value.code or 0)
+
+
+def start(*arguments: str | Path, **env: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from simsiam.cli import main; main()", *[str(a) for a in arguments]]
+    full = {**os.environ, "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1", **env}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=full)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    newest = sorted((run / "checkpoints").glob("step-*.pt"))[-1]
+    content = torch.load(newest, weights_only=True)
+    state: dict[str, torch.Tensor] = {**content["modules"]["model"]}
+    for n, slot in content["optimizer"]["state"].items():
+        state[f"momentum.{n}"] = slot["momentum_buffer"]
+    return state
+
+
+def run_arguments(photos: Path, out: Path, *, epochs: int = 3) -> list[str | Path]:
+    return ["pretrain", photos, *NETWORK, "--epochs", str(epochs), "--batch-size", "8", "--out", out]
+
+
+@pytest.fixture(scope="module")
+def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run in a process of its own."""
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    process = start(*run_arguments(photos, out))
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode in (0, 4), text
+    return out
+
+
+def test_one_command_leaves_everything_a_person_needs(unbroken: Path) -> None:
+    result = Result.read(unbroken / "result.json")
+    assert result.protocol == "pretrain"
+    assert result.detail["verdict"]["status"] in ("healthy", "partial collapse")
+    names = {row["name"] for row in result.detail["baselines"]["view_recall"]}
+    assert names == {"trained", "random network", "raw pixels"}
+    for name in ("report.html", "report.json", "backbone.pth", "backbone.safetensors", "metrics.jsonl", "figures.json"):
+        assert (unbroken / name).stat().st_size > 0, name
+    steps = [row for row in read_metrics(unbroken / "metrics.jsonl") if row["kind"] == "step"]
+    assert steps[-1]["step"] == 3 * 10  # 90 images, 9 held out, batches of 8: 10 steps an epoch
+    assert steps[-1]["predictor_lr"] == steps[0]["predictor_lr"] > steps[-1]["lr"]
+
+
+def test_the_backbone_loads_in_torchvision(unbroken: Path, photos: Path, tmp_path: Path) -> None:
+    import torchvision
+
+    state = torch.load(unbroken / "backbone.pth", weights_only=True)
+    model = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
+    assert set(state) == {key for key in model.state_dict() if not key.startswith("fc.")}
+
+
+@pytest.mark.parametrize("at_step", [3, 10, 17])
+def test_killed_anywhere_and_resumed_it_ends_with_the_same_weights(
+    photos: Path, unbroken: Path, tmp_path: Path, at_step: int
+) -> None:
+    out = tmp_path / "killed"
+    arguments = [*run_arguments(photos, out), "--checkpoint-minutes", "0.0001"]
+    process = start(*arguments)
+    _wait_for_step(out, at_step, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (out / "result.json").exists()
+    again = start(*arguments)
+    text, _ = again.communicate(timeout=300)
+    assert again.returncode in (0, 4), text
+    assert "going on from" in text
+    _assert_same(weights(out), weights(unbroken))
+    rows = [row["step"] for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "monitor"]
+    assert rows == sorted(set(rows)), "a resumed run must not leave rows twice"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_stop_saves_and_goes_on(photos: Path, unbroken: Path, tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "stopped"
+    arguments = run_arguments(photos, out)
+    process = start(*arguments)
+    _wait_for_step(out, 0, process)
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, text
+    assert "goes on from there" in text
+    again = start(*arguments)
+    text, _ = again.communicate(timeout=300)
+    assert again.returncode in (0, 4), text
+    _assert_same(weights(out), weights(unbroken))
+
+
+def _wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if step == 0 and (out / "metrics.jsonl").exists() and read_metrics(out / "metrics.jsonl"):
+            return
+        saved = sorted((out / "checkpoints").glob("step-*.pt"))
+        if step and saved and int(saved[-1].stem.split("-")[1]) >= step:
+            return
+        time.sleep(0.005)
+    text, _ = process.communicate(timeout=120)
+    raise AssertionError(f"the run ended before step {step}:\n{text}")
+
+
+def _assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [key for key in one if not torch.equal(one[key], other[key])] == []
+
+
+def test_the_same_command_on_a_finished_run_changes_nothing(unbroken: Path, photos: Path) -> None:
+    before = (unbroken / "result.json").read_bytes()
+    assert simsiam(*run_arguments(photos, unbroken)) in (0, 4)
+    assert (unbroken / "result.json").read_bytes() == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(
+    unbroken: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simsiam(*run_arguments(photos, unbroken, epochs=4)) == 2
+    assert "epochs was 3, is 4" in capsys.readouterr().err
+
+
+def test_changed_images_in_the_same_folder_are_refused(
+    unbroken: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fewer = tmp_path / "photos"
+    fewer.mkdir()
+    for path in sorted(photos.iterdir())[:80]:
+        (fewer / path.name).write_bytes(path.read_bytes())
+    assert simsiam(*run_arguments(fewer, unbroken)) == 2
+    assert "other images" in capsys.readouterr().err
+
+
+def test_a_damaged_last_checkpoint_is_passed_over(photos: Path, unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "damaged"
+    process = start(*run_arguments(photos, out), "--checkpoint-minutes", "0.0001")
+    _wait_for_step(out, 12, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    newest = sorted((out / "checkpoints").glob("step-*.pt"))[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    again = start(*run_arguments(photos, out), "--checkpoint-minutes", "0.0001")
+    text, _ = again.communicate(timeout=300)
+    assert again.returncode in (0, 4), text
+    _assert_same(weights(out), weights(unbroken))
+
+
+def test_labels_from_a_csv_give_knn(photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    rows = [f"{photos / f'{n:03d}.png'},{'blobs' if n % 2 else 'stripes'}" for n in range(0, 60)]
+    table.write_text("path,label\n" + "\n".join(rows) + "\n")
+    out = tmp_path / "run"
+    assert simsiam(*run_arguments(photos, out, epochs=1), "--labels", table) in (0, 4)
+    result = Result.read(out / "result.json")
+    assert result.main_metric == "knn"
+    assert "left out" in result.detail["settings"]["knn"]
+    monitor = [row for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "monitor"]
+    assert all(0 <= row["knn"] <= 100 for row in monitor)
+
+
+def test_supervised_weights_are_compared(photos: Path, unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = run_arguments(photos, out, epochs=1)
+    assert simsiam(*arguments, "--compare", unbroken / "backbone.safetensors") in (0, 4)
+    names = [row["name"] for row in Result.read(out / "result.json").detail["baselines"]["view_recall"]]
+    assert any(name.startswith("compared: ") for name in names)
+
+
+def test_weights_to_start_from(photos: Path, unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert simsiam(*run_arguments(photos, out, epochs=1), "--init", unbroken) in (0, 4)
+    first = next(row for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "monitor")
+    last = [row for row in read_metrics(unbroken / "metrics.jsonl") if row["kind"] == "monitor"][-1]
+    assert first["view_recall"] == pytest.approx(last["view_recall"])
+    assert first["spread"] == pytest.approx(last["spread"], rel=1e-5)
+
+
+BAD_INPUT = {
+    "no such folder": (["pretrain", "nowhere"], "nowhere"),
+    "no such recipe": (["pretrain", "--recipe", "cifar01"], "cifar10"),
+    "no such verb": (["pretrian"], "pretrain"),
+    "no such backbone": (["pretrain", "PHOTOS", "--model.backbone", "resnet51", "--out", "OUT"], "resnet50"),
+    "batch over the set": (["pretrain", "PHOTOS", "--batch-size", "512", "--out", "OUT"], "batch"),
+    "no GPU": (["pretrain", "PHOTOS", "--device", "cuda", "--out", "OUT"], "--device cuda"),
+    "half on a CPU": (["pretrain", "PHOTOS", *NETWORK, "--precision", "fp16", "--out", "OUT"], "bf16"),
+    "weights that are none": (["pretrain", "PHOTOS", *NETWORK, "--init", "PHOTOS/000.png", "--out", "OUT"], "000.png"),
+    "accumulation": (["pretrain", "PHOTOS", "--accumulate", "4"], "BatchNorm"),
+    "labels that are none": (["pretrain", "PHOTOS", *NETWORK, "--labels", "nolabels.csv"], "nolabels.csv"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD_INPUT))
+def test_a_mistake_gets_one_clear_line(
+    case: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if case == "no GPU" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    arguments, named = BAD_INPUT[case]
+    filled = [a.replace("PHOTOS", str(photos)).replace("OUT", str(tmp_path / "out")) for a in arguments]
+    assert simsiam(*filled) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert "Traceback" not in error
+
+
+def test_a_typo_in_a_flag_names_the_flag_meant(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simsiam("pretrain", photos, "--epocks", "3") == 2
+    assert "--epochs" in capsys.readouterr().err
+
+
+def test_bad_images_are_skipped_counted_and_listed(photos: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "photos"
+    mixed.mkdir()
+    for path in photos.iterdir():
+        (mixed / path.name).write_bytes(path.read_bytes())
+    (mixed / "empty.jpg").write_bytes(b"")
+    (mixed / "text.png").write_text("not an image")
+    out = tmp_path / "run"
+    assert simsiam(*run_arguments(mixed, out, epochs=2)) in (0, 4)
+    listed = (out / "skipped.csv").read_text()
+    assert "empty.jpg" in listed
+    assert "text.png" in listed
+    assert json.loads((out / "result.json").read_text())["detail"]["skipped"]["count"] == 2
