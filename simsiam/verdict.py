@@ -17,10 +17,11 @@ Status = Literal["healthy", "partial collapse", "collapsed", "too early to say"]
 
 COLLAPSED_SPREAD = 0.15  # of z on the sphere; a random network has about 0.9, one point has 0
 LOW_SPREAD = 0.5
-COLLAPSED_RANK = 1.5  # effective directions of z
-LOW_RANK = 4.0
-RANK_LOSS = 0.25  # of the untrained network's effective rank of z
-SAME_IMAGES = 0.98  # mean cosine between predictions and projections of different images
+COLLAPSED_RANK = 2.5  # effective directions of z
+LOW_RANK = 4.5
+RANK_LOSS = 0.5  # of the untrained network's effective rank of z
+SAME_IMAGES = 0.85  # mean cosine between predictions and projections of different images
+SOLVED = 0.9  # mean cosine for two views of one image: the training has nothing left to learn
 EARLY_STEPS = 20
 
 
@@ -93,6 +94,7 @@ def judge(checks: Sequence[Check], recipe: Pretraining, *, diverged: str | None 
         return Verdict(status="too early to say", summary=f"Only {last.step} steps so far.", numbers=numbers)
     collapsed, partial = _evidence(start, last)
     if collapsed:
+        collapsed += partial
         summary = "The network gives nearly the same output for every image: it has collapsed."
         return Verdict(
             status="collapsed", summary=summary, numbers=numbers, evidence=collapsed, causes=_causes(recipe, images)
@@ -132,6 +134,11 @@ def _evidence(start: Check, last: Check) -> tuple[list[str], list[str]]:
         )
     if last.alignment_random > SAME_IMAGES:
         collapsed.append(f"views of different images have cosine {last.alignment_random:.3f}: all look the same")
+    if last.alignment_pairs > SOLVED and partial and last.view_recall <= start.view_recall:
+        collapsed.append(
+            f"two views of one image agree at cosine {last.alignment_pairs:.2f}, yet they find each other no more often "
+            f"than in the untrained network ({last.view_recall:.1f} % of {last.candidates}, {start.view_recall:.1f} % before)"
+        )
     return collapsed, partial
 
 

@@ -176,3 +176,26 @@ def cifar_cache(cache: Path, *, train: int = 120, test: int = 60, learnable: boo
 def symlink_loop(root: Path) -> None:
     """A link inside the folder that leads back to it."""
     os.symlink(root, root / "loop", target_is_directory=True)
+
+
+def photo_cache(cache: Path, *, train: int = 960, test: int = 200) -> Path:
+    """The same kind of cache filled with real pictures: patches of the two photographs that scikit-learn carries."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    folder = cache / "cifar10"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for split, count in (("train", train), ("test", test)):
+        patches, labels = [], np.arange(count, dtype=np.int64) % 2
+        for label in labels:
+            photograph, side = photographs[label], int(rng.integers(48, 96))
+            x, y = (int(rng.integers(0, extent - side)) for extent in photograph.size)
+            patches.append(np.asarray(photograph.crop((x, y, x + side, y + side)).resize((32, 32))))
+        for name, array in ((f"{split}-pixels.npy", np.stack(patches)), (f"{split}-labels.npy", labels)):
+            np.save(folder / name, array)
+            files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "arrays.json").write_text(json.dumps({"origin": "a test", "sha256": files}))
+    return cache

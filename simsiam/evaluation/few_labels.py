@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from simsiam.evaluation.features import Features
 
 INNER_FOLDS = 5  # at most, to choose the regularisation inside a training fold
+SMALL = 4_000_000  # numbers in a feature matrix, below which one thread is faster than several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +104,14 @@ class FewLabels(Protocol[Source]):
     def _guess(self, rows: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
         """Each image's class by a classifier trained on the other folds, N."""
         from sklearn.model_selection import StratifiedKFold
+        from threadpoolctl import threadpool_limits
 
         guesses = np.empty_like(labels)
-        for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, labels):
-            guess = self._logistic if self.classifier == "logistic" else self._knn
-            guesses[test] = guess(rows[train], labels[train], rows[test], seed)
+        guess = self._logistic if self.classifier == "logistic" else self._knn
+        # hundreds of small fits: several threads would wait for each other longer than they work
+        with threadpool_limits(1 if rows.size < SMALL else None):
+            for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, labels):
+                guesses[test] = guess(rows[train], labels[train], rows[test], seed)
         return guesses
 
     def _logistic(self, train: np.ndarray, labels: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:

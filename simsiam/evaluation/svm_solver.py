@@ -50,8 +50,8 @@ def solve_path(kernel: Kernel, targets: Tensor, weights: Tensor, costs: Sequence
 
     Args:
         kernel: of the n training rows.
-        targets: n x P, float64, +1 or -1.
-        weights: n x P, float64: a row's class weight, or 0 to leave it out.
+        targets: n x P, +1 or -1.
+        weights: n x P: a row's class weight, or 0 to leave it out.
         costs: multiply the weights.
     """
     last: Solution | None = None
@@ -65,10 +65,11 @@ def solve(kernel: Kernel, targets: Tensor, costs: Tensor, *, start: Solution | N
 
     Args:
         kernel: of the n training rows.
-        targets: n x P, float64, +1 or -1.
-        costs: n x P, float64: c_i of each row in each problem, 0 to leave it out.
+        targets: n x P, +1 or -1.
+        costs: n x P: c_i of each row in each problem, 0 to leave it out.
         start: an earlier solution to begin from.
     """
+    targets, costs = targets.double(), costs.double()
     zeros = torch.zeros_like(targets)
     start = start or Solution(combinations=zeros, decisions=zeros, accuracy=torch.inf)
 

@@ -114,10 +114,13 @@ def test_both_shapes_of_csv(tmp_path: Path) -> None:
     photos(tmp_path)
     names = [f"photo {number:03d}.png" for number in range(6)]
     words = tmp_path / "words.csv"
-    words.write_text("path,labels\n" + "\n".join(f"{n},{w}" for n, w in zip(names, ["a;b", "a", "b", "", "b; a", ""])))
+    words.write_text(
+        "path,labels\n" + "\n".join(f"{n},{w}" for n, w in zip(names, ["a;b", "a", "b", "", "b; a", ""], strict=True))
+    )
     columns = tmp_path / "columns.csv"
     columns.write_text(
-        "path,a,b\n" + "\n".join(f"{n},{c}" for n, c in zip(names, ["1,1", "1,0", "0,1", ",", "1,-1", "0,0"]))
+        "path,a,b\n"
+        + "\n".join(f"{n},{c}" for n, c in zip(names, ["1,1", "1,0", "0,1", ",", "1,-1", "0,0"], strict=True))
     )
     found = csv_splits(words, columns)
     assert found.train.classes == ("a", "b")

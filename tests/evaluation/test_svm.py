@@ -1,4 +1,4 @@
-"""The SVM protocol against scikit-learn: solutions, the choice of the cost, average precision, the whole from images."""
+"""The SVM protocol against scikit-learn: solutions, costs, average precision, the whole from images."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_conjugate_gradients_and_left_out_rows(monkeypatch: pytest.MonkeyPatch) 
         torch.testing.assert_close(one.decisions, other.decisions, atol=2e-4, rtol=0)
         oracle = linear_svc(cost, tol=1e-10, max_iter=2_000_000).fit(features[130:], y[130:, 0])
         np.testing.assert_allclose(one.decisions[:, 0], oracle.decision_function(features), atol=1e-4)
-        assert (one.combinations[:130, 0] == 0).all()
+        assert one.combinations[:130, 0].abs().max() < 1e-6 < one.combinations[130:, 0].abs().max()
 
 
 def test_threads_give_what_one_thread_gives() -> None:
@@ -196,7 +196,7 @@ def test_mistakes_are_told() -> None:
         svm_layer(features, few, features, targets, **settings)
     broken = features.copy()
     broken[5, 2] = np.nan
-    with pytest.raises(UserError, match="NaN or an infinity .first in row 5"):
+    with pytest.raises(UserError, match=r"NaN or an infinity \(first in row 5"):
         svm_layer(broken, targets, features, targets, **settings)
     with pytest.raises(UserError, match="NaN or an infinity"):
         svm_layer(features, targets, broken, targets, **settings)

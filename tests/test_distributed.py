@@ -1,0 +1,104 @@
+"""Two processes with gloo on the CPU: the run agrees with one process where BatchNorm allows it, and it resumes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from simsiam.engine.distributed import per_device_batch
+from simsiam.errors import UserError
+from simsiam.results import Result, read_metrics
+
+NETWORK = (
+    "--views.size 16 --model.stem small-stride2 --model.width 8 --model.backbone resnet8 --model.projector-layers 2 "
+    "--model.projector-hidden 0 --model.projector-dim 32 --model.predictor-dim 8 --device cpu --workers 0 "
+    "--epochs 2 --batch-size 16"
+).split()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for n in range(72):
+        low = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(low).resize((24, 24), Image.Resampling.BICUBIC).save(root / f"{n:03d}.png")
+    return root
+
+
+def launch(arguments: list[str], *, world: int) -> subprocess.CompletedProcess[str]:
+    """What torchrun does, without its own agent: one process a rank and the rendezvous in the environment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    for rank in range(world):
+        env = {
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(world),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-m", "simsiam", *arguments]
+        processes.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+        )
+    texts = [process.communicate(timeout=300)[0] for process in processes]
+    codes = {process.returncode for process in processes}
+    return subprocess.CompletedProcess(arguments, max(codes), "\n".join(texts))
+
+
+def test_two_processes_train_as_one_run(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two"
+    done = launch(["pretrain", str(photos), *NETWORK, "--out", str(out)], world=2)
+    assert done.returncode in (0, 4), done.stdout
+    result = Result.read(out / "result.json")
+    assert result.detail["verdict"]["status"] in ("healthy", "partial collapse", "too early to say")
+    rows = [row for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "step"]
+    assert rows[-1]["step"] == 2 * (65 // 16), "the global batch is 16 whatever the number of processes"
+
+    one = tmp_path / "one"
+    alone = launch(["pretrain", str(photos), *NETWORK, "--out", str(one)], world=1)
+    assert alone.returncode in (0, 4), alone.stdout
+    lr_two = [row["lr"] for row in rows]
+    lr_one = [row["lr"] for row in read_metrics(one / "metrics.jsonl") if row["kind"] == "step"]
+    assert lr_two == lr_one
+    states = [torch.load(sorted((p / "checkpoints").glob("step-*"))[-1], weights_only=True) for p in (one, out)]
+    first, second = (state["modules"]["model"]["backbone.conv1.weight"] for state in states)
+    assert torch.nn.functional.cosine_similarity(first.flatten(), second.flatten(), dim=0) > 0.99
+
+
+def test_a_batch_that_does_not_divide_names_what_would() -> None:
+    assert per_device_batch(256, 8) == 32
+    with pytest.raises(UserError, match="252 or 259"):
+        per_device_batch(256, 7)
+
+
+@pytest.mark.gpu
+def test_batchnorm_becomes_synchronised_on_gpus() -> None:
+    from simsiam.engine.distributed import Process, parallel
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29511")
+    torch.distributed.init_process_group("nccl", rank=0, world_size=1)
+    try:
+        device = torch.device("cuda", 0)
+        net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4)).to(device)
+        wrapped = parallel(net, Process(rank=0, world=2, device=device))
+        kinds = {type(module) for module in wrapped.modules()}
+        assert torch.nn.SyncBatchNorm in kinds
+        assert torch.nn.BatchNorm1d not in kinds
+        wrapped(torch.randn(8, 4, device=device)).sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
