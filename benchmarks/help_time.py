@@ -34,9 +34,8 @@ def main() -> int:
             imported |= done.returncode != 0
         median = statistics.median(times)
         failed |= median > LIMIT or imported
-        print(
-            f"{' '.join(arguments):<18} {median:.3f} s (limit {LIMIT} s), torch {'IMPORTED' if imported else 'not imported'}"
-        )
+        torch = "IMPORTED" if imported else "not imported"
+        print(f"{' '.join(arguments):<18} {median:.3f} s (limit {LIMIT} s), torch {torch}")
     return int(failed)
 
 

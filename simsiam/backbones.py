@@ -1,4 +1,4 @@
-"""Backbones that give a feature map a stage (five for the published ones): ResNets, and any timm model through the `timm` extra.
+"""Backbones that give a feature map a stage (five in the published ones): ResNets, and timm models by an extra.
 
 A ResNet here has torchvision's tensor names (`conv1`, `bn1`, `layer1.0.conv1`, ...) without the classifier, so
 that weights pass between the two unchanged. Source: He et al. 2016; the initialisation is the published one of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,7 @@ VERBS = {
     "pretrain": ("simsiam.commands.pretrain", "Pre-train a backbone on images, watch it, and write a report."),
     "recipes": ("simsiam.commands.recipes", "List the recipes."),
     "show": ("simsiam.commands.show", "Print one recipe whole."),
+    "submit": ("simsiam.commands.submit", "Run another verb as a SLURM job."),
     "report": ("simsiam.commands.report", "Write the report of a run, or the tables of several."),
 }
 
@@ -28,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments[0] == "--version":
         print(f"simsiam {__version__}")
         sys.exit(0)
+    # OpenMP threads that spin while they wait stall everything once another program wants a core: a busy neighbour
+    # made CPU training up to ten times slower than with a short spin (LOG.md). Read when torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         sys.exit(find_verb(arguments[0])(arguments[1:]))
     except UserError as error:

@@ -136,8 +136,9 @@ def _evidence(start: Check, last: Check) -> tuple[list[str], list[str]]:
         collapsed.append(f"views of different images have cosine {last.alignment_random:.3f}: all look the same")
     if last.alignment_pairs > SOLVED and partial and last.view_recall <= start.view_recall:
         collapsed.append(
-            f"two views of one image agree at cosine {last.alignment_pairs:.2f}, yet they find each other no more often "
-            f"than in the untrained network ({last.view_recall:.1f} % of {last.candidates}, {start.view_recall:.1f} % before)"
+            f"two views of one image agree at cosine {last.alignment_pairs:.2f}, yet find each other no more "
+            f"often than in the untrained network ({last.view_recall:.1f} % of {last.candidates}, before "
+            f"{start.view_recall:.1f} %)"
         )
     return collapsed, partial
 

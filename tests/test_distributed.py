@@ -86,6 +86,14 @@ def test_a_batch_that_does_not_divide_names_what_would() -> None:
         per_device_batch(256, 7)
 
 
+def test_a_submitted_job_runs_the_verb(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["submit", "--cluster", "local", "--gpus", "0", "--logs", str(tmp_path / "logs"), "--"]
+    done = launch([*options, "pretrain", str(photos), *NETWORK, "--out", str(out)], world=1)
+    assert done.returncode in (0, 4), done.stdout
+    assert Result.read(out / "result.json").protocol == "pretrain"
+
+
 @pytest.mark.gpu
 def test_batchnorm_becomes_synchronised_on_gpus() -> None:
     from simsiam.engine.distributed import Process, parallel

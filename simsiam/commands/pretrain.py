@@ -14,9 +14,9 @@ from simsiam.errors import UserError
 from simsiam.experiment import Machine, Pretraining
 
 ACCUMULATE = (
-    "--accumulate: SimSiam cannot accumulate gradients over small batches. BatchNorm takes its statistics over the images "
-    "of one pass, so that two passes of 128 are another method than one of 256. Use a smaller --batch-size (the rate "
-    "follows), --precision bf16, or more devices."
+    "--accumulate: SimSiam cannot accumulate gradients over small batches. BatchNorm takes its statistics over the "
+    "images of one pass, so that two passes of 128 are another method than one of 256. Use a smaller --batch-size (the "
+    "rate follows), --precision bf16, or more devices."
 )
 EXIT_CODES = {"collapsed": 3, "partial collapse": 4}
 
@@ -73,9 +73,9 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
 
 
 def _pretrain(command: Command) -> int:
+    from simsiam.commands.report import print_answer
     from simsiam.engine.stopping import Interrupted
     from simsiam.pretrain import pretrain
-    from simsiam.commands.report import print_answer
 
     options = command.options
     try:

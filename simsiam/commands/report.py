@@ -25,8 +25,8 @@ def run(arguments: list[str]) -> int:
     command = tyro.cli(Command, args=arguments, prog="simsiam report")
     if not command.runs:
         raise UserError("name at least one run folder: simsiam report runs/NAME")
-    from simsiam.report.document import report
     from simsiam.report.collect import collect
+    from simsiam.report.document import report
     from simsiam.report.page import write_page
 
     for folder in command.runs:

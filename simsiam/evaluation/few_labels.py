@@ -104,12 +104,12 @@ class FewLabels(Protocol[Source]):
     def _guess(self, rows: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
         """Each image's class by a classifier trained on the other folds, N."""
         from sklearn.model_selection import StratifiedKFold
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import threadpool_limits  # scikit-learn brings it
 
         guesses = np.empty_like(labels)
         guess = self._logistic if self.classifier == "logistic" else self._knn
         # hundreds of small fits: several threads would wait for each other longer than they work
-        with threadpool_limits(1 if rows.size < SMALL else None):
+        with threadpool_limits(1 if rows.size < SMALL else None):  # type: ignore[no-untyped-call]
             for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, labels):
                 guesses[test] = guess(rows[train], labels[train], rows[test], seed)
         return guesses

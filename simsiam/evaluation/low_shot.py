@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -172,26 +172,24 @@ def class_weights(
     """The SVM of each class and cost, trained on the rows that the sample gives the class; (d + 1) x C x costs."""
     import torch
 
-    from simsiam.evaluation.column_threads import in_threads
+    from simsiam.evaluation.core_threads import core_threads
     from simsiam.evaluation.svm_solver import solve_path
 
     ascending = sorted(costs)
     order = [ascending.index(cost) for cost in costs]
 
-    def solve_classes(columns: Any) -> list[np.ndarray]:
-        found = []
-        for column in columns.tolist():
-            rows = torch.from_numpy(np.flatnonzero(sample[:, column] != LEFT_OUT)).to(kernel.device)
-            part = kernel.among(rows)
-            marks = torch.from_numpy(sample[:, column]).to(kernel.device)[rows][:, None]
-            y = torch.where(marks == PRESENT, 1.0, -1.0).double()
-            c = torch.where(y > 0, positive_weight, 1.0)
-            path = [solution.combinations for solution in solve_path(part, y, c, ascending)]
-            found.append(part.weights(torch.cat(path, 1)[:, order]).cpu().numpy())  # (d + 1) x costs
-        return found
+    def solve_class(column: int) -> np.ndarray:
+        rows = torch.from_numpy(np.flatnonzero(sample[:, column] != LEFT_OUT)).to(kernel.device)
+        part = kernel.among(rows)
+        marks = torch.from_numpy(sample[:, column]).to(kernel.device)[rows][:, None]
+        y = torch.where(marks == PRESENT, 1.0, -1.0)
+        c = torch.where(y > 0, positive_weight, 1.0)
+        path = [solution.combinations for solution in solve_path(part, y, c, ascending)]
+        weights: np.ndarray = part.weights(torch.cat(path, 1)[:, order]).cpu().numpy()  # (d + 1) x costs
+        return weights
 
-    parts = in_threads(solve_classes, torch.arange(sample.shape[1], device=kernel.device), least=1)
-    return np.stack([weights for part in parts for weights in part], 1)
+    with core_threads(kernel.device, most=sample.shape[1]) as threads:
+        return np.stack(threads.map(solve_class, range(sample.shape[1])), 1)
 
 
 def _mean_precisions(values: np.ndarray, targets: np.ndarray, counted: np.ndarray) -> np.ndarray:

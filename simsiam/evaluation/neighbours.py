@@ -66,19 +66,27 @@ def nearest(
             f"queries have {queries.shape[1]} channels and references {references.shape[1]}: "
             "they come from two different networks or layers."
         )
+    from simsiam.evaluation.core_threads import core_threads
+
+    device = torch.device(device)
     with torch.inference_mode():
         targets = _unit_rows(queries, device, "query")  # Q x C
         best = torch.full((len(targets), k), -torch.inf, device=device)  # Q x k, sorted downwards
         index = torch.zeros((len(targets), k), dtype=torch.int64, device=device)
+    blocks = [slice(first, first + query_rows) for first in range(0, len(targets), query_rows)]
+    with core_threads(device, most=len(blocks)) as threads:
         for start in range(0, total, reference_rows):
             chunk = _unit_rows(references[start : start + reference_rows], device, "reference", first_row=start)
-            for first in range(0, len(targets), query_rows):
-                rows = slice(first, first + query_rows)
-                similarity = targets[rows] @ chunk.T  # q x n
-                if own_row == "skip":
-                    _hide_own_row(similarity, first, start)
-                _merge(best[rows], index[rows], similarity, start)
-        return Neighbours(similarity=best.cpu(), index=index.cpu())
+
+            def search(rows: slice, chunk: Tensor = chunk, start: int = start) -> None:
+                with torch.inference_mode():  # a thread's own setting
+                    similarity = targets[rows] @ chunk.T  # q x n
+                    if own_row == "skip":
+                        _hide_own_row(similarity, rows.start, start)
+                    _merge(best[rows], index[rows], similarity, start)
+
+            threads.map(search, blocks)
+    return Neighbours(similarity=best.cpu(), index=index.cpu())
 
 
 def _merge(best: Tensor, index: Tensor, similarity: Tensor, start: int) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from simsiam.evaluation.column_threads import in_threads
+from simsiam.evaluation.core_threads import core_threads
 from simsiam.evaluation.svm_kernel import Directions, Kernel
 
 ACCURACY = 1e-5  # of w, relative: |w - solution| <= ACCURACY |w|
@@ -78,7 +78,9 @@ def solve(kernel: Kernel, targets: Tensor, costs: Tensor, *, start: Solution | N
             kernel, targets[:, columns], costs[:, columns], start.combinations[:, columns], start.decisions[:, columns]
         )
 
-    parts = in_threads(solve_part, torch.arange(targets.shape[1], device=kernel.device), least=LEAST_COLUMNS)
+    columns = torch.arange(targets.shape[1], device=kernel.device)
+    with core_threads(kernel.device, most=len(columns) // LEAST_COLUMNS) as threads:
+        parts = threads.map(solve_part, torch.tensor_split(columns, threads.count))
     return Solution(
         combinations=torch.cat([part.combinations for part in parts], 1),
         decisions=torch.cat([part.decisions for part in parts], 1),

@@ -1,0 +1,83 @@
+"""`simsiam submit`: any other verb as a SLURM job, one process a GPU, requeued when it is pre-empted."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from simsiam.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Submit another verb to SLURM: simsiam submit [OPTIONS] -- pretrain DATA --recipe NAME ..."""
+
+    nodes: int = 1  # machines
+    gpus: int = 8  # a machine; one process each
+    cpus: int = 8  # a process
+    hours: float = 24.0  # then the job is requeued and goes on
+    partition: str | None = None  # of the cluster
+    logs: Path = Path("runs/slurm")  # job files and output
+    cluster: Literal["slurm", "local"] = "slurm"  # local: processes on this machine, to try it out
+
+
+@dataclass(frozen=True)
+class Job:
+    """One verb with its arguments, run by every process of the job."""
+
+    arguments: tuple[str, ...]
+    world: int
+
+    def __call__(self) -> int:
+        """Join the other processes and run the verb; returns its exit code."""
+        import submitit
+
+        from simsiam.cli import find_verb
+
+        if self.world > 1:
+            submitit.helpers.TorchDistributedEnvironment().export()
+        return find_verb(self.arguments[0])(list(self.arguments[1:]))
+
+    def checkpoint(self) -> Any:
+        """What the pre-empted job is requeued as: the same command, which goes on from its last checkpoint."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def run(arguments: list[str]) -> int:
+    """Submit, and say how to follow the job."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    own, verb = arguments[:at], arguments[at + 1 :]
+    command = tyro.cli(Command, args=own, prog="simsiam submit")
+    if not verb:
+        raise UserError("say what to submit after --: simsiam submit --gpus 8 -- pretrain DATA --recipe NAME")
+    from simsiam.cli import find_verb
+
+    find_verb(verb[0])
+    try:
+        import submitit
+    except ImportError as error:
+        raise UserError("simsiam submit needs: pip install 'simsiam[slurm]'.") from error
+    executor = submitit.AutoExecutor(folder=command.logs, cluster=command.cluster)
+    tasks = max(1, command.gpus)
+    executor.update_parameters(
+        nodes=command.nodes,
+        tasks_per_node=tasks,
+        gpus_per_node=command.gpus,
+        cpus_per_task=command.cpus,
+        timeout_min=round(command.hours * 60),
+        name=f"simsiam-{verb[0]}",
+        **({"slurm_partition": command.partition} if command.partition and command.cluster == "slurm" else {}),
+    )
+    job = executor.submit(Job(tuple(verb), command.nodes * tasks))
+    print(f"job {job.job_id}: {' '.join(verb)}\noutput: {job.paths.stdout}")
+    if command.cluster == "local":
+        codes = [int(code) for code in job.results()]
+        print(f"exit codes: {codes}", file=sys.stderr)
+        return max(codes)
+    return 0
