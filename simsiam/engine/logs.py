@@ -72,6 +72,7 @@ def _open_tracker(name: Tracker, folder: Path) -> Any:
         def to_tensorboard(kind: str, row: dict[str, Any]) -> None:
             for key, value in _numbers(row):
                 writer.add_scalar(f"{kind}/{key}", value, row.get("step"))
+            writer.flush()
 
         return to_tensorboard
     try:

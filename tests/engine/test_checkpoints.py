@@ -1,0 +1,98 @@
+"""Checkpoints: atomic, few, foreign files refused, and nothing in them executed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from simsiam.engine.checkpoints import Checkpoints, read
+from simsiam.engine.logs import MetricsLog, duration
+from simsiam.errors import UserError
+from simsiam.results import read_metrics
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch pwned",)
+
+
+def test_the_last_ones_are_kept_and_the_newest_is_read(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2, 3, 10):
+        checkpoints.save({"step": step}, global_step=step)
+    assert [path.name for path in checkpoints.numbered()] == ["step-000000003.pt", "step-000000010.pt"]
+    newest = checkpoints.latest()
+    assert newest is not None
+    assert newest["step"] == 10
+
+
+def test_a_half_written_neighbour_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / ".step-000000005.pt.77.part").write_bytes(b"half")
+    assert Checkpoints(tmp_path, keep=2).latest() is None
+
+
+def test_a_damaged_one_is_passed_over_and_all_damaged_is_an_error(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    first = checkpoints.save({"step": 1}, global_step=1)
+    checkpoints.save({"step": 2}, global_step=2).write_bytes(b"cut short")
+    found = checkpoints.latest()
+    assert found is not None
+    assert found["step"] == 1
+    first.write_bytes(b"")
+    with pytest.raises(UserError, match="step-00000000"):
+        checkpoints.latest()
+
+
+def test_a_hostile_file_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "hostile.pt"
+    path.write_bytes(pickle.dumps(Hostile()))
+    torch.save({"format": "simsiam-checkpoint-1", "bad": Hostile()}, tmp_path / "zipped.pt")
+    for file in (path, tmp_path / "zipped.pt"):
+        with pytest.raises(UserError, match=file.name):
+            read(file)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_foreign_checkpoints_are_named(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match="not a checkpoint of this program"):
+        read(tmp_path / "other.pt")
+
+
+def test_a_rewound_log_loses_what_came_after(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    log.write("step", step=1, loss=0.5)
+    offset = log.offset
+    log.write("step", step=2, loss=0.4)
+    log.rewind(offset)
+    log.write("step", step=2, loss=0.3)
+    log.close()
+    assert [(row["step"], row["loss"]) for row in read_metrics(log.path)] == [(1, 0.5), (2, 0.3)]
+
+
+def test_a_half_written_last_row_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "step", "step": 1}\n{"kind": "st')
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1]
+
+
+def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, trackers=("tensorboard",))
+    log.write("step", step=3, loss=-0.25, epoch=1)
+    log.close()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("step/loss")] == [(3, -0.25)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(42, "42 s"), (200, "3 min 20 s"), (18_720, "5 h 12 min"), (187_200, "2 d 4 h")]
+)
+def test_durations_as_people_read_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
