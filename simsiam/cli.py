@@ -5,20 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 from simsiam import __version__
+from simsiam.commands.verbs import VERBS, find_verb
 from simsiam.errors import UserError
 
 EXIT_USER_ERROR = 2
-
-VERBS = {
-    "pretrain": ("simsiam.commands.pretrain", "Pre-train a backbone on images, watch it, and write a report."),
-    "recipes": ("simsiam.commands.recipes", "List the recipes."),
-    "show": ("simsiam.commands.show", "Print one recipe whole."),
-    "submit": ("simsiam.commands.submit", "Run another verb as a SLURM job."),
-    "report": ("simsiam.commands.report", "Write the report of a run, or the tables of several."),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,16 +39,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(128 + signal.SIGINT)
 
 
-def find_verb(name: str) -> Callable[[list[str]], int]:
-    """The function behind a verb; raises UserError with the nearest names on a typo."""
-    import importlib
-
-    if name not in VERBS:
-        raise UserError(f"there is no verb {name!r}.{did_you_mean(name, VERBS)} See `simsiam --help`.")
-    run: Callable[[list[str]], int] = importlib.import_module(VERBS[name][0]).run
-    return run
-
-
 def usage() -> str:
     """What `simsiam --help` prints."""
     width = max(map(len, VERBS))
@@ -64,11 +47,3 @@ def usage() -> str:
         "usage: simsiam VERB ...\n\nSimSiam self-supervised pre-training of image backbones, and its benchmarks.\n\n"
         f"verbs:\n{verbs}\n\n`simsiam VERB --help` explains each."
     )
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at the nearest known words, or nothing."""
-    import difflib
-
-    near = difflib.get_close_matches(word, list(known), n=2)
-    return f" Did you mean {' or '.join(near)}?" if near else ""

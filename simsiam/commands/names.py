@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from pathlib import Path
 from typing import Literal
 
+from simsiam.commands.verbs import did_you_mean
 from simsiam.errors import UserError
 from simsiam.experiment import Pretraining
 from simsiam.recipes import pretrain as recipes
@@ -28,8 +28,7 @@ def find_pretraining(name: str | None, data: str | None, *, device: str | None, 
     if name is None:
         name = "cifar10" if data == "cifar10" else "folder" if _has_accelerator(device, fit) else "folder-cpu"
     if name not in recipes.RECIPES:
-        near = difflib.get_close_matches(name, recipes.RECIPES, n=2)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(name, recipes.RECIPES)
         raise UserError(f"--recipe {name}: there is no such recipe.{hint} `simsiam recipes` lists them.")
     recipe = recipes.RECIPES[name]()
     if name not in ("folder", "folder-cpu") or data is None or not fit:

@@ -36,7 +36,7 @@ class Job:
         """Join the other processes and run the verb; returns its exit code."""
         import submitit
 
-        from simsiam.cli import find_verb
+        from simsiam.commands.verbs import find_verb
 
         if self.world > 1:
             submitit.helpers.TorchDistributedEnvironment().export()
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
     command = tyro.cli(Command, args=own, prog="simsiam submit")
     if not verb:
         raise UserError("say what to submit after --: simsiam submit --gpus 8 -- pretrain DATA --recipe NAME")
-    from simsiam.cli import find_verb
+    from simsiam.commands.verbs import find_verb
 
     find_verb(verb[0])
     try:

@@ -1,0 +1,32 @@
+"""The verbs of the command line: where each lives and what it is for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+
+from simsiam.errors import UserError
+
+VERBS = {
+    "pretrain": ("simsiam.commands.pretrain", "Pre-train a backbone on images, watch it, and write a report."),
+    "recipes": ("simsiam.commands.recipes", "List the recipes."),
+    "show": ("simsiam.commands.show", "Print one recipe whole."),
+    "submit": ("simsiam.commands.submit", "Run another verb as a SLURM job."),
+    "report": ("simsiam.commands.report", "Write the report of a run, or the tables of several."),
+}
+
+
+def find_verb(name: str) -> Callable[[list[str]], int]:
+    """The function behind a verb; raises UserError with the nearest names on a typo."""
+    if name not in VERBS:
+        raise UserError(f"there is no verb {name!r}.{did_you_mean(name, VERBS)} See `simsiam --help`.")
+    run: Callable[[list[str]], int] = importlib.import_module(VERBS[name][0]).run
+    return run
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint at the nearest known words, or nothing."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), n=2)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
