@@ -17,26 +17,33 @@ EXIT_USER_ERROR = 2
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one verb and exit with its code: 0, 2 for a mistake, 3 for a collapse, 4 for a partial one."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        sys.exit(0 if arguments else EXIT_USER_ERROR)
-    if arguments[0] == "--version":
-        print(f"simsiam {__version__}")
-        sys.exit(0)
     # OpenMP threads that spin while they wait stall everything once another program wants a core: a busy neighbour
     # made CPU training up to ten times slower than with a short spin (LOG.md). Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        sys.exit(find_verb(arguments[0])(arguments[1:]))
+        code = run(arguments)
+        sys.stdout.flush()
     except UserError as error:
         print(f"simsiam: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away; there is nobody left to tell
-        sys.exit(0)
+        code = EXIT_USER_ERROR
+    except BrokenPipeError:  # the reader of our output went away; what is left of it goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except KeyboardInterrupt:
         print("simsiam: stopped", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        code = 128 + signal.SIGINT
+    sys.exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one verb, or answer for the program itself; returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else EXIT_USER_ERROR
+    if arguments[0] == "--version":
+        print(f"simsiam {__version__}")
+        return 0
+    return find_verb(arguments[0])(arguments[1:])
 
 
 def usage() -> str:

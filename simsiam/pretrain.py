@@ -71,6 +71,7 @@ def pretrain(
     compare: Sequence[str] = (),
     init: str | None = None,
     on_collapse: OnCollapse = "stop",
+    resume: Literal["auto", "required"] = "auto",
     track: Iterable[Tracker] = (),
 ) -> Result:
     """Run a recipe, or go on with it where it was interrupted.
@@ -83,6 +84,7 @@ def pretrain(
         compare: weights to measure beside the trained ones, such as a supervised backbone.
         init: weights to start from; projector and predictor too where the file has them.
         on_collapse: stop at a collapse, or only warn.
+        resume: auto goes on where the run folder holds this run, and else starts; required starts nothing new.
         track: other places to send the numbers to.
 
     Returns:
@@ -96,7 +98,7 @@ def pretrain(
     with distributed.processes(machine.device) as process:
         distributed.per_device_batch(recipe.batch_size, process.world)
         inputs = runs.open_inputs(recipe, data=data, labels=labels, machine=machine)
-        folder = runs.claim(recipe, machine, inputs, process)
+        folder = runs.claim(recipe, machine, inputs, process, resume=resume)
         if (finished := folder.finished()) is not None:
             return finished
         contenders = outcome.contenders(recipe, compare, init)  # before hours of training: a wrong file shows now

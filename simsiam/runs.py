@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -188,7 +188,9 @@ class RunFolder:
         write_skipped(self.skipped, bad)
 
 
-def claim(recipe: Pretraining, machine: Machine, inputs: Inputs, process: Process) -> RunFolder:
+def claim(
+    recipe: Pretraining, machine: Machine, inputs: Inputs, process: Process, *, resume: Literal["auto", "required"]
+) -> RunFolder:
     """Make the run folder, or take up the one that holds this very run; raises UserError if it holds another."""
     root = machine.out or Path("runs") / f"{recipe.name}-{inputs.name}"
     folder = RunFolder(root=Path(root))
@@ -198,6 +200,8 @@ def claim(recipe: Pretraining, machine: Machine, inputs: Inputs, process: Proces
     }
     if folder.recipe.exists():
         _refuse_another(read_json(folder.recipe), mine, folder)
+    elif resume == "required":
+        raise UserError(f"--resume: {folder.root} holds no run to go on with. Check --out, or leave --resume out.")
     elif process.is_main:
         if folder.root.exists() and any(folder.root.iterdir()):
             raise UserError(f"--out {folder.root}: the folder holds other files; name a new one.")

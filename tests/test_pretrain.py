@@ -223,6 +223,7 @@ BAD_INPUT = {
     "no GPU": (["pretrain", "PHOTOS", "--device", "cuda", "--out", "OUT"], "--device cuda"),
     "half on a CPU": (["pretrain", "PHOTOS", *NETWORK, "--precision", "fp16", "--out", "OUT"], "bf16"),
     "weights that are none": (["pretrain", "PHOTOS", *NETWORK, "--init", "PHOTOS/000.png", "--out", "OUT"], "000.png"),
+    "nothing to resume": (["pretrain", "PHOTOS", *NETWORK, "--resume", "--out", "OUT"], "--resume"),
     "accumulation": (["pretrain", "PHOTOS", "--accumulate", "4"], "BatchNorm"),
     "labels that are none": (["pretrain", "PHOTOS", *NETWORK, "--labels", "nolabels.csv"], "nolabels.csv"),
 }

@@ -30,6 +30,7 @@ class Options:
     labels: Path | None = None  # labelled folder or CSV of path,label for the online kNN; need not be trained on
     compare: tuple[str, ...] = ()  # weights to measure beside the trained ones, a supervised backbone say
     init: str | None = None  # weights to start from
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # insist that there is a run to go on with
     on_collapse: Literal["stop", "warn"] = "stop"  # at a collapse; either way the exit code is 3
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()  # also send the numbers there
 
@@ -87,6 +88,7 @@ def _pretrain(command: Command) -> int:
             compare=options.compare,
             init=options.init,
             on_collapse=options.on_collapse,
+            resume="required" if options.resume else "auto",
             track=options.track,
         )
     except Interrupted as stopped:
