@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from simsiam import model as simsiam_model
 from simsiam import outcome, preflight, runs
 from simsiam.data.loader import Batch, ViewLoader
-from simsiam.data.preprocess import Preprocess
 from simsiam.engine import distributed, optimizers, precision, schedules
 from simsiam.engine.distributed import Process
 from simsiam.engine.fit import Diverged, EpochEnd, Plan, Training, fit
@@ -98,13 +97,13 @@ def pretrain(
     with distributed.processes(machine.device) as process:
         distributed.per_device_batch(recipe.batch_size, process.world)
         inputs = runs.open_inputs(recipe, data=data, labels=labels, machine=machine)
-        folder = runs.claim(recipe, machine, inputs, process, resume=resume)
+        folder = runs.claim(recipe, machine, inputs, process, init=init, resume=resume)
         if (finished := folder.finished()) is not None:
             return finished
         contenders = outcome.contenders(recipe, compare, init)  # before hours of training: a wrong file shows now
 
         network = runs.start_network(recipe, init).to(process.device)
-        monitor = _monitor(recipe, machine, inputs, process)
+        monitor = runs.open_monitor(recipe, machine, inputs, process)
         with closing(_Run(recipe, machine, network, inputs, process, folder, track)) as run:
             verdict = _train(run, monitor, on_collapse)
         if process.is_main:
@@ -289,23 +288,3 @@ def _loader(
         device=process.device,
         channels_last=channels_last,
     )
-
-
-def _monitor(recipe: Pretraining, machine: Machine, inputs: Inputs, process: Process) -> Monitor:
-    views = recipe.views
-    return Monitor(
-        inputs.held_out,
-        inputs.labelled,
-        views=views,
-        preprocess=Preprocess(
-            kind="center", resize=evaluation_resize(views.size), size=views.size, mean=views.mean, std=views.std
-        ),
-        seed=recipe.seed,
-        device=process.device,
-        workers=runs.workers(machine, inputs.train, process.world),
-    )
-
-
-def evaluation_resize(size: int) -> int:
-    """The short edge before the centre crop: 256 for 224 as published; small images are taken whole."""
-    return size if size < 64 else round(size * 256 / 224)

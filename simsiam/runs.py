@@ -16,6 +16,7 @@ import torch
 
 from simsiam.data.images import BadImage, write_skipped
 from simsiam.data.labels import labelled_source
+from simsiam.data.preprocess import Preprocess
 from simsiam.data.sources import Source, cache_folder, open_source, split_held_out
 from simsiam.engine import distributed
 from simsiam.engine.checkpoints import Checkpoints
@@ -23,7 +24,7 @@ from simsiam.engine.distributed import Process
 from simsiam.errors import UserError
 from simsiam.experiment import Machine, Pretraining, as_dict
 from simsiam.model import SimSiam
-from simsiam.monitor import Labelled
+from simsiam.monitor import Labelled, Monitor
 from simsiam.results import Result, read_json, read_metrics, write_json
 from simsiam.verdict import Check
 from simsiam.weights.load import load_backbone
@@ -134,6 +135,27 @@ def workers(machine: Machine, source: Source, world: int) -> int:
     return max(0, min(8, (os.cpu_count() or 1) // world - 1))
 
 
+def open_monitor(recipe: Pretraining, machine: Machine, inputs: Inputs, process: Process) -> Monitor:
+    """The monitor of a run, on its held-out images."""
+    views = recipe.views
+    return Monitor(
+        inputs.held_out,
+        inputs.labelled,
+        views=views,
+        preprocess=Preprocess(
+            kind="center", resize=evaluation_resize(views.size), size=views.size, mean=views.mean, std=views.std
+        ),
+        seed=recipe.seed,
+        device=process.device,
+        workers=workers(machine, inputs.train, process.world),
+    )
+
+
+def evaluation_resize(size: int) -> int:
+    """The short edge before the centre crop: 256 for 224 as published; small images are taken whole."""
+    return size if size < 64 else round(size * 256 / 224)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
     """The files of one run."""
@@ -189,13 +211,20 @@ class RunFolder:
 
 
 def claim(
-    recipe: Pretraining, machine: Machine, inputs: Inputs, process: Process, *, resume: Literal["auto", "required"]
+    recipe: Pretraining,
+    machine: Machine,
+    inputs: Inputs,
+    process: Process,
+    *,
+    init: str | None,
+    resume: Literal["auto", "required"],
 ) -> RunFolder:
     """Make the run folder, or take up the one that holds this very run; raises UserError if it holds another."""
     root = machine.out or Path("runs") / f"{recipe.name}-{inputs.name}"
     folder = RunFolder(root=Path(root))
     mine = {
         "recipe": as_dict(recipe),
+        "init": init,
         "data": {"name": inputs.name, "images": len(inputs.train), "sha256": inputs.train.fingerprint()},
     }
     if folder.recipe.exists():
@@ -211,7 +240,7 @@ def claim(
 
 
 def _refuse_another(there: dict[str, Any], mine: dict[str, Any], folder: RunFolder) -> None:
-    before, now = _flat(there["recipe"]), _flat(mine["recipe"])
+    before, now = ({**_flat(run["recipe"]), "init": run["init"]} for run in (there, mine))
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if differing:
         listed = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in differing)

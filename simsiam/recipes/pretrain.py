@@ -191,7 +191,7 @@ def demo() -> Pretraining:
             stop_gradient="on",
         ),
         views=dataclasses.replace(published_views(32), blur_probability=0.0, mean=CIFAR_MEAN, std=CIFAR_STD),
-        epochs=6,
+        epochs=5,
         batch_size=64,
         base_lr=0.5,
         momentum=0.9,
