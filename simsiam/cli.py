@@ -12,14 +12,13 @@ from simsiam.commands.verbs import VERBS, find_verb
 from simsiam.errors import UserError
 
 EXIT_USER_ERROR = 2
+BUSY = 0.5  # programs that wanted a core in the last minute, on average
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one verb and exit with its code: 0, 2 for a mistake, 3 for a collapse, 4 for a partial one."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # OpenMP threads that spin while they wait stall everything once another program wants a core: a busy neighbour
-    # made CPU training up to ten times slower than with a short spin (LOG.md). Read when torch is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    spin_shortly_on_a_busy_machine()
     try:
         code = run(arguments)
         sys.stdout.flush()
@@ -44,6 +43,16 @@ def run(arguments: list[str]) -> int:
         print(f"simsiam {__version__}")
         return 0
     return find_verb(arguments[0])(arguments[1:])
+
+
+def spin_shortly_on_a_busy_machine() -> None:
+    """Keep OpenMP's waiting threads from stalling a CPU training where other programs want the cores too.
+
+    Beside a busy neighbour, training with the usual spin was up to ten times slower than with a short one; on an idle
+    machine the short one costs up to a third (LOG.md). OpenMP reads the setting when torch is loaded.
+    """
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def usage() -> str:

@@ -54,12 +54,12 @@ class Kernel:
         features = self._features if vectors.dtype == torch.float64 else self._fast
         return features @ (features.T @ vectors)
 
-    def block(self, rows: Tensor) -> Tensor:
-        """K among some rows, m x m, float64."""
+    def block(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """K among some rows, m x m, in float64 or float32."""
+        stored = self._fast if dtype == torch.float32 else self._features if self.gram is None else self.gram
         if self.gram is not None:
-            return self.gram[rows][:, rows]
-        features = self._features[rows]
-        return features @ features.T
+            return stored[rows[:, None], rows]
+        return stored[rows] @ stored[rows].T
 
     def weights(self, combinations: Tensor) -> Tensor:
         """The weight vectors (d + 1, intercept last) that n x P combinations of the rows stand for, (d + 1) x P."""
@@ -72,7 +72,7 @@ class Kernel:
 
     def among(self, rows: Tensor) -> Kernel:
         """The kernel of some rows alone."""
-        return Kernel(self._features[rows, :-1], gram=self.block(rows))
+        return Kernel(self._features[rows, :-1], gram=self.block(rows, torch.float64))
 
     def directions(self, count: int) -> Directions:
         """The `count` leading directions, by two rounds of subspace iteration (Halko et al. 2011); kept for later.

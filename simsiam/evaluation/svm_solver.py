@@ -27,9 +27,8 @@ ACCURACY = 1e-5  # of w, relative: |w - solution| <= ACCURACY |w|
 MOST_NEWTON_STEPS = 60
 INNER_REDUCTION = 0.03  # of the gradient, in one Newton step
 MOST_INNER_STEPS = 400
-DIRECT_ROWS = 2000  # with at most so many violated margins a system is factorised, if it is badly conditioned
-DIRECT_CURVATURE = 2**-4  # 2 c from which that is so
-ALWAYS_DIRECT_ROWS = 128
+# A system is factorised if at most so many rows violate the margin: the more, the worse it is conditioned (by 2 c).
+DIRECT_ROWS = ((80.0, 4000), (8.0, 2500), (2.0**-4, 1000), (0.0, 128))
 LEAST_COLUMNS = 4  # that a thread takes, so that its products stay matrix products
 HALVINGS = 30  # of a step in the line search
 
@@ -125,7 +124,9 @@ class _Columns:
     def newton_step(self, kernel: Kernel) -> tuple[Tensor, Tensor]:
         """The next b and f."""
         violated, curvature = (self.t > 0).sum(0), self.t.amax(0)
-        direct = (violated <= DIRECT_ROWS) & (curvature >= DIRECT_CURVATURE) | (violated <= ALWAYS_DIRECT_ROWS)
+        direct = torch.zeros_like(violated, dtype=torch.bool)
+        for least, rows in DIRECT_ROWS:
+            direct |= (curvature >= least) & (violated <= rows)
         step = -self.residual
         for column in direct.nonzero()[:, 0].tolist():
             step[:, column] += _direct(kernel, self.t[:, column], self.seen[:, column])
@@ -154,13 +155,20 @@ class _Columns:
 
 
 def _direct(kernel: Kernel, t: Tensor, seen: Tensor) -> Tensor:
-    """S (I + SKS)^-1 S (K residual), S = sqrt(T), of one column: what the Newton step adds to -residual."""
+    """S (I + SKS)^-1 S (K residual), S = sqrt(T), of one column: what the Newton step adds to -residual.
+
+    In float32, whose errors the next step corrects, unless rounding makes the system indefinite.
+    """
     rows = t.nonzero()[:, 0]
-    s = t[rows].sqrt()
-    system = s[:, None] * kernel.block(rows) * s
-    system.diagonal().add_(1)
-    solved = torch.cholesky_solve((s * seen[rows])[:, None], torch.linalg.cholesky(system))[:, 0]
-    return torch.zeros_like(t).index_copy(0, rows, s * solved)
+    for dtype in (torch.float32, torch.float64):
+        s = t[rows].sqrt().to(dtype)
+        system = kernel.block(rows, dtype).mul_(s[:, None]).mul_(s)
+        system.diagonal().add_(1)
+        factor, failed = torch.linalg.cholesky_ex(system)
+        if not int(failed):
+            break
+    solved = torch.cholesky_solve((s * seen[rows].to(dtype))[:, None], factor)[:, 0]
+    return torch.zeros_like(t).index_copy(0, rows, (s * solved).double())
 
 
 def _conjugate_gradients(kernel: Kernel, t: Tensor, r: Tensor, kr: Tensor) -> Tensor:

@@ -81,8 +81,7 @@ def test_conjugate_gradients_and_left_out_rows(monkeypatch: pytest.MonkeyPatch) 
     weights = torch.where(y > 0, 2.0, 1.0).double()
     weights[:130, 0] = 0  # the first class learns from the second half alone
     direct = list(solve_path(Kernel(torch.from_numpy(features)), y, weights, (0.01, 10.0)))
-    monkeypatch.setattr(svm_solver, "DIRECT_ROWS", 0)
-    monkeypatch.setattr(svm_solver, "ALWAYS_DIRECT_ROWS", 0)
+    monkeypatch.setattr(svm_solver, "DIRECT_ROWS", ())
     iterative = list(solve_path(Kernel(torch.from_numpy(features)), y, weights, (0.01, 10.0)))
     for one, other, cost in zip(direct, iterative, (0.01, 10.0), strict=True):
         assert max(one.accuracy, other.accuracy) <= ACCURACY
