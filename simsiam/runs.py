@@ -240,7 +240,7 @@ def claim(
 
 
 def _refuse_another(there: dict[str, Any], mine: dict[str, Any], folder: RunFolder) -> None:
-    before, now = ({**_flat(run["recipe"]), "init": run["init"]} for run in (there, mine))
+    before, now = ({**_flat(run["recipe"]), "init": run.get("init")} for run in (there, mine))
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if differing:
         listed = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in differing)
