@@ -11,6 +11,7 @@ not depend on how many more references follow.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import threading
 import time
@@ -27,6 +28,7 @@ IMAGENET_TRAIN, IMAGENET_VAL = 1_281_167, 50_000
 def main() -> None:
     """Print times, their ratio, and the memory of a full-size query set."""
     options = _options()
+    load = os.getloadavg()[0]
     device = torch.device(options.device)
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -39,7 +41,8 @@ def main() -> None:
         flops = 2 * options.references * options.queries * options.channels
         print(
             f"{options.queries:,} queries x {options.references:,} references x {options.channels} channels, k "
-            f"{options.k}, {options.device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+            f"{options.k}, {options.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
+            f"load average before {load:.1f}"
         )
         print(f"matrix product {min(products):.2f} s ({flops / min(products) / 1e9:,.0f} GFLOP/s)")
         print(f"search         {min(searches):.2f} s, {min(searches) / min(products):.2f} x the product")

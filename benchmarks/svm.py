@@ -13,6 +13,7 @@ our cross-validation, beside ours.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 import warnings
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ def main() -> None:
     print(
         f"{options.images:,} training and {options.test_images:,} test images, {options.channels:,} channels, "
         f"{options.classes} classes, {len(recipe.costs)} costs, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, scikit-learn {sklearn.__version__}",
+        f"torch {torch.__version__}, scikit-learn {sklearn.__version__}; "
+        f"load average before {os.getloadavg()[0]:.1f}",
         flush=True,
     )
     started = time.perf_counter()

@@ -97,6 +97,7 @@ class Svm(Protocol[MultiLabelSplits]):
             )
             for layer, rows in train.arrays.items()
         }
+        accuracy = max(scored.accuracy for scored in layers.values())
         maps = {layer: scored.mean for layer, scored in layers.items()}
         best = max(maps, key=lambda layer: maps[layer])
         return Measured(
@@ -107,9 +108,14 @@ class Svm(Protocol[MultiLabelSplits]):
                 "per_class": {layer: scored.per_class for layer, scored in layers.items()},
                 "costs": {layer: scored.costs for layer, scored in layers.items()},
                 "cross_validation": {layer: scored.cross_validation for layer, scored in layers.items()},
-                "solver_accuracy": max(scored.accuracy for scored in layers.values()),
+                "solver_accuracy": accuracy,
             },
-            notes=[*train.notes, *train.skipped(data.train.source), *test.skipped(data.test.source)],
+            notes=[
+                *train.notes,
+                *train.skipped(data.train.source),
+                *test.skipped(data.test.source),
+                *unsolved_notes(accuracy),
+            ],
         )
 
 
@@ -186,6 +192,15 @@ def svm_layer(
         cross_validation=dict(zip(classes, (100 * validation.max(0)).tolist(), strict=True)),
         accuracy=accuracy,
     )
+
+
+def unsolved_notes(accuracy: float) -> list[str]:
+    """A note if the solver gave up before its accuracy."""
+    from simsiam.evaluation.svm_solver import ACCURACY
+
+    if accuracy <= ACCURACY:
+        return []
+    return [f"the SVM solver stopped with weights within {accuracy:.0e} of the solution, not {ACCURACY:.0e}"]
 
 
 def kernel_of(features: np.ndarray, device: str) -> Kernel:

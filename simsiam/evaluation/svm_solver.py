@@ -93,12 +93,14 @@ def _newton(kernel: Kernel, targets: Tensor, costs: Tensor, b: Tensor, f: Tensor
     for _ in range(MOST_NEWTON_STEPS):
         part = _Columns(kernel, b, f, targets, costs, open_columns)
         errors[open_columns] = part.error
-        wanting = part.error > ACCURACY
+        wanting = ~(part.error <= ACCURACY)
         if not bool(wanting.any()):
             break
         part = part.only(wanting)
         open_columns = open_columns[wanting]
         b[:, open_columns], f[:, open_columns] = part.newton_step(kernel)
+    if not bool(errors.isfinite().all()):
+        raise FloatingPointError("a support vector machine's weights overflowed; its features are out of range")
     return Solution(combinations=b, decisions=f, accuracy=float(errors.max()))
 
 
