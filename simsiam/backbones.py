@@ -7,14 +7,14 @@ SimSiam (He normal by fan-out, the last BatchNorm of every residual block at zer
 
 from __future__ import annotations
 
-import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Literal
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from simsiam.errors import UserError
+from simsiam.errors import UserError, did_you_mean
 from simsiam.experiment import Stem
 
 BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
@@ -29,7 +29,7 @@ BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
 TIMM = "timm:"
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """What every protocol relies on: `forward` for pooled features, `stages` for the maps.
 
     Attributes:
@@ -42,17 +42,17 @@ class Backbone(nn.Module):
     features: int
     stage_channels: tuple[int, ...]
 
+    @abstractmethod
     def stages(self, images: Tensor) -> list[Tensor]:
         """Feature maps of the stem (before its pooling) and of each stage, each B x C x H x W."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """Globally average-pooled features of the last stage, B x features."""
         return self.stages(images)[-1].mean((2, 3))
 
+    @abstractmethod
     def stage_modules(self) -> list[list[nn.Module]]:
         """The modules of each stage, for freezing and for learning rates by stage."""
-        raise NotImplementedError
 
 
 class ResNet(Backbone):
@@ -141,8 +141,7 @@ class TimmBackbone(Backbone):
             raise UserError(f"backbone {name!r} needs timm: pip install 'simsiam[timm]'.") from error
         short = name.removeprefix(TIMM)
         if not timm.is_model(short):
-            near = difflib.get_close_matches(short, timm.list_models(), n=3)
-            raise UserError(f"timm has no model {short!r}. {_did_you_mean(near)}")
+            raise UserError(f"timm has no model {short!r}.{did_you_mean(short, timm.list_models(), most=3)}")
         self.name = name
         net: Any = timm.create_model(short, pretrained=False, num_classes=0)
         self.net: nn.Module = net
@@ -174,9 +173,8 @@ def build_backbone(name: str, *, width: int = 64, stem: Stem = "imagenet") -> Ba
     if name.startswith(TIMM):
         return TimmBackbone(name)
     if name not in BLOCKS:
-        near = difflib.get_close_matches(name, BLOCKS, n=2)
         known = f"{', '.join(BLOCKS)} or timm:NAME"
-        raise UserError(f"no backbone {name!r}. {_did_you_mean(near)} Known: {known}.")
+        raise UserError(f"no backbone {name!r}.{did_you_mean(name, BLOCKS)} Known: {known}.")
     return ResNet(name, width=width, stem=stem)
 
 
@@ -192,7 +190,3 @@ def freeze(backbone: Backbone, *, stages: Iterable[int] | Literal["all"] = "all"
 def parameter_bytes(module: nn.Module) -> int:
     """Bytes that the parameters and buffers take."""
     return sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
-
-
-def _did_you_mean(near: list[str]) -> str:
-    return f"Did you mean {' or '.join(near)}?" if near else ""

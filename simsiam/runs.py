@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from simsiam.engine import distributed
 from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
 from simsiam.errors import UserError
+from simsiam.evaluation.protocol import loader_workers
 from simsiam.experiment import Machine, Pretraining, as_dict
 from simsiam.model import SimSiam
 from simsiam.monitor import Labelled, Monitor
@@ -128,11 +128,7 @@ def _fits(own: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def workers(machine: Machine, source: Source, world: int) -> int:
     """Processes that decode images for one device: none for a set in memory, else a share of the cores."""
-    if source.pixels is not None:
-        return 0
-    if machine.workers >= 0:
-        return machine.workers
-    return max(0, min(8, (os.cpu_count() or 1) // world - 1))
+    return 0 if source.pixels is not None else loader_workers(machine, world=world)
 
 
 def open_monitor(recipe: Pretraining, machine: Machine, inputs: Inputs, process: Process) -> Monitor:

@@ -15,7 +15,7 @@ from simsiam.experiment import Pretraining
 
 Status = Literal["healthy", "partial collapse", "collapsed", "too early to say"]
 
-COLLAPSED_SPREAD = 0.15  # of z on the sphere; a random network has about 0.9, one point has 0
+COLLAPSED_SPREAD = 0.15  # of z on the sphere; full is 1, one point 0, an untrained network here 0.27 to 0.5
 LOW_SPREAD = 0.5
 COLLAPSED_RANK = 2.5  # effective directions of z
 LOW_RANK = 4.5

@@ -6,8 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from simsiam.commands.verbs import did_you_mean
-from simsiam.errors import UserError
+from simsiam.errors import UserError, did_you_mean
 from simsiam.experiment import Pretraining
 from simsiam.recipes import pretrain as recipes
 

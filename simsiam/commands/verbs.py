@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from simsiam.errors import UserError
+from simsiam.errors import UserError, did_you_mean
 
 VERBS = {
     "pretrain": ("simsiam.commands.pretrain", "Pre-train a backbone on images, watch it, and write a report."),
@@ -22,11 +22,3 @@ def find_verb(name: str) -> Callable[[list[str]], int]:
         raise UserError(f"there is no verb {name!r}.{did_you_mean(name, VERBS)} See `simsiam --help`.")
     run: Callable[[list[str]], int] = importlib.import_module(VERBS[name][0]).run
     return run
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at the nearest known words, or nothing."""
-    import difflib
-
-    near = difflib.get_close_matches(word, list(known), n=2)
-    return f" Did you mean {' or '.join(near)}?" if near else ""

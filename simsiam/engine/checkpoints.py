@@ -86,5 +86,7 @@ def read(path: Path) -> dict[str, Any]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not a readable checkpoint ({reason}).") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path}: not a checkpoint of this program; `simsiam import` reads foreign formats.")
+        raise UserError(
+            f"{path}: not a checkpoint of this program; as weights to start from, --init reads foreign formats."
+        )
     return content

@@ -145,6 +145,9 @@ def data_id(*sources: Source) -> DataId:
     return DataId(name=sources[0].name, sha256=joined, images=sum(len(source) for source in sources))
 
 
-def loader_workers(machine: Machine) -> int:
-    """Processes that decode images: `Machine.workers`, where -1 means one less than the cores, at most 8."""
-    return machine.workers if machine.workers >= 0 else max(0, min(8, (os.cpu_count() or 1) - 1))
+def loader_workers(machine: Machine, *, world: int = 1) -> int:
+    """Processes that decode images for one of `world` devices.
+
+    `Machine.workers`, where -1 means one less than the device's share of the cores, at most 8.
+    """
+    return machine.workers if machine.workers >= 0 else max(0, min(8, (os.cpu_count() or 1) // world - 1))

@@ -69,9 +69,7 @@ def _result_files(places: Iterable[Path]) -> Iterator[Path]:
             raise UserError(f"{place}: no such file or folder. Name run folders, evaluation folders or result files.")
         files = sorted(place.rglob(RESULT_FILE))
         if not files:
-            raise UserError(
-                f"{place}: no {RESULT_FILE} in it or below it. Evaluate first: simsiam evaluate PROTOCOL {place}"
-            )
+            raise UserError(f"{place}: no {RESULT_FILE} in it or below it. A run has one when it is finished.")
         yield from files
 
 
