@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ from PIL import Image
 from simsiam.engine.distributed import per_device_batch
 from simsiam.errors import UserError
 from simsiam.results import Result, read_metrics
+from tests.processes import launch
 
 NETWORK = (
     "--views.size 16 --model.stem small-stride2 --model.width 8 --model.backbone resnet8 --model.projector-layers 2 "
@@ -33,31 +31,6 @@ def photos(tmp_path: Path) -> Path:
         low = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
         Image.fromarray(low).resize((24, 24), Image.Resampling.BICUBIC).save(root / f"{n:03d}.png")
     return root
-
-
-def launch(arguments: list[str], *, world: int) -> subprocess.CompletedProcess[str]:
-    """What torchrun does, without its own agent: one process a rank and the rendezvous in the environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = []
-    for rank in range(world):
-        env = {
-            **os.environ,
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(world),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "OMP_NUM_THREADS": "1",
-        }
-        command = [sys.executable, "-m", "simsiam", *arguments]
-        processes.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
-        )
-    texts = [process.communicate(timeout=300)[0] for process in processes]
-    codes = {process.returncode for process in processes}
-    return subprocess.CompletedProcess(arguments, max(codes), "\n".join(texts))
 
 
 def test_two_processes_train_as_one_run(photos: Path, tmp_path: Path) -> None:

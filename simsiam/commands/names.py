@@ -59,3 +59,13 @@ def _has_accelerator(device: str | None, ask: bool) -> bool:
     from simsiam.engine.distributed import pick_device
 
     return pick_device("auto").type != "cpu"
+
+
+def value_of(flag: str, arguments: list[str]) -> str | None:
+    """The value of one flag before the whole line is read: it decides the defaults of the others."""
+    for n, argument in enumerate(arguments):
+        if argument == flag and n + 1 < len(arguments):
+            return arguments[n + 1]
+        if argument.startswith(flag + "="):
+            return argument.partition("=")[2]
+    return None

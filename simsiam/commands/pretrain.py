@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from simsiam.commands.names import find_pretraining
+from simsiam.commands.names import find_pretraining, value_of
 from simsiam.errors import UserError
 from simsiam.experiment import Machine, Pretraining
 
@@ -55,22 +55,12 @@ def run(arguments: list[str]) -> int:
     asks_help = "-h" in arguments or "--help" in arguments
     data = arguments[0] if arguments and not arguments[0].startswith("-") else None
     base = find_pretraining(
-        _value_of("--recipe", arguments), data, device=_value_of("--device", arguments), fit=not asks_help
+        value_of("--recipe", arguments), data, device=value_of("--device", arguments), fit=not asks_help
     )
     command = tyro.cli(Command, args=arguments, default=Command(settings=base), prog="simsiam pretrain")
     if asks_help:
         return 0
     return _pretrain(command)
-
-
-def _value_of(flag: str, arguments: list[str]) -> str | None:
-    """The value of one flag before the whole line is read: it decides the defaults of the others."""
-    for n, argument in enumerate(arguments):
-        if argument == flag and n + 1 < len(arguments):
-            return arguments[n + 1]
-        if argument.startswith(flag + "="):
-            return argument.partition("=")[2]
-    return None
 
 
 def _pretrain(command: Command) -> int:

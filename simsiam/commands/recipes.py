@@ -21,4 +21,12 @@ def run(arguments: list[str]) -> int:
     print("pre-training (simsiam pretrain --recipe NAME):")
     for name, recipe in RECIPES.items():
         print(f"  {name:<{width}}  {recipe().about}")
+    from simsiam.recipes.evaluation import CHOICES
+
+    print("\nevaluation (simsiam evaluate NAME WEIGHTS --recipe RECIPE; the first of each is the usual one):")
+    width = max(map(len, CHOICES))
+    for name, choice in CHOICES.items():
+        for number, recipe_name in enumerate(choice.recipes):
+            small = ", the usual one up to 64 pixels" if recipe_name == choice.small else ""
+            print(f"  {name if number == 0 else '':<{width}}  {recipe_name}{small}")
     return 0

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from simsiam.commands.names import find_pretraining
-from simsiam.experiment import as_dict
+from simsiam.errors import UserError, did_you_mean
+from simsiam.experiment import Pretraining, as_dict
+from simsiam.recipes.pretrain import RECIPES
+
+if TYPE_CHECKING:
+    from simsiam.evaluation.protocol import Protocol
+
+Prefixes = Literal["with", "without"]
 
 
 @dataclass(frozen=True)
@@ -23,17 +30,32 @@ class Command:
 def run(arguments: list[str]) -> int:
     """Print the recipe."""
     command = tyro.cli(Command, args=arguments, prog="simsiam show")
-    record = as_dict(find_pretraining(command.name, None, device=None, fit=False))
-    print(json.dumps(record, indent=1) if command.format == "json" else "\n".join(_lines(record, "")))
+    recipe = _find(command.name)
+    record = as_dict(recipe)
+    prefixes: Prefixes = "with" if isinstance(recipe, Pretraining) else "without"
+    print(json.dumps(record, indent=1) if command.format == "json" else "\n".join(_lines(record, "", prefixes)))
     return 0
 
 
-def _lines(record: dict[str, object], prefix: str) -> list[str]:
+def _find(name: str) -> Pretraining | Protocol[Any]:
+    """A recipe of any verb by name; those of the evaluations at 224 pixels."""
+    from simsiam.recipes.evaluation import CHOICES
+
+    makers = {recipe: choice for choice in CHOICES.values() for recipe in choice.recipes}
+    if name in RECIPES or name not in makers:
+        if name not in RECIPES and (hint := did_you_mean(name, [*RECIPES, *makers])):
+            raise UserError(f"{name}: there is no such recipe.{hint} `simsiam recipes` lists them.")
+        return find_pretraining(name, None, device=None, fit=False)
+    return makers[name].recipe(224, name)
+
+
+def _lines(record: dict[str, object], prefix: str, prefixes: Prefixes) -> list[str]:
+    """A line a field under the name that its flag has: `evaluate` leaves out which record a field belongs to."""
     lines = []
     for key, value in record.items():
         flag = prefix + key.replace("_", "-")
         if isinstance(value, dict):
-            lines += _lines(value, flag + ".")
+            lines += _lines(value, flag + "." if prefixes == "with" else "", prefixes)
         else:
             lines.append(f"{flag:<28} {value}")
     return lines

@@ -12,6 +12,7 @@ VERBS = {
     "recipes": ("simsiam.commands.recipes", "List the recipes."),
     "show": ("simsiam.commands.show", "Print one recipe whole."),
     "submit": ("simsiam.commands.submit", "Run another verb as a SLURM job."),
+    "evaluate": ("simsiam.commands.evaluate", "Measure backbones by a benchmark protocol and print the table."),
     "report": ("simsiam.commands.report", "Write the report of a run, or the tables of several."),
 }
 

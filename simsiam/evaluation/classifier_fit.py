@@ -173,7 +173,7 @@ class School:
             differing = [name for name in names if stored["recipe"].get(name) != self.identity[name]] or ["recipe"]
             raise UserError(
                 f"{self.folder}: holds the state of another run (different {', '.join(differing)}). "
-                "Give another --machine.out, or delete the folder to start again."
+                "Give another --out, or delete the folder to start again."
             )
         training.load(stored)
         self._bad |= {BadImage(path=path, reason=reason) for path, reason in stored["extra"]["bad"]}

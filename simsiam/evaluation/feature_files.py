@@ -78,7 +78,7 @@ def features_of(subject: Subject, source: Source, extraction: Extraction, *, mac
     except OSError as error:
         raise UserError(
             f"{folder}: features cannot be kept there ({error.strerror or error}). Free some space, or name another "
-            "cache with --machine.cache."
+            "cache with --cache."
         ) from error
 
 
@@ -156,7 +156,7 @@ def _writable(folder: Path, block: Block, images: int, *, fresh: bool) -> dict[s
     if needed > free:
         raise UserError(
             f"{folder}: the features take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. Free some space, or "
-            "name another cache with --machine.cache."
+            "name another cache with --cache."
         )
     return {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)

@@ -8,8 +8,10 @@ A protocol is a frozen dataclass whose fields are all its settings; it has no de
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from simsiam.data.sources import Source
 
 RESULT_FILE = "result.json"
+STATE = (RESULT_FILE, "checkpoints", "metrics.jsonl", "grid", "chosen")  # what a run leaves in its folder
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pillow", "simsiam")
 
 Data = TypeVar("Data")
@@ -126,6 +129,45 @@ def measure(
     if machine.out is not None and os.environ.get("RANK", "0") == "0":  # of several processes, the first writes
         result.write(machine.out / RESULT_FILE)
     return result
+
+
+def run_once(protocol: Protocol[Any], subject: Subject, data: Any, *, machine: Machine, again: bool) -> Result:
+    """`protocol.run`, or the result that `machine.out` holds already.
+
+    Args:
+        again: measure anew, whatever lies there.
+
+    Raises UserError if the folder holds a result of other settings, weights, data or seed: nothing is overwritten
+    unless `again` says so.
+    """
+    if machine.out is None:
+        return protocol.run(subject, data, machine=machine)
+    file = machine.out / RESULT_FILE
+    if again:
+        for name in STATE:
+            path = machine.out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    elif file.exists():
+        found = Result.read(file)
+        differing = _differences(found, protocol, subject, protocol.data_id(data))
+        if not differing:
+            return found
+        raise UserError(
+            f"{machine.out}: holds a result with other {', '.join(differing)}. Give another --out, or --again to "
+            "replace it."
+        )
+    return protocol.run(subject, data, machine=machine)
+
+
+def _differences(found: Result, protocol: Protocol[Any], subject: Subject, data: DataId) -> list[str]:
+    recipe = json.loads(json.dumps(as_dict(protocol)))  # as it comes back from a file
+    pairs = {
+        "settings": (found.recipe, recipe),
+        "weights": (found.weights.sha256, subject.weights.sha256),
+        "data": (found.data.sha256, data.sha256),
+        "seed": (found.seed, subject.seed),
+    }
+    return [name for name, (one, other) in pairs.items() if one != other]
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,18 +14,13 @@ from simsiam.evaluation.linear import StageHeads
 from simsiam.evaluation.protocol import Protocol, Splits
 from simsiam.recipes import linear as recipes
 from simsiam.results import Result
-from tests import tiny
+from tests import tiny, trees
 from tests.evaluation.labelled_subjects import machine, subject
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def _draw(path: Path, index: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tiny.shape(tiny.SHAPES[index % 3], seed=index, size=(48, 40)).save(path, "JPEG")
 
 
 def _short(heads: StageHeads) -> StageHeads:
@@ -46,30 +40,20 @@ def _measure(protocol: Protocol[Splits], data: Splits, out: Path, name: str) -> 
 
 
 def test_imagenet_shaped_trees_by_folder_and_by_list(tmp_path: Path) -> None:
-    root = tmp_path / "imagenet"
-    lines: dict[str, list[str]] = {"train": [], "val": []}
-    for split, count in (("train", 12), ("val", 6)):
-        for index in range(count):
-            name = f"n{index % 3:08d}/n{index % 3:08d}_{index}.JPEG"
-            _draw(root / split / name, index)
-            lines[split].append(f"{name} {index % 3}")
+    root = trees.imagenet(tmp_path / "imagenet")
     data = Splits(train=imagenet_source(root, "train"), test=imagenet_source(root, "val"))
     recipe = recipes.resnet50_mhead_8xb32_steplr_90e()
     result = _measure(replace(recipe, heads=_short(recipe.heads)), data, tmp_path / "mhead", "linear_mhead")
     assert set(result.metrics) == {f"feature{stage}" for stage in range(1, 6)}  # three classes: no top-5
     assert result.recipe["heads"]["schooling"]["augmentation"]["lighting"] == 0.1
 
-    for split, names in lines.items():
-        (root / "meta").mkdir(exist_ok=True)
-        (root / "meta" / f"{split}.txt").write_text("\n".join(names))
+    trees.imagenet_lists(root)
     listed = Splits(train=imagenet_source(root, "train"), test=imagenet_source(root, "val"))
     pooled = recipes.adapted(recipes.resnet50_8xb512_coslr_90e_in1k(), size=32)
     assert not isinstance(pooled, recipes.LinearProbe)
     _measure(_two_epochs(pooled), listed, tmp_path / "avgpool", "linear_avgpool")
 
-    part = tmp_path / "10pct.txt"
-    part.write_text("".join(f"{Path(line.split()[0]).name}\n" for line in lines["train"][:6]))
-    few = Splits(train=imagenet_part(root, part), test=listed.test)
+    few = Splits(train=imagenet_part(root, root / "10pct.txt"), test=listed.test)
     semi = replace(recipes.semi_supervised_10_percent(), lrs=(0.01,), head_multipliers=(10.0,))
     result = _measure(_two_epochs(recipes.adapted(semi, size=32)), few, tmp_path / "semi", "semi_supervised")
     assert result.detail["labelled_images"] == 6
@@ -82,13 +66,7 @@ def _two_epochs(recipe: recipes.LinearRecipe) -> Protocol[Splits]:
 
 
 def test_an_inaturalist_shaped_tree(tmp_path: Path) -> None:
-    for split, count in (("train", 12), ("val", 6)):
-        images = [{"id": n, "file_name": f"train_val2018/Aves/{n % 3}/{split}{n}.jpg"} for n in range(count)]
-        for image in images:
-            _draw(tmp_path / str(image["file_name"]), int(str(image["id"])))
-        notes = [{"image_id": n, "category_id": n % 3} for n in range(count)]
-        content = {"images": images, "annotations": notes, "categories": [{"id": n} for n in range(3)]}
-        (tmp_path / f"{split}2018.json").write_text(json.dumps(content))
+    trees.inaturalist(tmp_path)
     data = Splits(train=inaturalist_source(tmp_path, "train"), test=inaturalist_source(tmp_path, "val"))
     recipe = recipes.resnet50_mhead_8xb32_steplr_84e_inat18()
     result = _measure(replace(recipe, heads=_short(recipe.heads)), data, tmp_path / "out", "inaturalist2018")
@@ -96,14 +74,7 @@ def test_an_inaturalist_shaped_tree(tmp_path: Path) -> None:
 
 
 def test_a_places205_shaped_tree_with_a_damaged_image(tmp_path: Path) -> None:
-    lists = tmp_path / "trainvalsplit_places205"
-    lists.mkdir()
-    for split, count in (("train", 12), ("val", 6)):
-        names = [f"{split}/{n % 3}/{n}.jpg" for n in range(count)]
-        for index, name in enumerate(names):
-            _draw(tmp_path / "images256" / name, index)
-        lines = [f"{name} {index % 3}\n" for index, name in enumerate(names)]
-        (lists / f"{split}_places205.csv").write_text("".join(lines))
+    trees.places205(tmp_path)
     (tmp_path / "images256" / "train" / "0" / "3.jpg").write_bytes(b"")
     (tmp_path / "images256" / "val" / "1" / "1.jpg").write_bytes(b"")
     data = Splits(train=places205_source(tmp_path, "train"), test=places205_source(tmp_path, "val"))

@@ -1,0 +1,233 @@
+"""`simsiam evaluate all`: every protocol that the data at hand allows, and a word on each that it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from simsiam.commands.evaluations import EVALUATIONS, find_evaluation, plain
+from simsiam.commands.running import interruptible, is_first_process
+from simsiam.errors import UserError
+from simsiam.experiment import Machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFolders:
+    """Where each data set lies; those not named are looked for below --root under the usual names."""
+
+    root: Path = Path("data")  # holds imagenet/, VOCdevkit/, iNaturalist2018/, Places205/, coco/, cityscapes/
+    imagenet: Path | None = None
+    voc07: Path | None = None  # a VOC tree, or the VOCdevkit above it
+    inaturalist2018: Path | None = None
+    places205: Path | None = None
+    voc0712: Path | None = None  # the VOCdevkit with VOC2007 and VOC2012
+    coco: Path | None = None
+    voc12aug: Path | None = None  # the VOCdevkit with VOC2012 and its SegmentationClassAug
+    cityscapes: Path | None = None
+    one_percent: Path | None = None  # the list of the labelled 1 % of ImageNet
+    ten_percent: Path | None = None  # and of 10 %
+    cifar10: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # also measure on CIFAR-10, fetched if need be
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Measure backbones by every protocol that the data at hand allows, and say what was skipped and why.
+
+    What has a result already is not measured again, so that the same command goes on where it was interrupted.
+    """
+
+    weights: tyro.conf.Positional[tuple[str, ...]] = ()  # run folders, files, zoo names, random
+    train: str | None = None  # your own labelled images: class folders, lists or CSV files
+    test: str | None = None
+    labels: Path | None = None  # a few labelled images, for the cross-validated accuracy
+    only: tuple[str, ...] = ()  # names of `simsiam evaluate`; empty: all
+    skip: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    folders: Annotated[DataFolders, tyro.conf.arg(name="")] = field(default_factory=DataFolders)
+    machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One evaluation that can run, or why it cannot."""
+
+    name: str
+    arguments: tuple[str, ...] = ()
+    data: str = ""  # in words
+    missing: str | None = None
+
+
+USUAL_NAMES = {
+    "imagenet": ("imagenet", "ImageNet", "ILSVRC2012"),
+    "voc07": ("VOCdevkit", "VOC2007"),
+    "inaturalist2018": ("iNaturalist2018", "inaturalist2018"),
+    "places205": ("Places205", "places205"),
+    "voc0712": ("VOCdevkit",),
+    "coco": ("coco", "COCO"),
+    "voc12aug": ("VOCdevkit",),
+    "cityscapes": ("cityscapes", "Cityscapes"),
+}
+INSIDE = {"voc07": "VOC2007", "voc0712": "VOC2012", "voc12aug": "VOC2012/SegmentationClassAug"}  # of a VOCdevkit
+SETS: dict[str, tuple[str, ...]] = {
+    "imagenet": ("knn", "probe", "linear-mhead", "linear-avgpool"),
+    "voc07": ("svm-voc07", "low-shot-voc07"),
+    "inaturalist2018": ("inaturalist2018",),
+    "places205": ("places205",),
+    "voc0712": ("detection-voc0712",),
+    "coco": ("detection-coco",),
+    "voc12aug": ("segmentation-voc12aug",),
+    "cityscapes": ("segmentation-cityscapes",),
+}
+OWN = ("knn", "probe", "linear-mhead", "linear-avgpool", "retrieval")
+ON_CIFAR10 = ("knn", "probe", "linear-mhead", "svm-voc07", "retrieval")
+
+
+def run(arguments: list[str]) -> int:
+    """Run what can run, in the order of the page; the exit code is 1 if one of them failed."""
+    command = tyro.cli(Command, args=arguments, prog="simsiam evaluate all")
+    if not command.weights:
+        raise UserError("name the weights to measure: simsiam evaluate all RUN --root DATA.")
+    for name in (*command.only, *command.skip):
+        find_evaluation(name)
+    jobs = [job for job in jobs_for(command) if not command.only or job.name in command.only]
+    jobs = [job for job in jobs if job.name not in command.skip]
+    ready = [job for job in jobs if job.missing is None]
+    failed: dict[str, str] = {}
+    for number, job in enumerate(ready, 1):
+        _say(f"\n[{number}/{len(ready)}] {job.name} on {job.data}")
+        code = _attempt(job, command, failed)
+        if code > 128:  # interrupted: what is done is kept, and the same command goes on
+            return code
+    _summary(command, jobs, failed)
+    return 1 if failed else 0
+
+
+def jobs_for(command: Command) -> list[Job]:
+    """Each evaluation with the data it would run on, or the reason that it cannot."""
+    jobs = []
+    for kind, names in SETS.items():
+        place = _place(command.folders, kind)
+        for name in names:
+            if place is None:
+                jobs.append(Job(name=name, missing=_what_to_give(command.folders, kind)))
+            else:
+                jobs.append(Job(name=name, arguments=("--data", str(place)), data=str(place)))
+        if kind == "imagenet":
+            jobs += _semi_supervised(command.folders, place)
+    if command.folders.cifar10:
+        jobs += [Job(name=name, arguments=_cifar_arguments(name), data="CIFAR-10") for name in ON_CIFAR10]
+    if command.train is not None or command.test is not None:
+        parts = tuple(
+            word
+            for flag, value in (("--train", command.train), ("--test", command.test))
+            if value
+            for word in (flag, value)
+        )
+        whole = command.train is not None and command.test is not None
+        jobs += [
+            Job(name=name, arguments=parts, data=f"{command.train} and {command.test}")
+            if whole
+            else Job(name=name, missing="your own images: give both --train and --test")
+            for name in OWN
+        ]
+    if command.labels is not None:
+        where = ("--data", str(command.labels))
+        jobs += [Job(name=name, arguments=where, data=str(command.labels)) for name in ("few-labels", "clustering")]
+    else:
+        jobs.append(Job(name="few-labels", missing="--labels: a CSV of path,label or class folders"))
+    return jobs
+
+
+def _cifar_arguments(name: str) -> tuple[str, ...]:
+    """50,000 images on five maps would be 9 GB of features and hours of SVMs: there the pooled ones are taken."""
+    return ("--data", "cifar10", *(("--recipe", "svm_pooled") if name == "svm-voc07" else ()))
+
+
+def _semi_supervised(folders: DataFolders, imagenet: Path | None) -> list[Job]:
+    jobs = []
+    for percent, part in (("1", folders.one_percent), ("10", folders.ten_percent)):
+        flag = "--one-percent" if percent == "1" else "--ten-percent"
+        recipe = f"resnet50_4xb64-steplr-20e_in1k-{percent}pct"
+        if imagenet is None or part is None:
+            jobs.append(Job(name="semi-supervised", missing=f"ImageNet and {flag} LIST (the labelled images)"))
+        else:
+            words = ("--data", str(imagenet), "--part", str(part), "--recipe", recipe)
+            jobs.append(Job(name="semi-supervised", arguments=words, data=f"{part} of {imagenet}"))
+    return jobs
+
+
+def _place(folders: DataFolders, kind: str) -> Path | None:
+    """The folder that was named, or one of the usual names below the root."""
+    named: Path | None = getattr(folders, kind)
+    if named is not None:
+        if not named.is_dir():
+            raise UserError(f"--{kind.replace('_', '-')} {named}: no such folder.")
+        return named
+    for name in USUAL_NAMES[kind]:
+        place = folders.root / name
+        if place.is_dir() and (name != "VOCdevkit" or (place / INSIDE[kind]).is_dir()):
+            return place
+    return None
+
+
+def _what_to_give(folders: DataFolders, kind: str) -> str:
+    names = " or ".join(f"{folders.root / name}" for name in USUAL_NAMES[kind])
+    inside = f" (with {INSIDE[kind]} in it)" if kind in INSIDE else ""
+    return f"no {names}{inside}; give --{kind.replace('_', '-')} DIR"
+
+
+def _attempt(job: Job, command: Command, failed: dict[str, str]) -> int:
+    """Run one evaluation; a mistake in its data does not stop the others."""
+    from importlib import import_module
+
+    module = import_module(find_evaluation(job.name).module)
+    words = [*command.weights, *job.arguments, *_machine_flags(command.machine, job)]
+    if command.seeds != (0,):
+        words += ["--seeds", *map(str, command.seeds)]
+    start: Callable[[], int] = lambda: int(module.run(job.name, words))  # noqa: E731
+    try:
+        return interruptible(start)
+    except UserError as error:
+        failed[f"{job.name} on {job.data}"] = str(error)
+        print(f"simsiam: {job.name}: {error}", file=sys.stderr)
+        return 2
+
+
+def _machine_flags(machine: Machine, job: Job) -> list[str]:
+    """The machine settings that differ from the defaults, as flags; each evaluation gets a folder of its own."""
+    usual, flags = Machine(), []
+    for each in dataclasses.fields(machine):
+        value = getattr(machine, each.name)
+        if value != getattr(usual, each.name):
+            if each.name == "out":
+                value = machine.out / plain(f"{job.name}-{job.data}")  # type: ignore[operator]
+            flags += [f"--{each.name.replace('_', '-')}", str(value)]
+    return flags
+
+
+def _summary(command: Command, jobs: list[Job], failed: dict[str, str]) -> None:
+    if not is_first_process():
+        return
+    done = [job for job in jobs if job.missing is None and f"{job.name} on {job.data}" not in failed]
+    print(f"\nmeasured: {', '.join(f'{job.name} on {job.data}' for job in done) or 'nothing'}")
+    for what, why in failed.items():
+        print(f"failed: {what}: {why}")
+    for job in jobs:
+        if job.missing is not None:
+            print(f"skipped: {job.name}: {job.missing}")
+    named = {job.name for job in jobs}
+    if not command.only:
+        for name in EVALUATIONS:
+            if name not in named and name not in command.skip:
+                print(f"not part of this: {name}: run it alone, simsiam evaluate {name} --help")
+
+
+def _say(text: str) -> None:
+    if is_first_process():
+        print(text, file=sys.stderr)

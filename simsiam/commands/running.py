@@ -1,0 +1,28 @@
+"""What verbs that train or measure for long have in common."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+def interruptible(work: Callable[[], int]) -> int:
+    """The exit code of `work`; where it was asked to stop and saved its state, 128 + the signal's number."""
+    try:
+        return work()
+    except Exception as error:
+        if "simsiam.engine.stopping" not in sys.modules:  # nothing that could have been stopped was ever loaded
+            raise
+        from simsiam.engine.stopping import Interrupted
+
+        if not isinstance(error, Interrupted):
+            raise
+        print(f"simsiam: {error}", file=sys.stderr)
+        return 128 + error.signal_number
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that prints, of those that torchrun started."""
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
