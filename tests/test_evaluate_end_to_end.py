@@ -141,6 +141,7 @@ def test_svm_and_low_shot_on_a_voc_tree(
     assert {*found.metrics} == {*(f"feature{n}" for n in range(1, 6)), "best"}
     assert found.metrics["best"] == max(found.metrics.values())
     assert found.detail["best_layer"] in capsys.readouterr().out
+    _report(tmp_path)
     low_shot = ["low-shot-voc07", weights, "--data", str(tree), "--k", "1", "2", "--costs", "0.01", "1"]
     assert simsiam(*low_shot, *machine, "--again") == 0
     assert set(result(tmp_path).metrics) == {"k1", "k2"}
@@ -149,6 +150,17 @@ def test_svm_and_low_shot_on_a_voc_tree(
     assert simsiam(*published) == 0
     assert result(tmp_path).recipe["sampling"] == "unseeded"
     assert "chosen on the test set" in capsys.readouterr().out
+
+
+def _report(tmp_path: Path) -> None:
+    """Tables in every format, and the bars by stage."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", str(tmp_path / "out"), "--out", str(tmp_path / "tables")])
+    assert not end.value.code
+    names = {file.name for file in (tmp_path / "tables").iterdir()}
+    assert {f"tables.{ending}" for ending in ("md", "html", "csv", "tex")} <= names
+    assert "svm-by-stage.png" in names
+    assert "| 85.20 " in (tmp_path / "tables" / "tables.md").read_text(), "the published row stands beside ours"
 
 
 def test_svm_on_csv_files(weights: str, machine: list[str], tmp_path: Path) -> None:

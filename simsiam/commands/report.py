@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from simsiam.errors import UserError
+
+if TYPE_CHECKING:
+    from simsiam.report.collect import Found
+
+Format = Literal["markdown", "html", "csv", "latex"]
+ENDINGS: dict[Format, str] = {"markdown": "md", "html": "html", "csv": "csv", "latex": "tex"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +22,8 @@ class Command:
     """Write the report page of one pre-training run, or the benchmark tables of runs and evaluations."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders, or folders that hold evaluations
-    format: Literal["markdown", "html", "csv", "latex"] = "markdown"  # of the tables
-    out: Path | None = None  # folder for the tables and plots; None: tables to the terminal
+    format: Format = "markdown"  # of the tables
+    out: Path | None = None  # folder for the tables in all four formats and the plots; None: tables to the terminal
 
 
 def run(arguments: list[str]) -> int:
@@ -33,9 +39,24 @@ def run(arguments: list[str]) -> int:
         if (folder / "recipe.json").exists():
             write_page(folder)
             print_answer(folder)
-    if collect(command.runs):
-        print(report(command.runs, format=command.format, out=command.out))
+    if found := collect(command.runs):
+        print(report(command.runs, format=command.format))
+        if command.out is not None:
+            write_all(command.runs, found, command.out)
     return 0
+
+
+def write_all(runs: tuple[Path, ...], found: list[Found], out: Path) -> None:
+    """The tables in every format, and the plots, into one folder."""
+    from simsiam.report.document import report
+    from simsiam.report.plots import write_plots
+
+    files = write_plots(found, out)  # makes the folder, or says why not
+    for form, ending in ENDINGS.items():
+        files.append(out / f"tables.{ending}")
+        report(runs, format=form, out=files[-1])
+    for file in files:
+        print(f"written: {file}")
 
 
 def print_answer(folder: Path) -> None:
