@@ -194,6 +194,17 @@ def test_five_heads_on_each_layout(name: str, make: object, weights: str, machin
     assert found.recipe["name"].startswith("resnet50_mhead_8xb32-steplr")
 
 
+def test_a_backbone_of_four_maps(machine: list[str], own: list[str], tmp_path: Path) -> None:
+    assert simsiam("linear-mhead", "random:resnet8", *own, *machine, *HEADS) == 0
+    found = result(tmp_path)
+    assert found.main_metric == "feature4"
+    assert "feature5" not in found.metrics
+    assert simsiam("linear-mhead", "random:resnet8", *own, *machine, *HEADS, "--stages", "5", "--again") == 2
+    few = ["--k", "1", "--costs", "1", "--size", "32"]
+    assert simsiam("low-shot-voc07", "random:resnet8", *own, *machine, *few, "--again") == 0
+    assert result(tmp_path).recipe["layer"] == "feature4"
+
+
 @pytest.mark.parametrize(
     "recipe", ["resnet50_8xb512-coslr-90e_in1k", "lincls-sgd-4096-90e_in1k", "resnet50_8xb32-steplr-100e_in1k"]
 )

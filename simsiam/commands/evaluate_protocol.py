@@ -14,7 +14,7 @@ from simsiam.commands.evaluations import EVALUATIONS, plain, result_folder
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process
 from simsiam.errors import UserError
-from simsiam.evaluation.protocol import RESULT_FILE, Protocol, run_once
+from simsiam.evaluation.protocol import RESULT_FILE, Protocol, Subject, run_once
 from simsiam.experiment import Machine
 from simsiam.recipes.evaluation import CHOICES, Choice
 from simsiam.results import Result
@@ -78,7 +78,7 @@ def _evaluate(name: str, source: str, arguments: list[str], *, several: bool) ->
     size = _whole(value_of("--size", arguments)) or subject.size
     options, machine, settings = _parse(name, arguments, choice.recipe(size, value_of("--recipe", arguments)))
     data = _data(name, choice, options, machine)
-    settings = _fitting(settings, data, asked=arguments)
+    settings = _fitting(settings, subject, data, asked=arguments)
     places = []
     for seed in options.seeds:
         subject = open_subject(source, seed=seed, backbone=backbone)
@@ -117,10 +117,17 @@ def _data(name: str, choice: Choice, options: Options, machine: Machine) -> Any:
     return Splits(train=imagenet_part(options.data, options.part), test=both.test)
 
 
-def _fitting(settings: Protocol[Any], data: Any, *, asked: list[str]) -> Protocol[Any]:
-    """kNN without those k that the training set is too small for, unless they were asked for."""
+def _fitting(settings: Protocol[Any], subject: Subject, data: Any, *, asked: list[str]) -> Protocol[Any]:
+    """The recipe for a backbone with fewer maps or a training set with fewer images, where no flag says otherwise."""
     from simsiam.evaluation.knn import Knn
+    from simsiam.evaluation.linear import INaturalist2018, LinearMultiHead, Places205
+    from simsiam.evaluation.low_shot import LowShot
 
+    maps = len(subject.backbone.stage_channels)
+    if isinstance(settings, LinearMultiHead | INaturalist2018 | Places205) and value_of("--stages", asked) is None:
+        return dataclasses.replace(settings, heads=dataclasses.replace(settings.heads, stages=maps))
+    if isinstance(settings, LowShot) and settings.features.layers == "stages" and value_of("--layer", asked) is None:
+        return dataclasses.replace(settings, layer=f"feature{maps}")
     if not isinstance(settings, Knn) or value_of("--k", asked) is not None:
         return settings
     fits = tuple(k for k in settings.k if k <= len(data.train)) or (min(len(data.train), min(settings.k)),)

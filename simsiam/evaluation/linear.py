@@ -1,4 +1,4 @@
-"""Linear classification on a frozen backbone: five heads on five stages, or one on the pooled features.
+"""Linear classification on a frozen backbone: a head on each of five stages, or one on the pooled features.
 
 Sources: Goyal et al. 2019 (the heads on each stage); the model zoo's configurations (all settings); Chen & He 2021,
 appendix A (AvgPool with LARS). The backbone stays in evaluation mode, so its BatchNorm statistics stay too; that no
@@ -19,13 +19,12 @@ from simsiam.results import DataId
 if TYPE_CHECKING:
     from simsiam.evaluation.classifier_fit import Classifier
 
-STAGES = 5
-
 
 @dataclass(frozen=True, kw_only=True)
 class StageHeads:
     """One classifier on each of the five feature maps, all five trained in one pass through the backbone."""
 
+    stages: int  # feature maps of the backbone, each with a head; five in the published ResNets
     pooling: Literal["specified", "adaptive"]  # of the maps to about 9,000 values
     schooling: Schooling
     expected_classes: int | None  # of the published data set; other counts are allowed and noted
@@ -40,8 +39,8 @@ class LinearMultiHead(Protocol[Splits]):
 
     @property
     def main_metric(self) -> str:
-        """Feature5's top-1."""
-        return f"feature{STAGES}"
+        """The last stage's top-1."""
+        return f"feature{self.heads.stages}"
 
     def data_id(self, data: Splits) -> DataId:
         """Both splits."""
@@ -61,8 +60,8 @@ class INaturalist2018(Protocol[Splits]):
 
     @property
     def main_metric(self) -> str:
-        """Feature5's top-1."""
-        return f"feature{STAGES}"
+        """The last stage's top-1."""
+        return f"feature{self.heads.stages}"
 
     def data_id(self, data: Splits) -> DataId:
         """Both splits."""
@@ -82,8 +81,8 @@ class Places205(Protocol[Splits]):
 
     @property
     def main_metric(self) -> str:
-        """Feature5's top-1."""
-        return f"feature{STAGES}"
+        """The last stage's top-1."""
+        return f"feature{self.heads.stages}"
 
     def data_id(self, data: Splits) -> DataId:
         """Both splits."""
@@ -144,10 +143,11 @@ def _score_stages(
 
     schooling = heads.schooling
     classes = class_count(data.train, data.test)
-    if len(subject.backbone.stage_channels) != STAGES:
+    maps = len(subject.backbone.stage_channels)
+    if maps != heads.stages:
         raise UserError(
-            f"{protocol.name}: {subject.backbone.name} gives {len(subject.backbone.stage_channels)} feature maps, "
-            f"and the protocol has a head on each of {STAGES}. Use the AvgPool protocol for this backbone."
+            f"{protocol.name}: {subject.backbone.name} gives {maps} feature maps, and the recipe has a head on each of "
+            f"{heads.stages}. Give --stages {maps}."
         )
     with seeded(subject.seed), evaluation_mode(subject.backbone):
         parts = stage_heads(subject.backbone, heads.pooling, size=schooling.augmentation.size, classes=classes)
@@ -155,7 +155,7 @@ def _score_stages(
     classifier = Classifier(
         features=features_of(subject.backbone, "stages", schooling.precision),
         network=network,
-        names=tuple(f"feature{stage + 1}" for stage in range(STAGES)),
+        names=tuple(f"feature{stage + 1}" for stage in range(maps)),
         groups=[Group(name="heads", parameters=network.parameters(), lr=schooling.optimisation.lr)],
         classes=classes,
     )

@@ -174,7 +174,7 @@ def _five_heads(
         keep="last",
         precision="fp32",
     )
-    return StageHeads(pooling="specified", schooling=schooling, expected_classes=classes)
+    return StageHeads(stages=5, pooling="specified", schooling=schooling, expected_classes=classes)
 
 
 def _avgpool(name: str, *, optimizer: Literal["sgd", "lars", "larc"], lr: float, batch_size: int) -> LinearAvgPool:
