@@ -1,0 +1,104 @@
+"""Masks of single objects, kept as polygons or run lengths until they are needed as pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rle:
+    """One mask as COCO's compressed run lengths, column by column."""
+
+    height: int
+    width: int
+    counts: bytes
+
+    def as_coco(self) -> dict[str, Any]:
+        """As the COCO tools take it."""
+        return {"size": [self.height, self.width], "counts": self.counts}
+
+    def decode(self) -> np.ndarray:
+        """H x W bool."""
+        from faster_coco_eval.core import mask
+
+        return np.asarray(mask.decode(self.as_coco()), bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polygons:
+    """One mask as the union of polygons, each of K x 2 float64 points (x, y)."""
+
+    parts: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceMasks:
+    """The masks of N objects of an image of `height` x `width` pixels."""
+
+    height: int
+    width: int
+    shapes: tuple[Polygons | Rle, ...]
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def select(self, rows: Tensor) -> InstanceMasks:
+        """Some of them, by a mask or by numbers."""
+        numbers = torch.arange(len(self.shapes))[rows].tolist()
+        return InstanceMasks(
+            height=self.height, width=self.width, shapes=tuple(self.shapes[number] for number in numbers)
+        )
+
+    def encode(self) -> tuple[Rle, ...]:
+        """All as run lengths; a polygon is filled as the COCO tools fill it."""
+        return tuple(
+            shape if isinstance(shape, Rle) else fill(shape, height=self.height, width=self.width)
+            for shape in self.shapes
+        )
+
+    def decode(self) -> Tensor:
+        """N x H x W bool."""
+        if not self.shapes:
+            return torch.zeros(0, self.height, self.width, dtype=torch.bool)
+        return torch.from_numpy(np.stack([rle.decode() for rle in self.encode()]))
+
+
+def fill(polygons: Polygons, *, height: int, width: int) -> Rle:
+    """The pixels within any of the polygons, cut at the image's edges; a part of fewer than 3 points has none."""
+    from faster_coco_eval.core import mask
+
+    parts = [part.reshape(-1).tolist() for part in polygons.parts if len(part) >= 3]
+    if not parts:
+        return encode(np.zeros((1, height, width), bool))[0]
+    merged = mask.merge(mask.frPyObjects(parts, height, width))
+    return Rle(height=height, width=width, counts=_bytes(merged["counts"]))
+
+
+def from_runs(runs: Sequence[int], *, height: int, width: int) -> Rle:
+    """COCO's uncompressed run lengths: pixels off, on, off and so on, column by column."""
+    from faster_coco_eval.core import mask
+
+    packed: Any = mask.frPyObjects({"size": [height, width], "counts": [int(run) for run in runs]}, height, width)
+    return Rle(height=height, width=width, counts=_bytes(packed["counts"]))
+
+
+def encode(masks: np.ndarray | Tensor) -> tuple[Rle, ...]:
+    """N x H x W bool -> N run-length masks."""
+    from faster_coco_eval.core import mask
+
+    pixels = masks.cpu().numpy() if isinstance(masks, Tensor) else masks
+    count, height, width = pixels.shape
+    if count == 0:
+        return ()
+    packed = mask.encode(np.asfortranarray(pixels.transpose(1, 2, 0).astype(np.uint8)))
+    return tuple(Rle(height=height, width=width, counts=_bytes(each["counts"])) for each in packed)
+
+
+def _bytes(counts: bytes | str) -> bytes:
+    return counts.encode("ascii") if isinstance(counts, str) else counts
