@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 
 from simsiam import __version__
@@ -12,7 +13,7 @@ from simsiam.commands.verbs import VERBS, find_verb
 from simsiam.errors import UserError
 
 EXIT_USER_ERROR = 2
-BUSY = 0.5  # programs that wanted a core in the last minute, on average
+LOOKS = 5  # at how many programs run, a few milliseconds apart
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,8 +52,24 @@ def spin_shortly_on_a_busy_machine() -> None:
     Beside a busy neighbour, training with the usual spin was up to ten times slower than with a short one; on an idle
     machine the short one costs up to a third (LOG.md). OpenMP reads the setting when torch is loaded.
     """
-    if hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if "GOMP_SPINCOUNT" not in os.environ and others_running() >= 1:
+        os.environ["GOMP_SPINCOUNT"] = "1000"
+
+
+def others_running() -> int:
+    """How many other threads want a core now, as Linux counts them; 0 where that cannot be told.
+
+    The load average will not do: minutes after an installation it still speaks of it.
+    """
+    counts = []
+    for _ in range(LOOKS):
+        try:
+            with open("/proc/loadavg") as file:
+                counts.append(int(file.read().split()[3].partition("/")[0]) - 1)  # this one runs as well
+        except (OSError, IndexError, ValueError):
+            return 0
+        time.sleep(0.002)
+    return sorted(counts)[LOOKS // 2]
 
 
 def usage() -> str:
