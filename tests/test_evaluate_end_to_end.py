@@ -126,6 +126,7 @@ def test_several_weights_and_seeds_make_one_table(
     out = capsys.readouterr().out
     assert len(list((tmp_path / "out").glob("*/seed*/result.json"))) == 4
     assert "top1_k5" in out or "k=5" in out
+    assert "backbone.safetensors, untrained" in out
     random = [Result.read(path) for path in (tmp_path / "out").glob("random*/seed*/result.json")]
     assert len({each.weights.sha256 for each in random}) == 2, "each seed draws its own untrained network"
 
@@ -261,7 +262,7 @@ def test_fashion_mnist_files(weights: str, machine: list[str], tmp_path: Path) -
     assert source.classes is not None
     assert source.classes[source.labels[7]] == "sneaker"  # type: ignore[index]
     assert simsiam("knn", weights, "--data", str(folder), *machine, "--k", "5", "--quoted-k", "5") == 0
-    assert result(tmp_path).data.name == "fashion-mnist-train"
+    assert result(tmp_path).data.name == "fashion-mnist"
     (folder / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x14\0")
     assert simsiam("knn", weights, "--data", str(folder), *machine) == 2
 

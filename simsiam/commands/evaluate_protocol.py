@@ -141,7 +141,7 @@ def _folder(
     name: str, source: str, seed: int, data: DataId, options: Options, machine: Machine, *, several: bool
 ) -> Path:
     """A folder of its own for each subject, protocol, recipe, data set and seed."""
-    named = [name, data.name.removesuffix("-train").removesuffix("-test"), options.recipe or ""]
+    named = [name, data.name.removesuffix("-test"), options.recipe or ""]
     folder = result_folder(source, "-".join(word for word in named if word), machine.out)
     if machine.out is not None and several:
         folder /= plain(source)

@@ -182,9 +182,13 @@ def versions() -> dict[str, str]:
 
 
 def data_id(*sources: Source) -> DataId:
-    """One identity for the sources that a protocol reads: the first one's name, a hash over all, images in all."""
+    """One identity for the sources that a protocol reads: the first one's name, a hash over all, images in all.
+
+    Where a training set leads, the name is the whole set's: cifar10 for cifar10-train and cifar10-test.
+    """
+    name = sources[0].name.removesuffix("-train") if len(sources) > 1 else sources[0].name
     joined = hashlib.sha256("\n".join(source.fingerprint() for source in sources).encode()).hexdigest()
-    return DataId(name=sources[0].name, sha256=joined, images=sum(len(source) for source in sources))
+    return DataId(name=name, sha256=joined, images=sum(len(source) for source in sources))
 
 
 def loader_workers(machine: Machine, *, world: int = 1) -> int:

@@ -13,6 +13,7 @@ from simsiam.results import Result, read_json
 
 RESULT_FILE = "result.json"
 RECIPE_FILE = "recipe.json"
+RANDOM = "random"  # what the source of untrained weights begins with: random, random:resnet18, random:RUN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,8 @@ def _run_of(path: Path, result: Result) -> Run | None:
 
     A result that lies in a run folder but measured other weights (a random network, say) is not the run's.
     """
+    if result.weights.source.startswith(RANDOM):
+        return None
     source = Path(result.weights.source)
     for folder in (source, *list(source.parents)[:2]):  # the run itself, its backbone file, one of its checkpoints
         if (folder / RECIPE_FILE).is_file() and str(folder) != ".":
@@ -96,6 +99,9 @@ def _read_run(folder: Path) -> Run | None:
 
 
 def _plain_name(source: str) -> str:
+    if source.startswith(RANDOM):
+        like = source.removeprefix(RANDOM).lstrip(":")
+        return f"{Path(like).name or like}, untrained" if like else "untrained"
     return Path(source).name or source
 
 
