@@ -16,8 +16,8 @@ measure() { # NAME SET FLAGS...
 }
 
 measure knn cifar10
-measure linear-mhead cifar10
-measure linear-avgpool cifar10 --epochs 30
+measure linear-mhead cifar10 --epochs 10 --milestones 4 8
+measure linear-avgpool cifar10 --epochs 20
 measure probe cifar10
 measure svm-voc07 cifar10 --recipe svm_pooled
 measure low-shot-voc07 cifar10 --layers pooled --layer pooled
