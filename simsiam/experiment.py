@@ -84,7 +84,7 @@ class Pretraining:
 class Machine:
     """What may differ from one machine to the next without changing what is computed."""
 
-    out: Path | None = None  # run folder; None: runs/RECIPE-DATA
+    out: Path | None = None  # folder of the run or result; None: one named after what is run
     device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
     workers: int = -1  # processes that decode images; -1: one less than the cores, at most 8
     views_engine: Literal["auto", "pil", "batch"] = "auto"  # auto: batch where the set lives in memory or on a GPU

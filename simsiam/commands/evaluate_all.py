@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,6 +15,7 @@ from simsiam.commands.evaluations import EVALUATIONS, find_evaluation, plain
 from simsiam.commands.running import interruptible, is_first_process
 from simsiam.errors import UserError
 from simsiam.experiment import Machine
+from simsiam.results import Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class DataFolders:
     cityscapes: Path | None = None
     one_percent: Path | None = None  # the list of the labelled 1 % of ImageNet
     ten_percent: Path | None = None  # and of 10 %
-    cifar10: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # also measure on CIFAR-10, fetched if need be
+    cifar10: Literal["auto", "on", "off"] = "auto"  # auto: where the weights were trained on it; on: fetched if need be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ def jobs_for(command: Command) -> list[Job]:
                 jobs.append(Job(name=name, arguments=("--data", str(place)), data=str(place)))
         if kind == "imagenet":
             jobs += _semi_supervised(command.folders, place)
-    if command.folders.cifar10:
+    if _on_cifar10(command):
         jobs += [Job(name=name, arguments=_cifar_arguments(name), data="CIFAR-10") for name in ON_CIFAR10]
     if command.train is not None or command.test is not None:
         parts = tuple(
@@ -142,6 +143,13 @@ def jobs_for(command: Command) -> list[Job]:
     else:
         jobs.append(Job(name="few-labels", missing="--labels: a CSV of path,label or class folders"))
     return jobs
+
+
+def _on_cifar10(command: Command) -> bool:
+    if command.folders.cifar10 != "auto":
+        return command.folders.cifar10 == "on"
+    results = [Path(weights) / "result.json" for weights in command.weights]
+    return any(Result.read(file).data.name.startswith("cifar10") for file in results if file.is_file())
 
 
 def _cifar_arguments(name: str) -> tuple[str, ...]:
