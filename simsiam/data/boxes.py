@@ -18,8 +18,8 @@ from simsiam.data.instance_masks import InstanceMasks, Rle
 
 # Coordinates are continuous: pixel (0, 0) covers [0, 1) x [0, 1), so a box around it alone is (0, 0, 1, 1).
 
-_ORIENTATION = 0x0112  # of EXIF
-_AS_STORED = {  # what undoes the turn that EXIF asks for, where the turn swaps the sides
+ORIENTATION = 0x0112  # of EXIF
+AS_STORED = {  # what undoes the turn that EXIF asks for, where the turn swaps the sides
     5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_90,
     7: Image.Transpose.TRANSVERSE,
@@ -51,6 +51,14 @@ class Target:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @staticmethod
+    def empty() -> Target:
+        """No object at all: for an image that is only to be looked at."""
+        none = torch.zeros(0, dtype=torch.bool)
+        return Target(
+            boxes=torch.zeros(0, 4), labels=none.long(), difficult=none, crowd=none, area=none.float(), masks=None
+        )
 
     @property
     def ordinary(self) -> Tensor:
@@ -193,9 +201,9 @@ def read_annotated(image: BoxImage) -> Image.Image:
         return upright
     if upright.size == size[::-1]:
         with Image.open(image.file) as stored:
-            turned = stored.getexif().get(_ORIENTATION, 1)
-            if turned in _AS_STORED:
-                return upright.transpose(_AS_STORED[turned])
+            turned = stored.getexif().get(ORIENTATION, 1)
+            if turned in AS_STORED:
+                return upright.transpose(AS_STORED[turned])
     raise UnreadableImage(
         image.path, f"is {upright.width} x {upright.height} pixels, but its annotation says {size[0]} x {size[1]}"
     )

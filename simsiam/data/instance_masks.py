@@ -29,12 +29,30 @@ class Rle:
 
         return np.asarray(mask.decode(self.as_coco()), bool)
 
+    def resized(self, *, height: int, width: int) -> Rle:
+        """The mask of the resized image, by the pixel whose centre is nearest."""
+        if (height, width) == (self.height, self.width):
+            return self
+        rows = ((np.arange(height) + 0.5) * (self.height / height)).astype(np.int64)
+        columns = ((np.arange(width) + 0.5) * (self.width / width)).astype(np.int64)
+        return encode(self.decode()[rows[:, None], columns][None])[0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Polygons:
     """One mask as the union of polygons, each of K x 2 float64 points (x, y)."""
 
     parts: tuple[np.ndarray, ...]
+
+    def encode(self, *, height: int, width: int) -> Rle:
+        """The pixels within any of the polygons, as the COCO tools fill them; fewer than 3 points have none."""
+        from faster_coco_eval.core import mask
+
+        parts = [part.reshape(-1).tolist() for part in self.parts if len(part) >= 3]
+        if not parts:
+            return encode(np.zeros((1, height, width), bool))[0]
+        filled: Any = mask.frPyObjects(parts, height, width)
+        return Rle(height=height, width=width, counts=_bytes(mask.merge(filled)["counts"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +73,21 @@ class InstanceMasks:
             height=self.height, width=self.width, shapes=tuple(self.shapes[number] for number in numbers)
         )
 
+    def resized(self, *, height: int, width: int) -> InstanceMasks:
+        """The masks of the resized image: corners move, run lengths take the nearest pixel."""
+        factors = np.array([width / self.width, height / self.height])
+        shapes = tuple(
+            shape.resized(height=height, width=width)
+            if isinstance(shape, Rle)
+            else Polygons(parts=tuple(part * factors for part in shape.parts))
+            for shape in self.shapes
+        )
+        return InstanceMasks(height=height, width=width, shapes=shapes)
+
     def encode(self) -> tuple[Rle, ...]:
-        """All as run lengths; a polygon is filled as the COCO tools fill it."""
+        """All as run lengths."""
         return tuple(
-            shape if isinstance(shape, Rle) else fill(shape, height=self.height, width=self.width)
+            shape if isinstance(shape, Rle) else shape.encode(height=self.height, width=self.width)
             for shape in self.shapes
         )
 
@@ -67,17 +96,6 @@ class InstanceMasks:
         if not self.shapes:
             return torch.zeros(0, self.height, self.width, dtype=torch.bool)
         return torch.from_numpy(np.stack([rle.decode() for rle in self.encode()]))
-
-
-def fill(polygons: Polygons, *, height: int, width: int) -> Rle:
-    """The pixels within any of the polygons, cut at the image's edges; a part of fewer than 3 points has none."""
-    from faster_coco_eval.core import mask
-
-    parts = [part.reshape(-1).tolist() for part in polygons.parts if len(part) >= 3]
-    if not parts:
-        return encode(np.zeros((1, height, width), bool))[0]
-    merged = mask.merge(mask.frPyObjects(parts, height, width))
-    return Rle(height=height, width=width, counts=_bytes(merged["counts"]))
 
 
 def from_runs(runs: Sequence[int], *, height: int, width: int) -> Rle:

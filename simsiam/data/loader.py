@@ -98,7 +98,7 @@ class ViewLoader:
             source=source, views=views, batch_size=batch_size, seed=seed, first_row=self._first_row, engine=engine
         )
         self._pixels: Tensor | None = None
-        self._pool: WorkerPool | None = None
+        self._pool: WorkerPool[Crops] | None = None
         if engine == "batch" and source.pixels is not None:
             self._pixels = pixels_on(source, device)
         else:

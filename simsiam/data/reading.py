@@ -6,7 +6,7 @@ import math
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -59,10 +59,21 @@ class Crops:
         )
 
 
-class Work(Protocol):
+class Loaded(Protocol):
+    """What a worker sends back."""
+
+    @property
+    def error(self) -> str | None:
+        """The message of an error that ends the run."""
+
+
+L_co = TypeVar("L_co", bound=Loaded, covariant=True)
+
+
+class Work(Protocol[L_co]):
     """A map from request to pixels that can be sent to a worker process."""
 
-    def __getitem__(self, request: Request) -> Crops:
+    def __getitem__(self, request: Request) -> L_co:
         """Do one request."""
 
 

@@ -51,7 +51,7 @@ def voc_splits(root: Path | str, *, train: str = "trainval", test: str = "test")
         classes = tuple(sorted(listed[train]))
         sets = [_from_lists(tree, split, classes) for split in (train, test)]
     else:
-        annotated = {split: _read_annotations(tree, _image_ids(tree, split)) for split in (train, test)}
+        annotated = {split: _read_annotations(tree, image_ids(tree, split)) for split in (train, test)}
         classes = tuple(sorted({name for objects in annotated[train].values() for name in objects}))
         sets = [_from_annotations(tree, split, annotated[split], classes) for split in (train, test)]
     return checked(MultiLabelSplits(train=sets[0], test=sets[1]))
@@ -81,7 +81,7 @@ def checked(splits: MultiLabelSplits) -> MultiLabelSplits:
             lacking = [name for name, count in zip(part.classes, counts, strict=True) if count == 0]
             if lacking:
                 raise UserError(
-                    f"{part.source.name}: no {word} image in the {what} set for {_some(lacking)}; neither a classifier "
+                    f"{part.source.name}: no {word} image in the {what} set for {some(lacking)}; neither a classifier "
                     "nor its average precision exists without. Add images, or leave these classes out."
                 )
     return splits
@@ -107,11 +107,12 @@ def _same_classes(tree: Path, train: str, in_train: list[str], test: str, in_tes
     for there, here, split in ((in_train, in_test, test), (in_test, in_train, train)):
         missing = sorted(set(there) - set(here))
         if missing:
-            files = _some([f"{name}_{split}.txt" for name in missing])
+            files = some([f"{name}_{split}.txt" for name in missing])
             raise UserError(f"{tree / 'ImageSets' / 'Main'}: the other split has classes that this one lacks: {files}.")
 
 
-def _image_ids(tree: Path, split: str) -> list[str]:
+def image_ids(tree: Path, split: str) -> list[str]:
+    """The names in ImageSets/Main/SPLIT.txt, sorted; raises UserError if there is no such list, or a faulty one."""
     file = tree / "ImageSets" / "Main" / f"{split}.txt"
     if not file.is_file():
         present = sorted({p.stem.rpartition("_")[2] for p in file.parent.glob("*.txt")})
@@ -121,12 +122,12 @@ def _image_ids(tree: Path, split: str) -> list[str]:
         raise UserError(f"{file}: an empty list of images.")
     twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
     if twice:
-        raise UserError(f"{file}: listed twice: {_some(twice)}.")
+        raise UserError(f"{file}: listed twice: {some(twice)}.")
     return ids
 
 
 def _from_lists(tree: Path, split: str, classes: tuple[str, ...]) -> MultiLabelSet:
-    ids = _image_ids(tree, split)
+    ids = image_ids(tree, split)
     place = {name: row for row, name in enumerate(ids)}
     targets = np.empty((len(ids), len(classes)), np.int8)
     for column, name in enumerate(classes):
@@ -135,8 +136,8 @@ def _from_lists(tree: Path, split: str, classes: tuple[str, ...]) -> MultiLabelS
             extra, missing = sorted(marks.keys() - place.keys()), sorted(place.keys() - marks.keys())
             raise UserError(
                 f"{tree / 'ImageSets' / 'Main' / f'{name}_{split}.txt'}: disagrees with {split}.txt: "
-                f"{len(missing)} images without a label ({_some(missing)}), {len(extra)} labels without an image "
-                f"({_some(extra)}). Take both files from the same release."
+                f"{len(missing)} images without a label ({some(missing)}), {len(extra)} labels without an image "
+                f"({some(extra)}). Take both files from the same release."
             )
         for image, mark in marks.items():
             targets[place[image], column] = mark
@@ -162,7 +163,7 @@ def _read_annotations(tree: Path, ids: list[str]) -> dict[str, dict[str, int]]:
     missing = [name for name, file in files.items() if not file.is_file()]
     if missing:
         raise UserError(
-            f"{tree / 'Annotations'}: {len(missing)} of {len(ids)} images have no annotation: {_some(missing)}, and "
+            f"{tree / 'Annotations'}: {len(missing)} of {len(ids)} images have no annotation: {some(missing)}, and "
             "ImageSets/Main has no CLASS_SPLIT.txt files to take labels from instead."
         )
     found: dict[str, dict[str, int]] = {}
@@ -190,7 +191,7 @@ def _from_annotations(
         for name, mark in objects.items():
             if name not in column:
                 raise UserError(
-                    f"{tree / 'Annotations' / f'{image}.xml'}: unknown class {name!r}; training shows {_some(classes)}."
+                    f"{tree / 'Annotations' / f'{image}.xml'}: unknown class {name!r}; training shows {some(classes)}."
                 )
             targets[row, column[name]] = mark
     return MultiLabelSet(source=_source(tree, split, list(annotated)), targets=targets, classes=classes)
@@ -203,11 +204,12 @@ def _source(tree: Path, split: str, ids: list[str]) -> FileSource:
     present = {file.stem: file.name for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES}
     missing = [name for name in ids if name not in present]
     if missing:
-        raise UserError(f"{folder}: {len(missing)} of the {len(ids)} images of {split} are missing: {_some(missing)}.")
+        raise UserError(f"{folder}: {len(missing)} of the {len(ids)} images of {split} are missing: {some(missing)}.")
     name = f"{tree.resolve().name.lower()}-{split}"
     return FileSource(folder, [present[each] for each in ids], None, name=name, classes=None)
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, for a message."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "none") + more

@@ -6,25 +6,27 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from dataclasses import is_dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
 
-from simsiam.data.reading import Crops, Request, Requests, Work, quiet_worker
+from simsiam.data.reading import Loaded, Request, Requests, Work, quiet_worker
 from simsiam.errors import UserError
 
 T = TypeVar("T")
+L = TypeVar("L", bound=Loaded)
 
 
-class WorkerPool:
+class WorkerPool(Generic[L]):
     """Does requests in order, by `workers` processes (0: in this one)."""
 
-    def __init__(self, work: Work, *, workers: int, device: torch.device, lasting: bool) -> None:
+    def __init__(self, work: Work[L], *, workers: int, device: torch.device, lasting: bool) -> None:
         self._work = work
         self._device = device
         self._requests = Requests()
-        self._loader: DataLoader[Crops] | None = None
+        self._loader: DataLoader[L] | None = None
         if workers > 0:
             arguments: dict[str, Any] = {
                 "batch_size": None,  # an item is a whole batch already
@@ -37,7 +39,7 @@ class WorkerPool:
             }
             self._loader = DataLoader(work, **arguments)  # type: ignore[arg-type]
 
-    def run(self, requests: list[Request], finish: Callable[[Crops], T]) -> Iterator[T]:
+    def run(self, requests: list[Request], finish: Callable[[L], T]) -> Iterator[T]:
         """The finished batches in order; `finish` takes the pixels to the device. Raises UserError as the work does."""
         crops = self._crops(requests)
         if self._device.type == "cuda":
@@ -48,14 +50,14 @@ class WorkerPool:
         """Stop the processes."""
         self._loader = None
 
-    def _crops(self, requests: list[Request]) -> Iterator[Crops]:
+    def _crops(self, requests: list[Request]) -> Iterator[L]:
         done = (self._work[request] for request in requests) if self._loader is None else self._from_workers(requests)
         for crops in done:
             if crops.error is not None:
                 raise UserError(crops.error)
             yield crops
 
-    def _from_workers(self, requests: list[Request]) -> Iterator[Crops]:
+    def _from_workers(self, requests: list[Request]) -> Iterator[L]:
         assert self._loader is not None
         self._requests.items = requests
         with _own_child_signal():
@@ -76,7 +78,7 @@ class WorkerPool:
             yield crops
 
 
-def _one_ahead(crops: Iterator[Crops], finish: Callable[[Crops], T], device: torch.device) -> Iterator[T]:
+def _one_ahead(crops: Iterator[L], finish: Callable[[L], T], device: torch.device) -> Iterator[T]:
     """Copy and finish each batch on a side stream while the one before it is being used."""
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     waiting: list[tuple[T, torch.cuda.Event]] = []
@@ -92,10 +94,22 @@ def _one_ahead(crops: Iterator[Crops], finish: Callable[[Crops], T], device: tor
 def _ready(batch: T, made: torch.cuda.Event, device: torch.device) -> T:
     current = torch.cuda.current_stream(device)
     current.wait_event(made)
-    for value in vars(batch).values():
-        if isinstance(value, torch.Tensor) and value.is_cuda:
-            value.record_stream(current)  # its memory must not be re-used by the side stream while this one reads it
+    for tensor in _tensors(batch):
+        if tensor.is_cuda:
+            tensor.record_stream(current)  # its memory must not be re-used by the side stream while this one reads it
     return batch
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors of a batch, also those within its lists and records."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _tensors(each)
+    elif is_dataclass(value):
+        for each in vars(value).values():
+            yield from _tensors(each)
 
 
 @contextlib.contextmanager
@@ -113,5 +127,5 @@ def _own_child_signal() -> Iterator[None]:
     signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
 
 
-def _same(item: Crops) -> Crops:
+def _same(item: L) -> L:
     return item
