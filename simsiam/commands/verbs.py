@@ -13,7 +13,13 @@ VERBS = {
     "show": ("simsiam.commands.show", "Print one recipe whole."),
     "submit": ("simsiam.commands.submit", "Run another verb as a SLURM job."),
     "evaluate": ("simsiam.commands.evaluate", "Measure backbones by a benchmark protocol and print the table."),
+    "zoo": ("simsiam.commands.zoo", "The published models and your own; `zoo page` writes the page of all figures."),
+    "import": ("simsiam.commands.import_weights", "Read weights of any program and write a folder to go on from."),
+    "export": ("simsiam.commands.export", "Write a backbone for another program and compare its features there."),
     "report": ("simsiam.commands.report", "Write the report of a run, or the tables of several."),
+    "embed": ("simsiam.commands.embed", "Write a vector for every image, as Parquet, npy or CSV."),
+    "neighbors": ("simsiam.commands.neighbors", "Find the images most like a given one, or near duplicates."),
+    "browse": ("simsiam.commands.browse", "Search a folder of images by example, on a page of this machine."),
 }
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jinja2
 from markupsafe import Markup
@@ -16,6 +16,7 @@ from simsiam.report.tables import Cell, Row, Table
 
 Format = Literal["markdown", "html", "csv", "latex"]
 EMPTY = "–"
+TEMPLATES = Path(__file__).parent / "templates"
 LEADING = ("Self-Supervised Config", "Figures", "Data")
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -89,17 +90,21 @@ def markdown(tables: Sequence[Table]) -> str:
     """GitHub's Markdown."""
     parts = []
     for table in tables:
-        head = headings(table)
-        parts += [f"## {_markdown_text(table.title)}", ""]
-        parts.append("| " + " | ".join(_markdown_text(name) for name in head) + " |")
-        parts.append("|" + "|".join(["---"] * len(LEADING) + ["---:"] * len(table.columns)) + "|")
-        parts += ["| " + " | ".join(_markdown_text(text) for text in line) + " |" for line in lines(table)]
-        parts += ["", *(f"- {_markdown_text(note)}" for note in table.notes), ""]
-    parts += [line for note in closing_notes(tables) for line in (_markdown_text(note), "")]
+        parts += [f"## {markdown_text(table.title)}", ""]
+        parts += markdown_table(headings(table), lines(table), numbers=len(table.columns))
+        parts += ["", *(f"- {markdown_text(note)}" for note in table.notes), ""]
+    parts += [line for note in closing_notes(tables) for line in (markdown_text(note), "")]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _markdown_text(text: str) -> str:
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], *, numbers: int) -> list[str]:
+    """The lines of one table; its last `numbers` columns are set to the right."""
+    ruler = ["---"] * (len(head) - numbers) + ["---:"] * numbers
+    made = ["| " + " | ".join(markdown_text(text) for text in line) + " |" for line in (head, *body)]
+    return [made[0], "|" + "|".join(ruler) + "|", *made[1:]]
+
+
+def markdown_text(text: str) -> str:
     """Text that Markdown leaves alone, on one line."""
     plain = " ".join(text.split())
     for character in "\\`*[]|<>":
@@ -109,28 +114,32 @@ def _markdown_text(text: str) -> str:
 
 def html(tables: Sequence[Table]) -> str:
     """A whole page that needs no network, in the style of the pre-training report."""
-    templates = Path(__file__).parent / "templates"
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates),
+    return (
+        templates()
+        .get_template("tables.html")
+        .render(
+            tables=[shown(table) for table in tables],
+            closing=closing_notes(tables),
+            leading=len(LEADING),
+            style=Markup((TEMPLATES / "page.css").read_text()),
+        )
+    )
+
+
+def templates() -> jinja2.Environment:
+    """What renders the pages of this package."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = [
-        {
-            "table": table,
-            "head": headings(table),
-            "lines": list(zip(table.rows, lines(table), strict=True)),
-        }
-        for table in tables
-    ]
-    return environment.get_template("tables.html").render(
-        tables=shown,
-        closing=closing_notes(tables),
-        leading=len(LEADING),
-        style=Markup((templates / "page.css").read_text()),
-    )
+
+
+def shown(table: Table) -> dict[str, Any]:
+    """What the HTML templates take of a table."""
+    return {"table": table, "head": headings(table), "lines": list(zip(table.rows, lines(table), strict=True))}
 
 
 def comma_separated(tables: Sequence[Table]) -> str:

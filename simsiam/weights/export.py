@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -15,11 +15,8 @@ from simsiam.errors import UserError
 from simsiam.results import write_atomic
 from simsiam.weights import graphs, modelcard, targets
 from simsiam.weights.load import Loaded, Preprocess
+from simsiam.weights.modelcard import Target as Target
 from simsiam.weights.targets import Reader
-
-Target = Literal[
-    "torchvision", "timm", "detectron2", "mmpretrain", "mmdet", "onnx", "pt2", "safetensors", "huggingface"
-]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from simsiam.weights.reading import Content, read
 
 BACKBONE_FORMAT = "simsiam-backbone-1"
 CHECKPOINT_FORMAT = "simsiam-checkpoint-1"
+IMPORT_FILE = "import.json"  # in the folder of an import: where it came from
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -34,6 +35,11 @@ class Preprocess:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     origin: Literal["recipe", "assumed"]  # assumed: the file does not say; ImageNet's, at 224 or 32 pixels
+
+    def __post_init__(self) -> None:
+        """Lists, as JSON has them, become tuples."""
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,7 @@ class _Found:
     converted: Converted
     declared: Choice = field(default_factory=Choice)
     recipe: Pretraining | None = None
+    preprocess: Preprocess | None = None  # where the file says it
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
@@ -96,7 +103,7 @@ def load_backbone(
     wanted = Choice(backbone=backbone, width=width, stem=stem)
     found = _find(path, wanted)
     architecture = infer(found.converted.backbone, wanted.over(found.declared), path)
-    preprocess = _preprocess(found.recipe, architecture.stem)
+    preprocess = found.preprocess or _preprocess(found.recipe, architecture.stem)
     if channel_order == "bgr" or (channel_order == "auto" and cards.channel_order(path.name) == "BGR"):
         preprocess = _turn_to_rgb(found.converted, preprocess)
     network = fill(architecture, found.converted.backbone, path, found.converted.format)
@@ -160,6 +167,10 @@ def _find_in_folder(folder: Path, wanted: Choice) -> _Found:
     if found.recipe is None and (folder / "recipe.json").exists():
         found.recipe = _recipe(read_json(folder / "recipe.json").get("recipe"), folder / "recipe.json")
     found.converted.format = "run folder"
+    if (folder / IMPORT_FILE).exists():
+        origin = read_json(folder / IMPORT_FILE)
+        found.converted.format = f"import of {origin['format']}"
+        found.converted.notes += origin["notes"]
     return found
 
 
@@ -173,7 +184,10 @@ def _own_backbone(content: Content) -> _Found:
         stem_padding=int(text["stem_padding"]) if text.get("stem_padding") else None,
     )
     return _Found(
-        converted=Converted(format="simsiam backbone", backbone=content.raw), declared=declared, recipe=recipe
+        converted=Converted(format="simsiam backbone", backbone=content.raw),
+        declared=declared,
+        recipe=recipe,
+        preprocess=Preprocess(**json.loads(text["preprocess"])) if text.get("preprocess") else None,
     )
 
 

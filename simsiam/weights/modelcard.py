@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from simsiam.experiment import Pretraining
 from simsiam.results import Result
+
+Target = Literal[
+    "torchvision", "timm", "detectron2", "mmpretrain", "mmdet", "onnx", "pt2", "safetensors", "huggingface"
+]
 
 
 @dataclass(frozen=True, kw_only=True)

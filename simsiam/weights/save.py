@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Mapping
@@ -13,12 +14,20 @@ from torch import Tensor
 from simsiam.backbones import Backbone, ResNet
 from simsiam.experiment import Pretraining, as_dict
 from simsiam.results import write_atomic, write_json
-from simsiam.weights.load import BACKBONE_FORMAT, Loaded
+from simsiam.weights.load import BACKBONE_FORMAT, IMPORT_FILE, Loaded, Preprocess
 
 
-def metadata(backbone: Backbone, recipe: Pretraining | None) -> dict[str, str]:
-    """What a backbone.safetensors says of itself, so that it can be loaded by itself."""
+def metadata(backbone: Backbone, recipe: Pretraining | None, preprocess: Preprocess | None = None) -> dict[str, str]:
+    """What a backbone.safetensors says of itself, so that it can be loaded by itself.
+
+    Args:
+        backbone: the network.
+        recipe: of an own run; its views say how images come in.
+        preprocess: how images come in where no recipe says it.
+    """
     facts = {"format": BACKBONE_FORMAT, "backbone": backbone.name}
+    if preprocess is not None:
+        facts["preprocess"] = json.dumps(dataclasses.asdict(preprocess))
     if recipe is not None:
         facts["recipe"] = json.dumps(as_dict(recipe))
     if isinstance(backbone, ResNet):
@@ -30,7 +39,9 @@ def metadata(backbone: Backbone, recipe: Pretraining | None) -> dict[str, str]:
     return facts
 
 
-def write_backbone(folder: Path, backbone: Backbone, *, recipe: Pretraining | None) -> Path:
+def write_backbone(
+    folder: Path, backbone: Backbone, *, recipe: Pretraining | None, preprocess: Preprocess | None = None
+) -> Path:
     """Write backbone.safetensors and backbone.pth (torchvision's names) into a folder, each atomically.
 
     Returns:
@@ -38,7 +49,7 @@ def write_backbone(folder: Path, backbone: Backbone, *, recipe: Pretraining | No
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
     path = folder / "backbone.safetensors"
-    write_tensors(path, state, facts=metadata(backbone, recipe))
+    write_tensors(path, state, facts=metadata(backbone, recipe, preprocess))
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomic(folder / "backbone.pth", buffer.getvalue())
@@ -53,23 +64,31 @@ def write_tensors(path: Path, state: Mapping[str, Tensor], *, facts: Mapping[str
     write_atomic(path, save(own, metadata=dict(facts or {})))
 
 
-def write_import(loaded: Loaded, folder: Path) -> Path:
+def write_import(loaded: Loaded, folder: Path, *, licence: str | None = None) -> Path:
     """Write an imported model as a folder that every command takes: the backbone, the heads and where they came from.
+
+    Args:
+        loaded: from `load_backbone`.
+        folder: it is made; an earlier import in it is replaced.
+        licence: of the weights; None: not known.
 
     Returns:
         The folder.
     """
-    write_backbone(folder, loaded.backbone, recipe=loaded.recipe)
+    write_backbone(folder, loaded.backbone, recipe=loaded.recipe, preprocess=loaded.preprocess)
     heads = {f"projector.{name}": tensor for name, tensor in (loaded.projector or {}).items()}
     heads |= {f"predictor.{name}": tensor for name, tensor in (loaded.predictor or {}).items()}
     if heads:
         write_tensors(folder / "heads.safetensors", heads)
+    else:
+        (folder / "heads.safetensors").unlink(missing_ok=True)  # an earlier import's
     write_json(
-        folder / "import.json",
+        folder / IMPORT_FILE,
         {
             "source": Path(loaded.weights.source).name,
             "format": loaded.source_format,
             "sha256": loaded.weights.sha256,
+            "licence": licence,
             "projector": loaded.projector is not None,
             "predictor": loaded.predictor is not None,
             "notes": list(loaded.notes),

@@ -192,7 +192,7 @@ def read_mm(loaded: Loaded, path: Path) -> Reader:
 def write_safetensors(loaded: Loaded, out: Path) -> Path:
     """Our own exchange file: the tensors, and how to build the network, inside."""
     path = out / "backbone.safetensors"
-    write_tensors(path, loaded.backbone.state_dict(), facts=metadata(loaded.backbone, loaded.recipe))
+    write_tensors(path, loaded.backbone.state_dict(), facts=metadata(loaded.backbone, loaded.recipe, loaded.preprocess))
     return path
 
 
@@ -205,7 +205,7 @@ def write_huggingface(loaded: Loaded, out: Path) -> Path:
     """A folder as a hub shows it; `timm` loads it where timm has the network, this program always does."""
     path = out / "model.safetensors"
     state = plain_state(loaded) if _timm_builds(loaded) else loaded.backbone.state_dict()
-    write_tensors(path, state, facts=metadata(loaded.backbone, loaded.recipe))
+    write_tensors(path, state, facts=metadata(loaded.backbone, loaded.recipe, loaded.preprocess))
     facts = loaded.preprocess
     config: dict[str, Any] = {"architecture": loaded.backbone.name.removeprefix(TIMM), "num_classes": 0}
     config["num_features"] = loaded.backbone.features

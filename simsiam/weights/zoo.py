@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simsiam import published
 from simsiam.data.download import Unavailable, fetch_checked, only_one_process
 from simsiam.errors import UserError
 from simsiam.results import Result, now, read_json, write_atomic, write_json
 from simsiam.weights import cards
 from simsiam.weights.cards import Card
+from simsiam.weights.zoo_tables import own_figure, published_tables
 
 _SMALLEST = 10 << 20  # bytes; a ResNet-50's weights are about 100 MB, an error page is not
 
@@ -32,6 +32,7 @@ class Entry:
     recipe: str
     linear: str  # ImageNet top-1 of the published linear evaluation, or empty
     here: str  # where the weights lie on this machine, or empty
+    url: str  # where they are fetched from; empty for own runs
 
 
 def entries(cache: Path | None = None) -> list[Entry]:
@@ -39,21 +40,22 @@ def entries(cache: Path | None = None) -> list[Entry]:
     made = []
     for card in cards.CARDS:
         path = cards.place(card, cache)
-        linear = _own_figures(card, "linear_avgpool")
+        linear = own_figure(card, "linear_avgpool", "top1")
         made.append(
             Entry(
                 name=card.name,
                 by=f"{card.by} {card.version}" if card.by == "MMSelfSup" else card.by,
                 licence=card.licence,
                 recipe=card.recipe,
-                linear=f"{linear[-1].value:.2f}" if linear else "",
+                linear=f"{linear.value:.2f}" if linear else "",
                 here=str(path) if path.exists() else "",
+                url=card.url,
             )
         )
     for file in sorted((cards.zoo_folder(cache) / "own").glob("*/card.json")):
         raw = read_json(file)
         text = {key: str(raw.get(key) or "") for key in ("name", "licence", "recipe")}
-        made.append(Entry(**text, by="own run", linear="", here=str(file.parent)))
+        made.append(Entry(**text, by="own run", linear="", here=str(file.parent), url=""))
     return made
 
 
@@ -75,16 +77,8 @@ def show(name: str, cache: Path | None = None) -> str:
         f"- On this machine: {path if path.exists() else f'not yet; simsiam zoo get {card.name}'}",
         *(f"- {note}" for note in card.notes),
         "",
-        "Published figures (percent). A row stands until a later version replaces it.",
-        "",
-        "| protocol | measure | version | value | how sure | note |",
-        "|---|---|---|---|---|---|",
+        *published_tables(card),
     ]
-    for one in _figures(card):
-        mark = " (this model's release)" if one.version == card.version else ""
-        lines.append(
-            f"| {one.protocol} | {one.metric} | {one.version}{mark} | {one.value:g} | {one.certainty} | {one.note} |"
-        )
     return "\n".join(lines) + "\n"
 
 
@@ -195,21 +189,15 @@ def _own_card(name: str, licence: str, recipe: Any, sha: str, verdict: str | Non
     }
 
 
-def _figures(card: Card) -> list[published.Published]:
-    source = published.PAGE if card.by == "MMSelfSup" else published.OFFICIAL
-    return published.figures(model=card.row, source=source)
-
-
-def _own_figures(card: Card, protocol: str) -> list[published.Published]:
-    """The figures that stood on the page of the card's own version."""
-    found = [one for one in _figures(card) if one.protocol == protocol]
-    if card.by == "official":
-        return found
-    return [one for one in found if _order(one.version) <= _order(card.version)]
-
-
-def _order(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.removeprefix("v").split("."))
+def licence_of(source: str, cache: Path | None = None) -> str | None:
+    """The licence of a zoo model, of an own run in the zoo, or of an import that recorded one; None: not known."""
+    if (card := cards.find(source)) is not None:
+        return card.licence
+    for record in (cards.own_folder(source, cache) / "card.json", Path(source) / "import.json"):
+        if record.is_file():
+            found = read_json(record).get("licence")
+            return str(found) if found else None
+    return None
 
 
 def _is_bgr(card: Card) -> bool:

@@ -1,0 +1,61 @@
+"""`simsiam export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from simsiam.commands.evaluations import plain
+from simsiam.experiment import Stem
+from simsiam.weights.modelcard import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Write a backbone for another program, load it again there and compare its features on real photographs.
+
+    torchvision, timm, mmpretrain, mmdet: state dicts under each one's names; detectron2: a pickle of arrays; onnx and
+    pt2 (torch.export): the whole network; safetensors: weights and recipe in one file; huggingface: the folder that a
+    hub shows. A model card comes with each. A file whose features differ by more than the tolerance is removed.
+    """
+
+    source: tyro.conf.Positional[str]  # run folder, checkpoint, weights file of any format, or zoo name
+    to: tuple[Target, ...]  # one or more
+    out: Path | None = None  # folder; None: SOURCE/export where that is a folder, else exports/SOURCE; then TARGET
+    licence: str | None = None  # of the weights, for the card; None: what the zoo or an import says
+    backbone: str | None = None  # the network, where the tensors do not tell; timm:NAME for a timm model
+    width: int | None = None  # channels of the stem, likewise
+    stem: Stem | None = None  # likewise: the stride of a 3x3 stem leaves no trace
+    channel_order: Literal["auto", "rgb", "bgr"] = "auto"  # of the images it was trained on; auto: by zoo file name
+
+
+def run(arguments: list[str]) -> int:
+    """Export to each target in turn."""
+    command = tyro.cli(Command, args=arguments, prog="simsiam export")
+    from simsiam.weights import zoo
+    from simsiam.weights.export import export
+    from simsiam.weights.load import load_backbone
+
+    loaded = load_backbone(
+        command.source,
+        backbone=command.backbone,
+        width=command.width,
+        stem=command.stem,
+        channel_order=command.channel_order,
+    )
+    licence = command.licence or zoo.licence_of(command.source)
+    for target in command.to:
+        done = export(loaded, to=target, out=_folder(command, target), licence=licence)
+        print(done)
+        print(f"{done.card}: model card")
+    return 0
+
+
+def _folder(command: Command, target: Target) -> Path:
+    if command.out is not None:
+        return command.out / target if len(command.to) > 1 else command.out
+    source = Path(command.source)
+    return (source / "export" if source.is_dir() else Path("exports") / plain(source.name)) / target

@@ -1,0 +1,118 @@
+"""`simsiam import`."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from simsiam.commands.evaluations import plain
+from simsiam.errors import UserError
+from simsiam.experiment import Stem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from simsiam.weights.load import Loaded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Read weights of any program, say what they are, and write a folder that every command takes.
+
+    The format is recognised from the tensors: official code, MMSelfSup 0.x and 1.x, MMPretrain, torchvision, timm,
+    solo-learn, lightly, detectron2, or a plain state dict. No code in the file is run. Weights load whole or not at
+    all. Projector and predictor are kept where they are in the file, so that training can go on from them.
+    """
+
+    file: tyro.conf.Positional[str]  # a weights file, or the name of a zoo model
+    out: Path | None = None  # folder; None: runs/import-FILE
+    backbone: str | None = None  # the network, where the tensors do not tell; timm:NAME for a timm model
+    width: int | None = None  # channels of the stem, likewise
+    stem: Stem | None = None  # likewise: the stride of a 3x3 stem leaves no trace
+    channel_order: Literal["auto", "rgb", "bgr"] = "auto"  # of the images it was trained on; auto: by zoo file name
+    licence: str | None = None  # of the weights, kept for later exports; None: the zoo card's, if it is one
+
+
+def run(arguments: list[str]) -> int:
+    """Import, and say what can be done next."""
+    command = tyro.cli(Command, args=arguments, prog="simsiam import")
+    from simsiam.weights import zoo
+    from simsiam.weights.load import load_backbone
+    from simsiam.weights.save import write_import
+
+    folder = command.out or Path("runs") / f"import-{plain(Path(command.file).name)}"
+    _refuse_a_run(folder)
+    loaded = load_backbone(
+        command.file,
+        backbone=command.backbone,
+        width=command.width,
+        stem=command.stem,
+        channel_order=command.channel_order,
+    )
+    licence = command.licence or zoo.licence_of(command.file)
+    write_import(loaded, folder, licence=licence)
+    _print_facts(command.file, loaded, licence)
+    print(f"\nwritten: {folder}\ngo on with:")
+    print(f"  simsiam evaluate knn {shlex.quote(str(folder))} --data SET")
+    print(f"  simsiam export {shlex.quote(str(folder))} --to timm")
+    print(f"  simsiam pretrain IMAGES {' '.join(training_flags(loaded))} --init {shlex.quote(str(folder))}")
+    return 0
+
+
+def _refuse_a_run(folder: Path) -> None:
+    if (folder / "recipe.json").exists() or (folder / "checkpoints").exists():
+        raise UserError(f"--out {folder}: that is a run folder; an import would replace its backbone. Name another.")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: that is a file. Name a folder.")
+
+
+def _print_facts(source: str, loaded: Loaded, licence: str | None) -> None:
+    backbone = loaded.backbone
+    parameters = sum(p.numel() for p in backbone.parameters())
+    details = ", ".join(f"{key} {value}" for key in ("width", "stem") if (value := getattr(backbone, key, None)))
+    facts = loaded.preprocess
+    print(f"{source}: recognised as {loaded.source_format}")
+    tensors = len(backbone.state_dict())
+    print(f"  backbone   {backbone.name}{f' ({details})' if details else ''}: {tensors} tensors, all loaded;")
+    print(f"             {parameters:,} parameters, {backbone.features} features")
+    for head, state in (("projector", loaded.projector), ("predictor", loaded.predictor)):
+        print(f"  {head:<9}  {_head(state)}")
+    print(f"  images     RGB, {facts.size} px, mean {_three(facts.mean)}, std {_three(facts.std)} ({facts.origin})")
+    print(f"  licence    {licence or 'not stated'}")
+    print(f"  SHA-256    {loaded.weights.sha256} (of the backbone's tensors)")
+    for note in loaded.notes:
+        print(f"  note: {note}")
+
+
+def _head(state: dict[str, Tensor] | None) -> str:
+    if state is None:
+        return "none in it"
+    sizes = [state[f"{3 * layer}.weight"] for layer in range(len(state)) if f"{3 * layer}.weight" in state]
+    widths = [int(sizes[0].shape[1]), *(int(weight.shape[0]) for weight in sizes)]
+    return f"{len(state)} tensors, {' -> '.join(map(str, widths))}"
+
+
+def training_flags(loaded: Loaded) -> list[str]:
+    """The flags of `simsiam pretrain` under which a network takes over this backbone and these heads."""
+    from simsiam.recipes.pretrain import published_model
+
+    backbone, published = loaded.backbone, published_model()
+    found: dict[str, object] = {"backbone": backbone.name}
+    found |= {key: value for key in ("width", "stem") if (value := getattr(backbone, key, None)) is not None}
+    if (projector := loaded.projector) is not None:
+        layers = sum(f"{3 * layer}.weight" in projector for layer in range(len(projector)))
+        dim = projector[f"{3 * layers - 3}.weight"].shape[0]
+        found |= {"projector_layers": layers, "projector_hidden": projector["0.weight"].shape[0], "projector_dim": dim}
+    if (predictor := loaded.predictor) is not None:
+        found |= {"predictor_dim": predictor["0.weight"].shape[0]}
+    differing = {key: value for key, value in found.items() if value != getattr(published, key)}
+    words = [word for key, value in differing.items() for word in (f"--model.{key.replace('_', '-')}", str(value))]
+    return ["--recipe", "resnet50_8xb32-coslr-100e", *words]
+
+
+def _three(values: tuple[float, float, float]) -> str:
+    return " ".join(f"{value:g}" for value in values)

@@ -1,0 +1,226 @@
+"""The model zoo page of this project: the published page's sections and tables, filled from result files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from simsiam import published
+from simsiam.report import formats
+from simsiam.report.collect import Found
+from simsiam.report.layout import PAGE_LAYOUTS, Layout
+from simsiam.report.tables import Cell, Row, Table, build
+
+NOT_MEASURED = "not measured here"
+TITLE = "Model zoo"
+ABOUT = (
+    "SimSiam (Chen and He, arXiv 2011.10566) with the sections and tables of MMSelfSup's model zoo page. Published "
+    "figures stand beside those measured by this program; whatever has not been measured is marked, and the command "
+    "that fills it stands below its table. All models are pre-trained on ImageNet-1k unless a row says otherwise."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A line of the page's first table: a published model, or a run of ours."""
+
+    name: str
+    by: str
+    epochs: str
+    batch_size: str
+    licence: str
+    weights: str  # where they are, or that they are not
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One table with what it measures and the commands that fill its empty cells."""
+
+    table: Table
+    about: str
+    commands: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading with its tables."""
+
+    title: str
+    about: str
+    parts: list[Part]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooPage:
+    """The whole page, ready to be written."""
+
+    models: list[Model]
+    training: list[str]  # commands that train what was not trained here
+    sections: list[Section]
+    further: list[Table]  # results that belong to no table of the page
+    closing: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measure:
+    """How a protocol of the page is run here."""
+
+    data: str  # folder that the command names
+    about: str
+
+
+_MEASURES: dict[str, _Measure] = {
+    "svm_voc07": _Measure(
+        data="data/VOCdevkit",
+        about="Linear SVMs on VOC2007 trainval, tested on test (mAP, %). Best Layer says which feature map the SVM "
+        "figure comes from: Feature1 is the stem, Feature2 to Feature5 the four stages.",
+    ),
+    "low_shot_voc07": _Measure(
+        data="data/VOCdevkit",
+        about="k=1 to k=96 is the number of positive images a class in the low-shot SVM (mean of five samples).",
+    ),
+    "linear_mhead": _Measure(
+        data="data/imagenet",
+        about="Feature1 to Feature5: the maps are pooled to about 9,000 numbers, without global pooling, and "
+        "classified by a linear layer (resnet50_mhead_8xb32-steplr-90e, top-1 %).",
+    ),
+    "linear_avgpool": _Measure(
+        data="data/imagenet",
+        about="AvgPool: a linear layer on globally pooled features (resnet50_8xb512-coslr-90e_in1k).",
+    ),
+    "inaturalist2018": _Measure(
+        data="data/iNaturalist2018", about="Feature1 to Feature5 on iNaturalist 2018 (8,142 species, top-1 %)."
+    ),
+    "places205": _Measure(data="data/Places205", about="Feature1 to Feature5 on Places205 (top-1 %)."),
+    "knn": _Measure(
+        data="data/imagenet", about="Weighted vote of the k nearest training images on pooled features (top-1 %)."
+    ),
+    "detection_voc0712": _Measure(
+        data="data/VOCdevkit",
+        about="Faster R-CNN, C4, trained on VOC2007+2012 trainval, tested on VOC2007 test (11-point AP50; "
+        "faster_rcnn_r50_c4_mstrain_24k_voc0712).",
+    ),
+    "detection_coco": _Measure(
+        data="data/coco",
+        about="Mask R-CNN with FPN, 1x schedule, train2017 and val2017 (mask_rcnn_r50_fpn_mstrain_1x_coco).",
+    ),
+    "segmentation_voc12aug": _Measure(
+        data="data/VOCdevkit",
+        about="FCN with output stride 8, 20k iterations, train_aug and val (fcn_r50-d8_512x512_20k_voc12aug).",
+    ),
+    "segmentation_cityscapes": _Measure(
+        data="data/cityscapes",
+        about="FCN with output stride 8, 40k iterations, train and val (fcn_r50-d8_769x769_40k_cityscapes).",
+    ),
+}
+_SECTIONS = {  # the page's headings, what it says below each, and the keys of the tables
+    "Classification": (
+        "Four data sets: VOC, ImageNet, iNaturalist2018 and Places205. Results are top-1 (%) unless said otherwise.",
+        ("svm", "imagenet", "inaturalist2018", "places205", "knn"),
+    ),
+    "Detection": ("Pascal VOC 2007+2012 and COCO2017, with the protocols that MoCo set up.", ("voc0712", "coco")),
+    "Segmentation": (
+        "Pascal VOC 2012 + Aug and Cityscapes, with the protocols of MMSegmentation.",
+        ("voc12aug", "cityscapes"),
+    ),
+}
+
+
+def zoo_page(models: Sequence[Model], found: Sequence[Found]) -> ZooPage:
+    """The page for these results.
+
+    Args:
+        models: published ones; runs of ours are added from the results.
+        found: of any protocols; what fits no table of the page comes at its end.
+    """
+    tables = {table.key: table for table in build(found, which="all")}
+    layouts = {layout.key: layout for layout in PAGE_LAYOUTS}
+    sections = [
+        Section(title=title, about=about, parts=[_part(layouts[key], tables.pop(key)) for key in keys])
+        for title, (about, keys) in _SECTIONS.items()
+    ]
+    own = [one for one in found if one.result.protocol == "pretrain"]
+    trained = {one.model for one in own if one.result.recipe.get("data_kind") == "imagenet"}
+    return ZooPage(
+        models=[*models, *(_own_model(one) for one in own)],
+        training=[training_command(name) for name in published.PAGE_MODELS if name not in trained],
+        sections=sections,
+        further=list(tables.values()),
+        closing=formats.closing_notes([part.table for section in sections for part in section.parts]),
+    )
+
+
+def training_command(model: str) -> str:
+    """The command that trains a row of the page, on eight GPUs."""
+    return f"torchrun --nproc-per-node 8 -m simsiam pretrain data/imagenet --recipe {model} --out {run_folder(model)}"
+
+
+def evaluation_command(model: str, protocol: str) -> str:
+    """The command that fills a protocol's cells in the row of a model."""
+    name = protocol.replace("_", "-")
+    return f"simsiam evaluate {name} {run_folder(model)} --data {_MEASURES[protocol].data}"
+
+
+def run_folder(model: str) -> str:
+    """Where the commands of the page keep a run."""
+    return f"runs/{model}"
+
+
+def _own_model(one: Found) -> Model:
+    recipe = one.result.recipe
+    return Model(
+        name=one.model,
+        by=f"this program, on {one.result.data.name} ({one.result.data.images:,} images)",
+        epochs=str(recipe.get("epochs", "")),
+        batch_size=str(recipe.get("batch_size", "")),
+        licence="yours",
+        weights=one.path.parent.name,
+    )
+
+
+def _part(layout: Layout, table: Table) -> Part:
+    rows: list[Row] = []
+    commands: list[str] = []
+    for model in published.PAGE_MODELS:
+        theirs = [row for row in table.rows if row.origin == "published" and row.model == model]
+        ours = [row for row in table.rows if row.origin == "ours" and row.comparable and _is_of(row, model)]
+        rows += theirs + ([_marked(row) for row in ours] or [_empty(layout, model)])
+        commands += [
+            evaluation_command(model, protocol)
+            for protocol in layout.protocols
+            if not any(_fills(row, layout, protocol) for row in ours)
+        ]
+    known = {(row.model, row.origin) for row in rows}
+    rows += [row for row in table.rows if (row.model, row.origin) not in known or not row.comparable]
+    about = " ".join(_MEASURES[protocol].about for protocol in layout.protocols)
+    return Part(table=dataclasses.replace(table, rows=rows), about=about, commands=commands)
+
+
+def _is_of(row: Row, model: str) -> bool:
+    """Whether a row of ours repeats this row of the page; two runs of one recipe carry an aside in brackets."""
+    return row.model == model or row.model.startswith(f"{model} (")
+
+
+def _fills(row: Row, layout: Layout, protocol: str) -> bool:
+    pairs = zip(layout.columns, row.cells, strict=True)
+    return all(cell.value is not None or cell.word for column, cell in pairs if column.protocol == protocol)
+
+
+def _empty(layout: Layout, model: str) -> Row:
+    assert layout.data is not None
+    return Row(
+        model=model,
+        origin="ours",
+        version="",
+        data=layout.data.title,
+        comparable=True,
+        cells=[Cell(word=NOT_MEASURED) for _ in layout.columns],
+        results=1,
+    )
+
+
+def _marked(row: Row) -> Row:
+    """A row of ours with its empty cells marked."""
+    cells = [cell if cell.value is not None or cell.word else Cell(word=NOT_MEASURED) for cell in row.cells]
+    return dataclasses.replace(row, cells=cells)

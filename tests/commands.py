@@ -1,0 +1,72 @@
+"""Whether a command line is one that the program takes: it is read whole, and stopped before it does anything."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import tyro
+
+from simsiam import cli
+from simsiam.commands import names
+from simsiam.commands.evaluations import find_evaluation
+
+
+class Read(Exception):
+    """The command line was read to its end, and every word of it has a place."""
+
+
+def refuse(command: str) -> str | None:
+    """Why a command line that contains `simsiam VERB ...` is not taken; None: it is."""
+    words = shlex.split(command, comments=True)
+    start = next((n for n, word in enumerate(words) if word.rsplit("/", 1)[-1] == "simsiam"), None)
+    if start is None or start + 1 == len(words):
+        return "no `simsiam VERB` in it"
+    rest = words[start + 1 :]
+    if rest[0] == "submit" and "--" in rest:
+        at = rest.index("--")
+        return _refuse(rest[:at]) or _refuse(rest[at + 1 :])
+    return _refuse(rest)
+
+
+def _refuse(words: list[str]) -> str | None:
+    if words[0] == "evaluate" and words[1:2] != ["all"]:
+        find_evaluation(words[1])
+    with _stopped():
+        try:
+            code = cli.run(words)
+        except Read:
+            return None
+        except SystemExit as end:
+            return f"exit code {end.code}"
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+    return None if code == 0 and ("--help" in words or "-h" in words) else f"nothing was read, exit code {code}"
+
+
+@contextlib.contextmanager
+def _stopped() -> Iterator[None]:
+    """The program reads its arguments, without the files that they name, and goes no further."""
+    real = tyro.cli
+
+    def read(*arguments: Any, **options: Any) -> Any:
+        real(*arguments, **options)
+        raise Read
+
+    def subject(*_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(size=224, backbone=SimpleNamespace(stage_channels=(64, 256, 512, 1024, 2048)))
+
+    def recipe(name: str | None, data: str | None, *, device: str | None, fit: bool) -> Any:
+        del fit
+        return names.find_pretraining(name, data, device=device, fit=False)
+
+    with (
+        mock.patch.object(tyro, "cli", read),
+        mock.patch("simsiam.evaluation.subjects.open_subject", subject),
+        mock.patch("simsiam.commands.pretrain.find_pretraining", recipe),
+    ):
+        yield
