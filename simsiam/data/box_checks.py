@@ -14,6 +14,7 @@ from PIL import Image
 
 from simsiam.data.box_files import BoxFiles, Kind, Objects, Problem
 from simsiam.data.boxes import AS_STORED, ORIENTATION, BoxImage, BoxSource
+from simsiam.data.images import UnreadableImage, read_image
 from simsiam.errors import UserError
 
 Policy = Literal["stop", "drop"]
@@ -144,10 +145,8 @@ def _look(image: BoxImage) -> BoxImage | Problem:
         with Image.open(image.file) as opened:
             stored = opened.size
             turned = opened.getexif().get(ORIENTATION, 1) in AS_STORED
-    except FileNotFoundError:
-        return Problem(kind="missing image", where=str(image.file), what="no such file")
-    except Exception as error:  # decoders raise many kinds on damaged input, and all are to be listed
-        return Problem(kind="damaged image", where=str(image.file), what=f"{type(error).__name__}: {error}")
+    except Exception:  # decoders raise many kinds on damaged input, and all are to be listed
+        return _unreadable(image)
     width, height = stored[::-1] if turned else stored
     if 0 in (image.width, image.height):
         return replace(image, width=width, height=height)
@@ -155,6 +154,15 @@ def _look(image: BoxImage) -> BoxImage | Problem:
         what = f"{width} x {height} pixels, but annotated as {image.width} x {image.height}"
         return Problem(kind="image of another size", where=str(image.file), what=what)
     return image
+
+
+def _unreadable(image: BoxImage) -> Problem:
+    kind: Kind = "damaged image" if image.file.is_file() else "missing image"
+    try:
+        read_image(image.file, name=image.path)  # says why in plain words
+    except UnreadableImage as error:
+        return Problem(kind=kind, where=str(image.file), what=error.reason)
+    return Problem(kind=kind, where=str(image.file), what="its header cannot be read")
 
 
 def _where(source: BoxFiles, owners: np.ndarray, row: int) -> str:
