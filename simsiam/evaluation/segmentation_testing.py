@@ -1,0 +1,75 @@
+"""From images to predicted masks: the test side of a segmentor, for scoring and for pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simsiam.data.mask_loader import Normalisation, whole_images
+from simsiam.data.masks import MaskSource
+from simsiam.engine import precision
+from simsiam.evaluation.segmentation import Segmentation
+from simsiam.evaluation.segmentors import Segmentor
+from simsiam.evaluation.slide_test import slide
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """The best class of each pixel beside the true one, both at the size of the mask."""
+
+    found: Tensor  # H x W int64
+    mask: Tensor  # H x W int64: class ids and 255
+    index: int  # of the image in its source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tester:
+    """A segmentor with what it needs to look at images."""
+
+    network: Segmentor
+    settings: Segmentation
+    normalisation: Normalisation
+    device: torch.device
+    workers: int
+
+    @torch.no_grad()
+    def predict(self, source: MaskSource, indices: np.ndarray) -> Iterator[Predicted]:
+        """The named images one by one, in evaluation mode; the network trains on afterwards."""
+        was_training = self.network.training
+        self.network.eval()
+        for whole in whole_images(
+            source,
+            self.normalisation,
+            scale_long=self.settings.testing.test_long,
+            scale_short=self.settings.testing.test_short,
+            indices=indices,
+            device=self.device,
+            workers=self.workers,
+        ):
+            height, width = whole.mask.shape
+            yield Predicted(found=self.classes_of(whole.image, height, width), mask=whole.mask, index=whole.index)
+        self.network.train(was_training)
+
+    @torch.no_grad()
+    def classes_of(self, image: Tensor, height: int, width: int) -> Tensor:
+        """The best class of each pixel of 1 x 3 x H x W, at another size: height x width int64."""
+        testing, network = self.settings.testing, self.network
+        if testing.windows == "whole":
+            scores = self._scores(image)
+        else:
+            scores = slide(
+                image,
+                lambda part: network.scores_at(self._scores(part), (part.shape[2], part.shape[3])),
+                crop=testing.window,
+                stride=testing.window_stride,
+            )
+        return network.scores_at(scores, (height, width))[0].argmax(0)
+
+    def _scores(self, images: Tensor) -> Tensor:
+        with precision.autocast(self.settings.course.precision, self.device):
+            scores: Tensor = self.network(images).main
+        return scores.float()

@@ -1,0 +1,242 @@
+"""The segmentation protocols through the command line, on shapes small enough for a second each."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from simsiam.backbones import build_backbone
+from simsiam.cli import main
+from simsiam.commands import predict_segmentation
+from simsiam.engine.checkpoints import read
+from tests import tiny_masks
+from tests.processes import launch
+
+SMALL = (
+    "--size 32 --iterations 6 --evaluate-every 3 --batch-size 4 --head-channels 8 --auxiliary-channels 4 "
+    "--device cpu --workers 0"
+).split()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("weights") / "narrow.pth"
+    torch.manual_seed(5)
+    torch.save(build_backbone("resnet10", width=8).state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_masks.folders(tmp_path_factory.mktemp("shapes"), train=6, val=3, size=(40, 32))
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "result.json").read_text()))
+
+
+def simsiam(*words: str | Path) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    return int(end.value.code or 0)
+
+
+def evaluate(name: str, *words: str | Path) -> int:
+    return simsiam("evaluate", f"segmentation-{name}", *words, *SMALL)
+
+
+def final_weights(folder: Path) -> dict[str, torch.Tensor]:
+    (file,) = sorted((folder / "checkpoints").glob("step-*.pt"))[-1:]
+    found: dict[str, torch.Tensor] = read(file)["modules"]["network"]
+    return found
+
+
+def test_voc12aug(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tiny_masks.voc12aug(tmp_path / "VOCdevkit", train=3, aug=3, val=3, size=(40, 32))
+    assert evaluate("voc12aug", weights, "--data", root, "--out", tmp_path / "out") == 0
+    found = result(tmp_path / "out")
+    assert found["protocol"] == "segmentation_voc12aug"
+    assert found["data"]["images"] == 9
+    assert set(found["metrics"]) == {"miou", "pixel_accuracy", "mean_accuracy"}
+    classes = found["detail"]["per_class"]["IoU"]
+    assert found["metrics"]["miou"] == pytest.approx(np.mean(list(classes.values())))
+    assert "background" in classes
+    assert [row["iteration"] for row in found["detail"]["history"]] == [3, 6]
+    assert found["detail"]["loaded_tensors"] == len(torch.load(weights, weights_only=True))
+    (picture,) = found["detail"]["pictures"]
+    with Image.open(tmp_path / "out" / picture["file"]) as image:
+        assert image.width > 900
+    assert any("6 iterations; the published protocol has 20,000" in note for note in found["notes"])
+    assert any("batch 4 in place of 16: the rate was scaled linearly from 0.01 to 0.0025" in n for n in found["notes"])
+    printed = capsys.readouterr().out
+    assert "Pascal VOC 2012 + Aug Segmentation" in printed
+    assert f"{found['metrics']['miou']:.2f}" in printed
+    rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    assert [row["kind"] for row in rows] == ["step", "evaluation", "step", "evaluation"]
+
+
+def test_cityscapes_with_its_sliding_test(weights: Path, tmp_path: Path) -> None:
+    root = tiny_masks.cityscapes(tmp_path / "cityscapes", train=4, val=2, size=(64, 32))
+    assert evaluate("cityscapes", weights, "--data", root, "--out", tmp_path / "out") == 0
+    found = result(tmp_path / "out")
+    assert found["protocol"] == "segmentation_cityscapes"
+    assert found["recipe"]["segmentation"]["testing"]["windows"] == "slide"
+    assert 0 <= found["metrics"]["miou"] <= 100
+
+
+def test_several_starts_come_out_in_one_table(
+    weights: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (weights, "--from", f"random:{weights}", "--data", shapes, "--out", tmp_path)
+    assert evaluate("folder", *words) == 0
+    printed = capsys.readouterr().out
+    places = re.findall(r"result: (.*)/result.json", printed)
+    assert len(places) == 2
+    assert len({result(Path(place))["weights"]["sha256"] for place in places}) == 2
+    table = [line for line in printed.splitlines() if line.startswith("| ") and "ours" in line]
+    assert len(table) == 2
+    before = [Path(place).joinpath("result.json").stat().st_mtime_ns for place in places]
+    assert evaluate("folder", *words) == 0  # nothing is trained anew
+    assert before == [Path(place).joinpath("result.json").stat().st_mtime_ns for place in places]
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(
+    weights: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate("folder", weights, "--data", shapes, "--out", tmp_path / "whole") == 0
+    from simsiam.evaluation import segmentation_lesson
+
+    loss, calls = segmentation_lesson.segmentation_loss, []
+
+    def fails_in_the_fifth_step(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 9:  # two losses a step
+            raise RuntimeError("power cut")
+        return loss(*arguments, **options)
+
+    monkeypatch.setattr(segmentation_lesson, "segmentation_loss", fails_in_the_fifth_step)
+    with pytest.raises(RuntimeError, match="power cut"):
+        evaluate("folder", weights, "--data", shapes, "--out", tmp_path / "cut", "--checkpoint-minutes", "0")
+    assert [file.name for file in (tmp_path / "cut/checkpoints").iterdir()] == ["step-000000004.pt"]  # within an epoch
+    assert evaluate("folder", weights, "--data", shapes, "--out", tmp_path / "cut") == 0
+    whole, cut = final_weights(tmp_path / "whole"), final_weights(tmp_path / "cut")
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+    assert result(tmp_path / "whole")["metrics"] == result(tmp_path / "cut")["metrics"]
+    logs = [
+        [line for line in (folder / "metrics.jsonl").read_text().splitlines() if '"evaluation"' in line]
+        for folder in (tmp_path / "whole", tmp_path / "cut")
+    ]
+    assert len(logs[0]) == 2
+    assert logs[0] == logs[1]
+
+
+def test_two_processes(weights: Path, shapes: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "segmentation-folder", str(weights), "--data", str(shapes), "--out", str(tmp_path), *SMALL]
+    done = launch(words, world=2)
+    assert done.returncode == 0, done.stdout
+    found = result(tmp_path)
+    assert found["metrics"]["pixel_accuracy"] > 0
+    pixels = 3 * 40 * 32  # of the test set: both processes' shares were counted
+    assert done.stdout.count("result: ") == 1
+    share = found["metrics"]["pixel_accuracy"] / 100 * pixels
+    assert share == pytest.approx(round(share), abs=1e-6)
+
+
+def test_the_rate_search_reports_and_takes_the_best(
+    weights: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = ("--lr-sweep", "0.001", "0.08", "--sweep-iterations", "2")
+    assert evaluate("folder", weights, "--data", shapes, "--out", tmp_path / "a", *rates) == 0
+    rows = result(tmp_path / "a")["detail"]["lr_sweep"]
+    assert [row["lr"] for row in rows] == [0.001, 0.08]
+    assert all(0 <= row["miou"] <= 100 for row in rows)
+    assert result(tmp_path / "a")["detail"]["lr"] == pytest.approx(0.0025)  # the recipe's own
+    assert evaluate("folder", weights, "--data", shapes, "--out", tmp_path / "b", *rates, "--sweep-choice", "best") == 0
+    best = max(result(tmp_path / "b")["detail"]["lr_sweep"], key=lambda row: row["miou"])["lr"]
+    assert result(tmp_path / "b")["detail"]["lr"] == pytest.approx(best / 4)
+    assert "held-out training images (the best was taken)" in capsys.readouterr().out
+    high = ("--lr-sweep", "1e30", "--sweep-iterations", "2")
+    assert evaluate("folder", weights, "--data", shapes, "--out", tmp_path / "c", *high) == 2
+    assert "every rate is too high" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--accumulate", "2"], "BatchNorm takes its statistics over the images that pass together"),
+        (["--iterations", "7"], "--iterations 7: not a multiple of --evaluate-every 3; use 6 or 9"),
+        (["--output-stride", "2"], "the stem of resnet10 alone has 4"),
+        (["--lr", "1e30"], "too high for these weights. Lower --lr"),
+        (["--size", "x"], "--size x: a whole number of pixels"),
+        (["--train-images", "."], "name the data set one way"),
+    ],
+)
+def test_mistakes_are_told(
+    weights: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    line = ["evaluate", "segmentation-folder", str(weights), "--data", str(shapes), "--out", str(tmp_path)]
+    repeated = {words[0], words[0] + "="}
+    kept = [word for n, word in enumerate(SMALL) if word not in repeated and SMALL[n - 1] not in repeated]
+    assert simsiam(*line, *kept, *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_accumulation_without_batch_statistics_is_one_large_batch(weights: Path, shapes: Path, tmp_path: Path) -> None:
+    free = ("--norm", "group", "--backbone-norm", "frozen", "--dropout", "0")
+    networks = []
+    for parts in ("1", "2"):
+        out = tmp_path / parts
+        assert evaluate("folder", weights, "--data", shapes, "--out", out, *free, "--accumulate", parts) == 0
+        networks.append(final_weights(out))
+    start = build_backbone("resnet10", width=8).state_dict()
+    for name, value in networks[0].items():
+        assert torch.allclose(value, networks[1][name], atol=1e-4), name
+    assert not torch.equal(networks[0]["backbone.conv1.weight"], start["conv1.weight"])
+    assert torch.equal(networks[0]["backbone.bn1.running_mean"], start["bn1.running_mean"])
+
+
+def test_data_that_are_wrong_stop_before_training(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tiny_masks.folders(tmp_path / "data", train=4, val=2, size=(40, 32))
+    (root / "masks/train/scene000.png").unlink()
+    (root / "images/val/scene005.png").write_bytes(b"")
+    assert evaluate("folder", weights, "--data", root, "--out", tmp_path / "out") == 2
+    told = capsys.readouterr().err
+    assert "2 problems in the data; nothing was trained" in told
+    assert "scene000.png: no such file (the mask)" in told
+    assert "scene005.png: empty file" in told
+    assert not (tmp_path / "out/checkpoints").exists()
+
+
+def test_predicting_colours_images_of_ones_own(
+    weights: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate("folder", weights, "--data", shapes, "--out", tmp_path / "run") == 0
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (50, 30), "red").save(tmp_path / "more/scene006.png")
+    images = [shapes / "images/val", tmp_path / "more/scene006.png"]
+    out = tmp_path / "seen"
+    assert predict_segmentation.run(tmp_path / "run", images, out, device="cpu") == 0
+    names = sorted(file.name for file in (out / "masks").iterdir())
+    assert names == ["scene006-2.png", "scene006.png", "scene007.png", "scene008.png"]
+    assert (out / "classes.txt").read_text().split() == ["background", "circle", "square", "triangle"]
+    with Image.open(out / "masks/scene006-2.png") as mask, Image.open(out / "scene006-2.png") as over:
+        assert mask.size == over.size == (50, 30)
+        assert set(np.unique(np.asarray(mask))) <= {0, 1, 2, 3}
+    # What is predicted is what was scored: the confusion of the masks gives the result's pixel accuracy.
+    hits = [
+        np.asarray(Image.open(out / "masks" / f"scene{n:03d}.png")) == tiny_masks.scene(n, size=(40, 32)).kinds
+        for n in (6, 7, 8)
+    ]
+    assert 100 * np.mean(hits) == pytest.approx(result(tmp_path / "run")["metrics"]["pixel_accuracy"])
+    (tmp_path / "more/bad.jpg").write_bytes(b"nothing")
+    assert predict_segmentation.run(tmp_path / "run", [tmp_path / "more"], out, device="cpu") == 1
+    assert "left out" in capsys.readouterr().out
