@@ -59,11 +59,11 @@ def contenders(recipe: Pretraining, compare: Sequence[str], init: str | None) ->
 
     Raises UserError if a file cannot be loaded in full.
     """
-    random = runs.start_network(recipe, None).backbone
+    random = runs.start_network(recipe, None).network.backbone
     others = [Contender(name="random network", network=random)]
     start: nn.Module = random
     if init is not None:
-        start = runs.start_network(recipe, init).backbone
+        start = runs.start_network(recipe, init).network.backbone
         others.append(Contender(name=f"before training: {init}", network=start))
     given = (recipe.views.mean, recipe.views.std)
     for source in compare:

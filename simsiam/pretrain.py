@@ -102,9 +102,11 @@ def pretrain(
             return finished
         contenders = outcome.contenders(recipe, compare, init)  # before hours of training: a wrong file shows now
 
-        network = runs.start_network(recipe, init).to(process.device)
+        start = runs.start_network(recipe, init)
+        network = start.network.to(process.device)
         monitor = runs.open_monitor(recipe, machine, inputs, process)
         with closing(_Run(recipe, machine, network, inputs, process, folder, track)) as run:
+            run.say_unless_resumed(start.notes)
             verdict = _train(run, monitor, on_collapse)
         if process.is_main:
             outcome.conclude(
@@ -190,6 +192,12 @@ class _Run:
         self.checkpoints = folder.checkpoints(recipe)
         self.log = MetricsLog(folder.root, trackers=track, writes=process.is_main)
         self.display = Display(recipe.epochs * self.loader.steps, shows=process.is_main)
+
+    def say_unless_resumed(self, notes: Sequence[str]) -> None:
+        """Where the network's parts come from, at the start of a run."""
+        if not self.checkpoints.numbered():
+            for note in notes:
+                self.display.say(note)
 
     def resume(self) -> list[Check]:
         """Take up the last checkpoint, or say what the run will take; returns the checks made so far."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from simsiam.backbones import ResNet
 from simsiam.data.images import BadImage, write_skipped
 from simsiam.data.labels import labelled_source
 from simsiam.data.preprocess import Preprocess
@@ -104,22 +105,43 @@ def _labelled(train: Source, held_out: Source, labels: Path | None, recipe: Pret
     return Labelled(references=references, queries=queries, own_row="keep") if len(queries) else None
 
 
-def start_network(recipe: Pretraining, init: str | None) -> SimSiam:
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A network before its first step, and which of its parts came from a file."""
+
+    network: SimSiam
+    notes: list[str]
+
+
+def start_network(recipe: Pretraining, init: str | None) -> Start:
     """The network at its start: random by the recipe's seed, or from a file of weights.
 
-    Raises UserError if the file does not fill the backbone; heads are taken over where the file has fitting ones.
+    Raises UserError if the file does not fill the backbone; heads are taken over where the file has fitting ones, and
+    a note says so of each.
     """
     torch.manual_seed(recipe.seed)
     network = SimSiam(recipe.model)
     if init is None:
-        return network
+        return Start(network=network, notes=[])
     model = recipe.model
     loaded = load_backbone(init, backbone=model.backbone, width=model.width, stem=model.stem)
     network.backbone.load_state_dict(loaded.backbone.state_dict())
-    for head, state in ((network.projector, loaded.projector), (network.predictor, loaded.predictor)):
+    if isinstance(network.backbone, ResNet) and isinstance(loaded.backbone, ResNet):
+        network.backbone.conv1.padding = loaded.backbone.conv1.padding  # some programs pad a 3x3 stem otherwise
+    notes = [f"backbone from {init} ({loaded.source_format})", *loaded.notes]
+    for name, head, state in (
+        ("projector", network.projector, loaded.projector),
+        ("predictor", network.predictor, loaded.predictor),
+    ):
         if state is not None and _fits(head.state_dict(), state):
             head.load_state_dict(state)
-    return network
+            notes.append(f"{name} from {init}")
+        elif head.state_dict():  # not the ablation without a predictor
+            why = (
+                "has none" if state is None else "has one of another shape; `simsiam import` prints the flags that fit"
+            )
+            notes.append(f"{name} starts at random: {init} {why}")
+    return Start(network=network, notes=notes)
 
 
 def _fits(own: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

@@ -109,9 +109,9 @@ def training_flags(loaded: Loaded) -> list[str]:
         found |= {"projector_layers": layers, "projector_hidden": projector["0.weight"].shape[0], "projector_dim": dim}
     if (predictor := loaded.predictor) is not None:
         found |= {"predictor_dim": predictor["0.weight"].shape[0]}
-    differing = {key: value for key, value in found.items() if value != getattr(published, key)}
-    words = [word for key, value in differing.items() for word in (f"--model.{key.replace('_', '-')}", str(value))]
-    return ["--recipe", "resnet50_8xb32-coslr-100e", *words]
+    if all(value == getattr(published, key) for key, value in found.items()):
+        return ["--recipe", "resnet50_8xb32-coslr-100e"]
+    return [word for key, value in found.items() for word in (f"--model.{key.replace('_', '-')}", str(value))]
 
 
 def _three(values: tuple[float, float, float]) -> str:

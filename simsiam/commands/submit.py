@@ -21,6 +21,7 @@ class Command:
     cpus: int = 8  # a process
     hours: float = 24.0  # then the job is requeued and goes on
     partition: str | None = None  # of the cluster
+    after: tuple[str, ...] = ()  # numbers of jobs that must end without a failure first
     logs: Path = Path("runs/slurm")  # job files and output
     cluster: Literal["slurm", "local"] = "slurm"  # local: processes on this machine, to try it out
 
@@ -72,7 +73,7 @@ def run(arguments: list[str]) -> int:
         cpus_per_task=command.cpus,
         timeout_min=round(command.hours * 60),
         name=f"simsiam-{verb[0]}",
-        **({"slurm_partition": command.partition} if command.partition and command.cluster == "slurm" else {}),
+        **(_slurm_settings(command) if command.cluster == "slurm" else {}),
     )
     job = executor.submit(Job(tuple(verb), command.nodes * tasks))
     print(f"job {job.job_id}: {' '.join(verb)}\noutput: {job.paths.stdout}")
@@ -81,3 +82,11 @@ def run(arguments: list[str]) -> int:
         print(f"exit codes: {codes}", file=sys.stderr)
         return max(codes)
     return 0
+
+
+def _slurm_settings(command: Command) -> dict[str, Any]:
+    """What only a SLURM cluster knows."""
+    settings: dict[str, Any] = {"slurm_partition": command.partition} if command.partition else {}
+    if command.after:
+        settings["slurm_additional_parameters"] = {"dependency": f"afterok:{':'.join(command.after)}"}
+    return settings

@@ -84,7 +84,7 @@ def _official(epochs: int, batch_size: int, folder: str, *, linear: bool, notes:
         url=f"{_OFFICIAL}/{folder}/pretrain/checkpoint_{epochs - 1:04d}.pth.tar",
         sha8=None,
         licence=_NON_COMMERCIAL,
-        recipe=f"resnet50_official-b512-{epochs}e" if batch_size == 512 else f"resnet50_8xb32-coslr-{epochs}e",
+        recipe=f"resnet50_official-b{batch_size}-100e" if epochs == 100 else f"resnet50_8xb32-coslr-{epochs}e",
         row=f"{epochs} epochs, batch {batch_size}",
         channel_order="RGB",
         linear_url=f"{_OFFICIAL}/{folder}/linear/model_best.pth.tar" if linear else None,
