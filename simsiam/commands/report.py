@@ -19,7 +19,7 @@ ENDINGS: dict[Format, str] = {"markdown": "md", "html": "html", "csv": "csv", "l
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """Write the report page of one pre-training run, or the benchmark tables of runs and evaluations."""
+    """Write the report page of a pre-training run or an evaluation, and the benchmark tables of all of them."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders, or folders that hold evaluations
     format: Format = "markdown"  # of the tables
@@ -27,18 +27,21 @@ class Command:
 
 
 def run(arguments: list[str]) -> int:
-    """Write the page where a folder is a pre-training run; print tables where there are evaluations."""
+    """Write the page of a pre-training run or an evaluation; print tables where there are evaluations."""
     command = tyro.cli(Command, args=arguments, prog="simsiam report")
     if not command.runs:
         raise UserError("name at least one run folder: simsiam report runs/NAME")
     from simsiam.report.collect import collect
     from simsiam.report.document import report
+    from simsiam.report.evaluation_page import has_page, write_evaluation_page
     from simsiam.report.page import write_page
 
     for folder in command.runs:
         if (folder / "recipe.json").exists():
             write_page(folder)
             print_answer(folder)
+        elif has_page(folder):
+            print(f"report: {write_evaluation_page(folder)}\n")
     if found := collect(command.runs):
         print(report(command.runs, format=command.format))
         if command.out is not None:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 BINS = 240  # points of a drawn curve; a chart is about 400 pixels wide
 
@@ -15,7 +15,7 @@ BINS = 240  # points of a drawn curve; a chart is about 400 pixels wide
 class Point:
     """The mean of one bin of a curve, with the extremes that thinning would hide."""
 
-    x: float  # epochs
+    x: float  # epochs, or what the chart counts
     y: float
     low: float
     high: float
@@ -50,6 +50,7 @@ class Chart:
     series: list[Series]
     references: list[Reference] = field(default_factory=list)
     zero: bool = False  # the y axis starts at 0
+    across: Literal["epoch", "iteration"] = "epoch"  # what the x axis counts
 
 
 def thin(rows: Iterable[dict[str, Any]], key: str, name: str, *, bins: int = BINS) -> Series:

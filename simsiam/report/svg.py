@@ -63,7 +63,7 @@ def draw(chart: Chart) -> Markup:
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(describe(chart))}" '
         f'data-x="{x.low:g},{x.high:g},{x.start:g},{x.end:g}" data-y="{y.low:g},{y.high:g},{y.start:g},{y.end:g}" '
-        f'data-series="{escape(_tooltip_data(chart))}">',
+        f'data-across="{chart.across}" data-series="{escape(_tooltip_data(chart))}">',
         *_grid(chart, x, y),
     ]
     parts += _references(chart, x, y)
@@ -79,7 +79,8 @@ def describe(chart: Chart) -> str:
     for series in chart.series:
         if series.points:
             first, last = series.points[0], series.points[-1]
-            said.append(f"{series.name} from {first.y:.4g} to {last.y:.4g}, epoch {first.x:.3g} to {last.x:.3g}")
+            across = f"{chart.across} {first.x:.6g} to {last.x:.6g}"
+            said.append(f"{series.name} from {first.y:.4g} to {last.y:.4g}, {across}")
     return f"{chart.title} ({chart.unit}): " + "; ".join(said or ["no finite value"])
 
 
@@ -97,7 +98,7 @@ def _grid(chart: Chart, x: Axis, y: Axis) -> list[str]:
     base = HEIGHT - BOTTOM
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="label" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">epoch</text>')
+    parts.append(f'<text class="label" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{chart.across}</text>')
     parts.append(f'<text class="label" x="4" y="13">{escape(chart.unit)}</text>')
     return parts
 
@@ -144,7 +145,7 @@ def _at(horizontal: float, vertical: float, x: Axis, y: Axis) -> str:
 
 def _tooltip_data(chart: Chart) -> str:
     def pair(point: Point) -> list[float]:
-        return [float(f"{point.x:.4g}"), float(f"{point.y:.4g}")]
+        return [float(f"{point.x:.6g}"), float(f"{point.y:.4g}")]
 
     return json.dumps([{"name": one.name, "points": [pair(point) for point in one.points]} for one in chart.series])
 

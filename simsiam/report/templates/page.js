@@ -34,7 +34,7 @@
       cursor.setAttribute("x1", at);
       cursor.setAttribute("x2", at);
       cursor.setAttribute("visibility", "visible");
-      showTip(event, [line("epoch " + figure(found[0][1][0])), ...found.map(([name, point]) => line(name + " " + figure(point[1])))]);
+      showTip(event, [line(chart.dataset.across + " " + figure(found[0][1][0])), ...found.map(([name, point]) => line(name + " " + figure(point[1])))]);
     });
     chart.addEventListener("pointerleave", () => {
       tip.hidden = true;
