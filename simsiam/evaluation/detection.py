@@ -27,6 +27,7 @@ ACCUMULATION = (
     "--architecture.head-norm none; else use a smaller --batch-size (the rate follows), --precision bf16 or more "
     "devices."
 )
+CLOSEST = 100  # iterations between two evaluations of a shortened training, at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +85,10 @@ class Detection(Protocol[BoxSets]):
     def for_iterations(self, count: int) -> Detection:
         """The same training in another number of iterations.
 
-        The rate falls at the same fractions of the whole, the evaluations are as many, or fewer where that many do
-        not divide `count`, and the warm-up takes at most a fifth.
+        The rate falls at the same fractions of the whole and the warm-up takes at most a fifth. The evaluations are
+        as many, or fewer where that many do not divide `count` or would come every few iterations.
         """
-        evaluations = max(1, min(self.length // self.evaluate_every, count))
+        evaluations = max(1, min(self.length // self.evaluate_every, count // CLOSEST))
         while count % evaluations:
             evaluations -= 1
         return replace(

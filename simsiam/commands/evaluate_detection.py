@@ -1,0 +1,195 @@
+"""`simsiam evaluate detection-...`: from words to data, recipe and results of the detection protocols."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import tyro
+
+from simsiam.commands.evaluate_protocol import print_table
+from simsiam.commands.evaluations import EVALUATIONS, plain, result_folder
+from simsiam.commands.names import value_of
+from simsiam.commands.running import is_first_process
+from simsiam.errors import UserError, did_you_mean
+from simsiam.evaluation.detection import BoxSets, Detection
+from simsiam.evaluation.protocol import run_once
+from simsiam.experiment import Machine
+from simsiam.recipes import detection as recipes
+
+if TYPE_CHECKING:
+    from simsiam.evaluation.detectors.data import Words
+
+FOLDER = "detection-folder"
+RECIPES: dict[str, tuple[Callable[[], Detection], ...]] = {  # by name of `simsiam evaluate`; the first is the usual one
+    "detection-voc0712": (recipes.faster_rcnn_r50_c4_mstrain_24k_voc0712, recipes.transfer_c4_voc0712),
+    "detection-voc07": (recipes.transfer_c4_voc07,),
+    "detection-coco": (recipes.mask_rcnn_r50_fpn_mstrain_1x_coco,),
+    "detection-coco-2x": (recipes.mask_rcnn_r50_fpn_mstrain_2x_coco,),
+    "detection-coco-c4": (recipes.mask_rcnn_r50_c4_mstrain_1x_coco, recipes.transfer_c4_coco),
+    "detection-coco-c4-2x": (recipes.mask_rcnn_r50_c4_mstrain_2x_coco,),
+    FOLDER: (recipes.folder_boxes, recipes.folder_masks, recipes.mask_rcnn_r50_fpn_24k_cityscapes),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is measured, on which data."""
+
+    weights: tyro.conf.Positional[tuple[str, ...]] = ()  # run folders, files, zoo names; random, random:RUN: untrained
+    starts: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="from")] = ()  # more weights
+    data: Path | None = None  # the VOCdevkit, the COCO folder; a VOC-XML folder or a COCO json of your own
+    images: Path | None = None  # folder of the images that your COCO json names
+    test: Path | None = None  # your own test set, as --data; without it a fifth of --data is held out
+    test_images: Path | None = None
+    recipe: str | None = None  # another than the usual one
+    iterations: int | None = None  # shorter or longer; the rate falls at the same fractions
+    seeds: tuple[int, ...] = (0,)  # a result for each
+    backbone: str | None = None  # the network, where the file does not tell
+    skip_bad: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # leave out what is wrong in the data, and say so
+    first_pixel: Literal[0, 1] = 0  # how your VOC-XML counts pixels: from 0, or from 1 as VOC itself
+    again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # measure anew what has a result already
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Measure every subject with every seed, and print the table."""
+    arguments = spread_lists(arguments)
+    asks_help = "-h" in arguments or "--help" in arguments
+    # A folder's own recipe is known once its annotations are; the one with masks has the flags of both.
+    options, machine, settings = _parse(name, arguments, _recipe(name, arguments, masks=name == FOLDER))
+    if asks_help:
+        return 0
+    sources = (*options.weights, *options.starts)
+    if not sources:
+        raise UserError(f"name the weights to measure: simsiam evaluate {name} RUN --data DIR.")
+    if options.data is None:
+        raise UserError(f"--data: {_wanted(name)}")
+    data = _open(name, options)
+    if name == FOLDER:
+        masks = data.train.has_masks and data.test.has_masks
+        options, machine, settings = _parse(name, arguments, _recipe(name, arguments, masks=masks))
+    settings.check()
+    places = [
+        _evaluate(name, source, seed, data, options, machine, settings, several=len(sources) > 1)
+        for source in sources
+        for seed in options.seeds
+    ]
+    if is_first_process():
+        print_table(places)
+    return 0
+
+
+def _evaluate(
+    name: str,
+    source: str,
+    seed: int,
+    data: BoxSets,
+    options: Options,
+    machine: Machine,
+    settings: Detection,
+    *,
+    several: bool,
+) -> Path:
+    from simsiam.evaluation.subjects import open_subject
+
+    subject = open_subject(source, seed=seed, backbone=options.backbone)
+    named = name if name != FOLDER else f"{name}-{plain(data.train.name)}"
+    out = result_folder(source, f"{named}-{options.recipe}" if options.recipe else named, machine.out)
+    if machine.out is not None and several:
+        out /= plain(source)
+    if len(options.seeds) > 1:
+        out /= f"seed{seed}"
+    _say(
+        f"{settings.name}: {source} ({subject.backbone.name}), {len(data.train):,} images to learn from and "
+        f"{len(data.test):,} to be scored on, seed {seed} -> {out}"
+    )
+    run_once(settings, subject, data, machine=dataclasses.replace(machine, out=out), again=options.again)
+    return out
+
+
+def _open(name: str, options: Options) -> BoxSets:
+    from simsiam.evaluation.detectors.data import Words, open_sets
+
+    kind = {"detection-voc0712": "voc0712", "detection-voc07": "voc07", FOLDER: "folder"}.get(name, "coco2017")
+    assert options.data is not None
+    words: Words = Words(
+        data=options.data,
+        images=options.images,
+        test=options.test,
+        test_images=options.test_images,
+        first_pixel=options.first_pixel,
+    )
+    return open_sets(cast("Any", kind), words, bad="drop" if options.skip_bad else "stop")
+
+
+def _recipe(name: str, arguments: list[str], *, masks: bool) -> Detection:
+    """The recipe by name, or the usual one; for a folder, the one that the annotations allow."""
+    known = {make.__name__: make for make in RECIPES[name]}
+    wanted = value_of("--recipe", arguments)
+    if wanted is None:
+        wanted = "folder_masks" if masks else next(iter(known))
+    if wanted not in known:
+        raise UserError(
+            f"--recipe {wanted}: not one of {name}.{did_you_mean(wanted, known)} Known: {', '.join(known)}."
+        )
+    recipe = known[wanted]()
+    iterations = value_of("--iterations", arguments)
+    if iterations is None:
+        return recipe
+    if not iterations.isdecimal() or int(iterations) == 0:
+        raise UserError(f"--iterations {iterations}: a whole number above zero.")
+    return recipe.for_iterations(int(iterations))
+
+
+def _wanted(name: str) -> str:
+    return {
+        "detection-voc0712": "name the VOCdevkit that holds VOC2007 and VOC2012.",
+        "detection-voc07": "name the VOCdevkit that holds VOC2007.",
+        FOLDER: "name a folder with VOC-XML annotations, or a COCO json with --images for its images.",
+    }.get(name, "name the COCO folder that holds annotations, train2017 and val2017.")
+
+
+def spread_lists(arguments: list[str]) -> list[str]:
+    """`--lr-sweep 0.01,0.02` as the separate words that the parser takes."""
+    spread: list[str] = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag == "--lr-sweep" and equals:
+            spread += [flag, *value.split(",")]
+        elif spread and spread[-1] == "--lr-sweep":
+            spread += argument.split(",")
+        else:
+            spread.append(argument)
+    return spread
+
+
+def _parse(name: str, arguments: list[str], recipe: Detection) -> tuple[Options, Machine, Detection]:
+    command = dataclasses.make_dataclass(
+        "Command",
+        [
+            ("options", Annotated[Options, tyro.conf.arg(name="")], field(default=Options())),
+            ("machine", Annotated[Machine, tyro.conf.arg(name="")], field(default_factory=Machine)),
+            ("settings", Annotated[Detection, tyro.conf.arg(name="")]),
+        ],
+        frozen=True,
+        kw_only=True,
+    )
+    command.__doc__ = EVALUATIONS[name].about
+    read = tyro.cli(
+        command,
+        args=arguments,
+        default=command(settings=recipe),
+        config=(tyro.conf.AvoidSubcommands,),
+        prog=f"simsiam evaluate {name}",
+    )
+    found = cast("Any", read)
+    return found.options, found.machine, found.settings
+
+
+def _say(text: str) -> None:
+    if is_first_process():
+        print(text, file=sys.stderr)

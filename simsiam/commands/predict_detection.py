@@ -1,0 +1,114 @@
+"""`simsiam predict` with a detector: boxes, and masks where it has them, drawn on each image and written as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simsiam.errors import UserError
+
+if TYPE_CHECKING:
+    from simsiam.data.boxes import Prediction
+
+
+def run(folder: Path, images: Sequence[Path], out: Path, *, threshold: float, device: str) -> int:
+    """Draw what the detector of an evaluation folder finds.
+
+    Args:
+        folder: what `simsiam evaluate detection-...` wrote.
+        images: files, or folders of them.
+        out: gets NAME.jpg with the drawing, and predictions.json.
+        threshold: of the score; weaker detections are neither drawn nor written.
+
+    Unreadable images are reported and passed over, and the exit code is then 1. Raises UserError where the folder
+    holds no detector, or no image is named.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from simsiam.data.images import UnreadableImage, read_image
+    from simsiam.engine.distributed import pick_device
+    from simsiam.evaluation.detectors.files import load_detector
+    from simsiam.evaluation.detectors.pictures import find_on
+    from simsiam.evaluation.drawing import draw_prediction, write_picture
+    from simsiam.results import write_json
+
+    if not 0 <= threshold <= 1:
+        raise UserError(f"--threshold {threshold:g}: a score is between 0 and 1.")
+    files = image_files(images)
+    trained = load_detector(folder)
+    trained.detector.to(pick_device(device))
+    found: list[dict[str, Any]] = []
+    failed = []
+    count = 0
+    pairs = list(zip(files, file_names(files), strict=True))
+    for file, name in track(pairs, description="looking", transient=True, console=Console(stderr=True)):
+        try:
+            image = read_image(file, name=str(file))
+        except UnreadableImage as error:
+            failed.append(str(error))
+            continue
+        prediction = find_on(trained, image)
+        picture = draw_prediction(image, prediction, trained.classes, threshold=threshold)
+        write_picture(out / f"{name}.jpg", picture)
+        objects = described(prediction, trained.classes, threshold)
+        count += len(objects)
+        found.append({"image": str(file), "width": image.width, "height": image.height, "objects": objects})
+    write_json(out / "predictions.json", found)
+    for line in failed:
+        print(f"left out: {line}")
+    print(f"{count} objects in {len(found)} images: {out}")
+    return 1 if failed else 0
+
+
+def described(prediction: Prediction, classes: Sequence[str], threshold: float) -> list[dict[str, Any]]:
+    """Detections as JSON, best first: class, score, box (x1, y1, x2, y2) and mask (COCO's compressed run lengths)."""
+    objects = []
+    for row, score in enumerate(prediction.scores.tolist()):
+        if score < threshold:
+            continue
+        box = [round(value, 2) for value in prediction.boxes[row].tolist()]
+        thing: dict[str, Any] = {
+            "class": classes[int(prediction.labels[row]) - 1],
+            "score": round(score, 4),
+            "box": box,
+        }
+        if prediction.masks is not None:
+            mask = prediction.masks[row]
+            thing["mask"] = {"size": [mask.height, mask.width], "counts": mask.counts.decode("ascii")}
+        objects.append(thing)
+    return objects
+
+
+def image_files(places: Sequence[Path]) -> list[Path]:
+    """The files themselves, and those in folders and below; raises UserError that lists the places without one."""
+    from simsiam.data.images import IMAGE_SUFFIXES
+
+    files: list[Path] = []
+    wrong = []
+    for place in places:
+        inside = sorted(file for file in place.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+        if place.is_file():
+            files.append(place)
+        elif inside:
+            files += inside
+        else:
+            wrong.append(f"{place}: {'no image in it or below it' if place.is_dir() else 'no such image or folder'}")
+    if wrong:
+        raise UserError("\n".join(wrong))
+    return files
+
+
+def file_names(files: Sequence[Path]) -> list[str]:
+    """A name for each file's drawing: its own, numbered where several files share it."""
+    taken: set[str] = set()
+    names = []
+    for file in files:
+        name, number = file.stem, 1
+        while name in taken:
+            number += 1
+            name = f"{file.stem}-{number}"
+        taken.add(name)
+        names.append(name)
+    return names

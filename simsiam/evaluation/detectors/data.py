@@ -1,0 +1,72 @@
+"""From the folders that a person names to checked sets to learn from and to be scored on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from simsiam.data.box_checks import Policy, checked
+from simsiam.data.box_files import BoxFiles
+from simsiam.data.coco import open_coco, open_coco2017
+from simsiam.data.voc_detection import FirstPixel, open_voc07, open_voc0712, open_voc_folder
+from simsiam.errors import UserError
+from simsiam.evaluation.detection import BoxSets
+
+Kind = Literal["voc0712", "voc07", "coco2017", "folder"]
+HELD_OUT = 5  # one image in so many, where no test set is named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What was named."""
+
+    data: Path
+    images: Path | None
+    test: Path | None
+    test_images: Path | None
+    first_pixel: FirstPixel
+
+
+def open_sets(kind: Kind, words: Words, *, bad: Policy) -> BoxSets:
+    """The sets, checked file by file and object by object.
+
+    Raises UserError that lists what is wrong with them, unless `bad` says to leave it out.
+    """
+    if kind == "folder":
+        return _own(words, bad)
+    if words.images is not None or words.test is not None or words.test_images is not None:
+        raise UserError("--images, --test and --test-images belong to detection-folder; this set has its own splits.")
+    splits = {"voc0712": open_voc0712, "voc07": open_voc07, "coco2017": open_coco2017}[kind](words.data)
+    train, test = checked(splits.train, bad), checked(splits.test, bad)
+    return BoxSets(train=train.source, test=test.source, notes=(*train.notes, *test.notes))
+
+
+def _own(words: Words, bad: Policy) -> BoxSets:
+    whole = checked(_any(words.data, words.images, words.first_pixel, classes=None), bad)
+    if words.test is not None:
+        images = words.test_images if words.test_images is not None else words.images
+        test = checked(_any(words.test, images, words.first_pixel, classes=whole.source.classes), bad)
+        return BoxSets(train=whole.source, test=test.source, notes=(*whole.notes, *test.notes))
+    count = len(whole.source)
+    if count < 2:
+        raise UserError(f"{words.data}: one image only; to hold some out for the score it takes two, or name --test.")
+    held = np.zeros(count, bool)
+    held[np.random.default_rng(0).permutation(count)[: max(1, count // HELD_OUT)]] = True
+    note = f"{int(held.sum())} of {count} images were held out to be scored on, drawn by seed 0"
+    return BoxSets(
+        train=whole.source.subset(np.flatnonzero(~held)),
+        test=whole.source.subset(np.flatnonzero(held)),
+        notes=(*whole.notes, note),
+    )
+
+
+def _any(place: Path, images: Path | None, first_pixel: FirstPixel, classes: tuple[str, ...] | None) -> BoxFiles:
+    """A VOC-XML folder, or a COCO json with its folder of images (its own, where none is named)."""
+    if not place.exists():
+        raise UserError(f"{place}: no such file or folder.")
+    if place.is_dir():
+        return open_voc_folder(place, classes, first_pixel=first_pixel)
+    return open_coco(place, images if images is not None else place.parent, classes)

@@ -1,0 +1,262 @@
+"""Fine-tuning a detector over `engine.fit`, scored every few thousand iterations."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from simsiam.data.box_loader import BoxLoader, Normalisation
+from simsiam.data.boxes import BoxBatch, BoxSource
+from simsiam.engine import distributed, precision, schedules
+from simsiam.engine.checkpoints import Checkpoints
+from simsiam.engine.distributed import Process
+from simsiam.engine.fit import Diverged, Plan, Training, fit
+from simsiam.engine.logs import Display, MetricsLog
+from simsiam.engine.optimizers import Group, sgd
+from simsiam.errors import UserError
+from simsiam.evaluation.detectors.detector import Detector, build_detector
+from simsiam.evaluation.detectors.scoring import Finder, score
+from simsiam.evaluation.linear_heads import seeded
+from simsiam.evaluation.protocol import Subject, loader_workers
+from simsiam.experiment import Machine
+
+if TYPE_CHECKING:
+    from simsiam.evaluation.detection import Detection
+
+
+class RateTooHigh(UserError):
+    """The loss is no longer a finite number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A detector at the end of its training, and what was measured on the way."""
+
+    detector: Detector
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    history: list[dict[str, float]]  # one row an evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """One fine-tuning: settings, weights, data and machine together.
+
+    Args:
+        train: checked, with an object to learn from on every image.
+        folder: of checkpoints and logs.
+        identity: what the run is; a folder that holds another run's state is refused.
+    """
+
+    settings: Detection
+    subject: Subject
+    train: BoxSource
+    test: BoxSource
+    machine: Machine
+    process: Process
+    folder: Path
+    identity: dict[str, Any]
+
+    def run(self) -> Trained:
+        """Train from the last checkpoint (or the start) to the end.
+
+        Raises UserError when the loss stops being finite, or when the folder belongs to another run;
+        `engine.stopping.Interrupted` when asked to stop, with the state saved.
+        """
+        detector = self._detector()
+        training = self._training(detector)
+        checkpoints = Checkpoints(self.folder / "checkpoints", keep=1)
+        stored = resume(training, checkpoints, self.identity, self.folder)
+        log = MetricsLog(self.folder, writes=self.process.is_main)
+        if stored is not None:
+            log.rewind(stored["log_offset"])
+        loader = self._loader()
+        plan = plan_of(self.settings, loader.steps, checkpoint_minutes=self.machine.checkpoint_minutes)
+        display = Display(plan.epochs * plan.steps_per_epoch, shows=self.process.is_main)
+
+        def batches(round: int, first: int) -> Iterator[BoxBatch]:
+            start = round * plan.steps_per_epoch
+            return loader.run(start + first, start + plan.steps_per_epoch)
+
+        ends = fit(
+            training,
+            step=self._step(detector, training),
+            batches=batches,
+            plan=plan,
+            checkpoints=checkpoints,
+            log=log,
+            display=display,
+            process=self.process,
+        )
+        try:
+            for end in ends:
+                self._evaluate(detector, training, end.global_step, log, display)
+        except Diverged as error:
+            raise RateTooHigh(
+                f"{self.folder}: the {error}; the learning rate {self.settings.scaled_lr:g} is too high for these "
+                "weights and this batch. Lower --lr, or let --lr-sweep try several."
+            ) from error
+        finally:
+            log.close()
+            loader.close()
+        extra = training.extra
+        assert extra is not None
+        return Trained(detector=detector, history=extra["history"], **extra["last"])
+
+    def _detector(self) -> Detector:
+        precision.prepare(self.settings.precision, self.process.device)
+        with seeded(self.subject.seed):
+            detector = build_detector(self.settings.architecture, self.subject.backbone, len(self.train.classes))
+        detector.to(self.process.device)
+        if channels_last(self.settings, self.machine, self.process.device):
+            detector.to(memory_format=torch.channels_last)
+        return detector
+
+    def _training(self, detector: Detector) -> Training:
+        how = self.settings
+        parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
+        return Training(
+            modules={"detector": detector},
+            optimizer=sgd(
+                [Group(name="detector", parameters=parameters, lr=how.scaled_lr)],
+                momentum=how.momentum,
+                weight_decay=how.weight_decay,
+            ),
+            recipe=self.identity,
+            extra={"history": [], "last": None},
+        )
+
+    def _loader(self) -> BoxLoader:
+        return BoxLoader(
+            self.train,
+            self.settings.train_images,
+            normalisation=self._normalisation,
+            batch_size=self.settings.batch_size,
+            seed=self.subject.seed,
+            device=self.process.device,
+            rank=self.process.rank,
+            world=self.process.world,
+            workers=loader_workers(self.machine, world=self.process.world),
+        )
+
+    @property
+    def _normalisation(self) -> Normalisation:
+        return Normalisation(mean=self.subject.mean, std=self.subject.std)
+
+    def _step(self, detector: Detector, training: Training) -> Callable[[BoxBatch], dict[str, Tensor]]:
+        detector.train()
+        network = distributed.parallel(detector, self.process)
+        passes = self.settings.accumulate
+        as_channels_last = channels_last(self.settings, self.machine, self.process.device)
+
+        def step(batch: BoxBatch) -> dict[str, Tensor]:
+            generator = step_generator(self.subject.seed, batch, self.process.rank)
+            training.optimizer.zero_grad(set_to_none=True)
+            sums: dict[str, Tensor] = {}
+            for rows in shares(len(batch.targets), passes):
+                images = batch.images[rows]
+                if as_channels_last:
+                    images = images.contiguous(memory_format=torch.channels_last)
+                sizes = [(frame.height, frame.width) for frame in batch.frames[rows]]
+                with precision.autocast(self.settings.precision, self.process.device):
+                    losses = network(images, sizes, batch.targets[rows], generator)
+                loss = torch.stack(list(losses.values())).sum()
+                (loss / passes).backward()  # type: ignore[no-untyped-call]
+                for name, value in {"loss": loss, **losses}.items():
+                    part = value.detach() / passes
+                    sums[name] = sums[name] + part if name in sums else part
+            training.optimizer.step()
+            return sums
+
+        return step
+
+    def _evaluate(
+        self, detector: Detector, training: Training, iteration: int, log: MetricsLog, display: Display
+    ) -> None:
+        """Score the detector as it is now; what is kept is the last evaluation, as published, not the best."""
+        if self.process.world > 1:
+            for buffer in detector.buffers():  # every process scores with the statistics that are saved
+                dist.broadcast(buffer, 0)
+        finder = Finder(
+            detector=detector,
+            images=self.settings.test_images,
+            normalisation=self._normalisation,
+            precision=self.settings.precision,
+            process=self.process,
+            workers=loader_workers(self.machine, world=self.process.world),
+        )
+        predictions = finder.all(
+            self.test, lambda done, total: display.update(iteration, f"scoring: image {done:,} of {total:,}")
+        )
+        scores = score(self.settings.metric, predictions, self.test)
+        extra = training.extra
+        assert extra is not None
+        extra["history"].append({"step": iteration, **scores.metrics})
+        extra["last"] = {"metrics": scores.metrics, "per_class": scores.per_class}
+        log.write("evaluation", step=iteration, **scores.metrics)
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.metrics.items())
+        display.say(f"iteration {iteration:,}: {shown}")
+        detector.train()
+
+
+def plan_of(settings: Detection, steps_per_pass: int, *, checkpoint_minutes: float) -> Plan:
+    """The schedule in iterations; one "epoch" of the loop is the stretch between two evaluations."""
+    unit = 1 if settings.unit == "iterations" else steps_per_pass
+    milestones = [milestone * unit for milestone in settings.milestones]
+
+    def factor(iteration: float) -> float:
+        rise = schedules.linear_warmup(int(iteration), settings.warmup_iterations, settings.warmup_ratio)
+        return rise * schedules.steps(iteration, milestones, settings.gamma)
+
+    return Plan(
+        epochs=settings.length // settings.evaluate_every,
+        steps_per_epoch=settings.evaluate_every * unit,
+        schedule=factor,
+        schedule_by="step",
+        images_per_step=settings.batch_size,
+        checkpoint_minutes=checkpoint_minutes,
+    )
+
+
+def channels_last(settings: Detection, machine: Machine, device: torch.device) -> bool:
+    """Whether convolutions run on channels-last memory; `auto`: with bf16 on a GPU."""
+    if machine.channels_last == "auto":
+        return device.type == "cuda" and settings.precision == "bf16"
+    return machine.channels_last == "on"
+
+
+def step_generator(seed: int, batch: BoxBatch, rank: int) -> torch.Generator:
+    """What the samplers draw from: a function of seed, position and process alone, so that a resumed run agrees."""
+    state = np.random.SeedSequence((seed, batch.epoch, batch.step, rank)).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
+
+
+def shares(count: int, parts: int) -> list[slice]:
+    """`count` rows in `parts` contiguous pieces of like size; none is empty."""
+    edges = np.linspace(0, count, min(parts, count) + 1).astype(int).tolist()
+    return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
+
+
+def resume(
+    training: Training, checkpoints: Checkpoints, identity: dict[str, Any], folder: Path
+) -> dict[str, Any] | None:
+    """Take up the last checkpoint, if there is one, and return it; raises UserError if it is another run's."""
+    stored = checkpoints.latest()
+    if stored is None:
+        return None
+    if stored["recipe"] != identity:
+        differing = [name for name in sorted(identity) if stored["recipe"].get(name) != identity[name]] or ["recipe"]
+        raise UserError(
+            f"{folder}: holds the state of another run (different {', '.join(differing)}). "
+            "Give another --out, or --again to start anew."
+        )
+    training.load(stored)
+    return stored
