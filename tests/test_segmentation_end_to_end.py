@@ -240,3 +240,33 @@ def test_predicting_colours_images_of_ones_own(
     (tmp_path / "more/bad.jpg").write_bytes(b"nothing")
     assert predict_segmentation.run(tmp_path / "run", [tmp_path / "more"], out, device="cpu") == 1
     assert "left out" in capsys.readouterr().out
+
+
+LEARNS = (
+    "--size 48 --evaluate-every 40 --batch-size 8 --lr-batch 8 --lr 0.05 --head-channels 16 --auxiliary-channels 8 "
+    "--output-stride 4 --backbone resnet8 --device cpu --workers 0"
+).split()
+
+
+def narrow(folder: Path) -> Path:
+    torch.manual_seed(0)
+    torch.save(build_backbone("resnet8", width=12).state_dict(), folder / "resnet8.pth")
+    return folder / "resnet8.pth"
+
+
+def test_shapes_in_the_form_of_voc12aug_are_learnt(tmp_path: Path) -> None:
+    root = tiny_masks.voc12aug(tmp_path / "voc", train=16, aug=48, val=16, size=(48, 48), colours="by kind")
+    words = ("--data", root, "--out", tmp_path / "out", "--iterations", "120", *LEARNS)
+    assert simsiam("evaluate", "segmentation-voc12aug", narrow(tmp_path), *words) == 0
+    found = result(tmp_path / "out")
+    assert found["metrics"]["miou"] > 85, found["detail"]["per_class"]
+    assert {"background", "aeroplane", "cat", "person"} <= set(found["detail"]["per_class"]["IoU"])
+
+
+def test_shapes_in_the_form_of_cityscapes_are_learnt(tmp_path: Path) -> None:
+    root = tiny_masks.cityscapes(tmp_path / "city", train=64, val=16, size=(64, 48), colours="by kind")
+    words = ("--data", root, "--out", tmp_path / "out", "--iterations", "120", *LEARNS)
+    assert simsiam("evaluate", "segmentation-cityscapes", narrow(tmp_path), *words) == 0
+    found = result(tmp_path / "out")
+    assert found["metrics"]["miou"] > 85, found["detail"]["per_class"]
+    assert {"road", "person", "car", "vegetation"} <= set(found["detail"]["per_class"]["IoU"])

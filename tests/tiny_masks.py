@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -12,6 +13,8 @@ KINDS = ("circle", "square", "triangle")
 VOC_IDS = {"circle": 1, "square": 8, "triangle": 15}  # aeroplane, cat and person lend their ids
 CITY_LABEL_IDS = {"ground": 7, "circle": 24, "square": 26, "triangle": 21}  # road, person, car, vegetation
 CONTOUR = 255
+COLOURS = ((230, 60, 50), (60, 210, 70), (70, 90, 240))
+Colours = Literal["random", "by kind"]
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,14 @@ class Scene:
     kinds: np.ndarray  # H x W: 0 ground, 1 circle, 2 square, 3 triangle
 
 
-def scene(seed: int, *, size: tuple[int, int] = (64, 64)) -> Scene:
-    """One to three shapes of random colour, size and place on coloured noise; the later ones cover the earlier."""
+def scene(seed: int, *, size: tuple[int, int] = (64, 64), colours: Colours = "random") -> Scene:
+    """One to three shapes of random size and place on coloured noise; the later ones cover the earlier.
+
+    Their colour is random too, or, for a set that is learnt in seconds, each kind has its own on dark ground.
+    """
     random = np.random.default_rng([seed, 77])
     width, height = size
-    ground = random.integers(0, 256, 3) + random.normal(0, 20, (height, width, 3))
+    ground = random.integers(0, 256 if colours == "random" else 60, 3) + random.normal(0, 20, (height, width, 3))
     image = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
     kinds = Image.new("L", size, 0)
     for _ in range(int(random.integers(1, 4))):
@@ -32,6 +38,7 @@ def scene(seed: int, *, size: tuple[int, int] = (64, 64)) -> Scene:
         side = int(min(size) * random.uniform(0.3, 0.6))
         left, top = (int(random.integers(0, extent - side)) for extent in size)
         colour = tuple(int(level) for level in random.integers(0, 256, 3))
+        colour = colour if colours == "random" else COLOURS[number]
         for sheet, fill in ((image, colour), (kinds, number + 1)):
             pen = ImageDraw.Draw(sheet)
             box = (left, top, left + side, top + side)
@@ -57,7 +64,15 @@ def with_contours(mask: np.ndarray) -> np.ndarray:
     return np.where(edge, np.uint8(CONTOUR), mask)
 
 
-def voc12aug(root: Path, *, train: int = 4, aug: int = 8, val: int = 4, size: tuple[int, int] = (64, 64)) -> Path:
+def voc12aug(
+    root: Path,
+    *,
+    train: int = 4,
+    aug: int = 8,
+    val: int = 4,
+    size: tuple[int, int] = (64, 64),
+    colours: Colours = "random",
+) -> Path:
     """A VOCdevkit with VOC2012: palette masks in SegmentationClass, grey ones in SegmentationClassAug."""
     tree = root / "VOC2012"
     for folder in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass", "SegmentationClassAug"):
@@ -66,7 +81,7 @@ def voc12aug(root: Path, *, train: int = 4, aug: int = 8, val: int = 4, size: tu
     for split, count in (("train", train), ("aug", aug), ("val", val)):
         names = [f"2012_{number:06d}" for number in range(first, first + count)]
         for number, name in enumerate(names, first):
-            shapes = scene(number, size=size)
+            shapes = scene(number, size=size, colours=colours)
             shapes.image.save(tree / "JPEGImages" / f"{name}.jpg", quality=95)
             ids = with_contours(recoded(shapes.kinds, 0, VOC_IDS))
             mask = Image.fromarray(ids)
@@ -79,14 +94,16 @@ def voc12aug(root: Path, *, train: int = 4, aug: int = 8, val: int = 4, size: tu
     return root
 
 
-def cityscapes(root: Path, *, train: int = 8, val: int = 4, size: tuple[int, int] = (96, 64)) -> Path:
+def cityscapes(
+    root: Path, *, train: int = 8, val: int = 4, size: tuple[int, int] = (96, 64), colours: Colours = "random"
+) -> Path:
     """leftImg8bit and gtFine with labelIds, two cities in train."""
     first = 0
     for split, count in (("train", train), ("val", val)):
         for number in range(first, first + count):
             city = ("aachen", "bochum")[number % 2] if split == "train" else "munster"
             stem = f"{city}_{number:06d}_000019"
-            shapes = scene(number, size=size)
+            shapes = scene(number, size=size, colours=colours)
             image = root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png"
             mask = root / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png"
             for file in (image, mask):
@@ -99,12 +116,14 @@ def cityscapes(root: Path, *, train: int = 8, val: int = 4, size: tuple[int, int
     return root
 
 
-def folders(root: Path, *, train: int = 6, val: int = 3, size: tuple[int, int] = (64, 64)) -> Path:
+def folders(
+    root: Path, *, train: int = 6, val: int = 3, size: tuple[int, int] = (64, 64), colours: Colours = "random"
+) -> Path:
     """images/ and masks/ with train/ and val/, masks numbered 0 to 3, and classes.txt."""
     first = 0
     for split, count in (("train", train), ("val", val)):
         for number in range(first, first + count):
-            shapes = scene(number, size=size)
+            shapes = scene(number, size=size, colours=colours)
             for kind, picture in (("images", shapes.image), ("masks", Image.fromarray(shapes.kinds))):
                 file = root / kind / split / f"scene{number:03d}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,8 @@ class Evaluation:
 
 
 _PROTOCOL = "simsiam.commands.evaluate_protocol"  # the classification protocols of simsiam.recipes.evaluation
+_SEGMENTATION = "simsiam.commands.evaluate_segmentation"
+_DETECTION = "simsiam.commands.evaluate_detection"
 
 EVALUATIONS: dict[str, Evaluation] = {
     "knn": Evaluation(module=_PROTOCOL, about="Weighted nearest neighbours on pooled features: k 10, 20, 100, 200."),
@@ -40,6 +42,28 @@ EVALUATIONS: dict[str, Evaluation] = {
     "clustering": Evaluation(module=_PROTOCOL, about="How well k-means clusters agree with the classes: NMI, ARI."),
     "retrieval": Evaluation(
         module=_PROTOCOL, about="How often an image of the same class is among the nearest: recall at 1, 5, 10."
+    ),
+    "detection-voc0712": Evaluation(
+        module=_DETECTION, about="Faster R-CNN C4 on VOC2007 + 2012, trained whole from the weights: AP50."
+    ),
+    "detection-voc07": Evaluation(module=_DETECTION, about="The same on VOC2007 alone, as the paper's transfer table."),
+    "detection-coco": Evaluation(
+        module=_DETECTION, about="Mask R-CNN FPN on COCO, 1x schedule: AP of boxes and masks."
+    ),
+    "detection-coco-2x": Evaluation(module=_DETECTION, about="The same on the 2x schedule."),
+    "detection-coco-c4": Evaluation(module=_DETECTION, about="Mask R-CNN C4 on COCO, 1x schedule."),
+    "detection-coco-c4-2x": Evaluation(module=_DETECTION, about="The same on the 2x schedule."),
+    "detection-folder": Evaluation(
+        module=_DETECTION, about="A detector for boxes or masks of your own: a VOC-XML folder, or a COCO json."
+    ),
+    "segmentation-voc12aug": Evaluation(
+        module=_SEGMENTATION, about="FCN on VOC2012 + aug, trained whole from the weights: mIoU."
+    ),
+    "segmentation-cityscapes": Evaluation(
+        module=_SEGMENTATION, about="FCN on Cityscapes' fine masks, 19 classes, sliding test: mIoU."
+    ),
+    "segmentation-folder": Evaluation(
+        module=_SEGMENTATION, about="FCN on images and masks of your own, with a list of classes: mIoU."
     ),
 }
 
