@@ -1,0 +1,326 @@
+"""`simsiam evaluate detection-...` and `simsiam predict` on synthetic shapes, from words to pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from simsiam import cli
+from simsiam.backbones import build_backbone
+from simsiam.commands.evaluate_detection import spread_lists
+from simsiam.evaluation.detectors.detector import Detector
+from simsiam.evaluation.detectors.files import load_detector
+from simsiam.results import Result, read_metrics
+from simsiam.weights.save import write_backbone
+from tests import tiny_shapes
+from tests.evaluation.conftest import one_thread as one_thread
+from tests.processes import launch
+
+SIDE = 64
+IMAGES = f"--train-images.short-sides 56 64 --train-images.long-side 80 --test-images.short-sides {SIDE}".split()
+FEW = (
+    "--architecture.rpn.train.before-nms 200 --architecture.rpn.train.kept 40 --architecture.rpn.test.before-nms 100 "
+    "--architecture.rpn.test.kept 20 --architecture.rpn.sampling.count 32 --architecture.boxes.sampling.count 16"
+).split()
+NARROW = (
+    "--architecture.pyramid-channels 16 --architecture.rpn.channels 16 --architecture.boxes.channels 16 "
+    "--architecture.boxes.hidden 32 --architecture.masks.channels 16"
+).split()
+SHORT = "--iterations 4 --evaluate-every 2 --batch-size 4 --lr 0.08".split()
+CPU = "--device cpu --workers 0".split()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(7)
+    folder = tmp_path_factory.mktemp("weights") / "narrow"
+    write_backbone(folder, build_backbone("resnet10", width=8, stem="small-stride2"), recipe=None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_shapes.voc_tree(tmp_path_factory.mktemp("voc"), train=10, test=4, side=SIDE)
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_shapes.coco_folder(tmp_path_factory.mktemp("coco"), train=8, test=4, side=SIDE)
+
+
+def evaluate(name: str, *words: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["evaluate", f"detection-{name}", *map(str, words), *CPU, *IMAGES, *FEW])
+    return int(stop.value.code or 0)
+
+
+def predict(*words: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["predict", *map(str, words), "--device", "cpu"])
+    return int(stop.value.code or 0)
+
+
+def masks_of(coco: Path) -> list[object]:
+    """COCO's own annotations as a folder of one's own."""
+    notes = coco / "annotations"
+    return [
+        *("--data", notes / "instances_train2017.json", "--images", coco / "train2017"),
+        *("--test", notes / "instances_val2017.json", "--test-images", coco / "val2017"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def done(weights: Path, voc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The VOC07+12 benchmark from start to end."""
+    out = tmp_path_factory.mktemp("done")
+    assert evaluate("voc0712", weights, "--data", voc, "--out", out, *SHORT) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def done_with_masks(weights: Path, coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("masks")
+    assert evaluate("folder", weights, *masks_of(coco), "--out", out, *SHORT, *NARROW) == 0
+    return out
+
+
+def test_a_result_holds_what_tables_and_pages_need(done: Path) -> None:
+    result = Result.read(done / "result.json")
+    assert result.protocol == "detection_voc0712"
+    assert result.main_metric == "ap50"
+    assert {"ap50", "ap50_area", "ap", "ap75"} <= set(result.metrics)
+    assert result.data.name.startswith("voc0712")
+    assert result.data.images == 14
+    assert set(result.detail["per_class"]["ap50"]) <= set(tiny_shapes.CLASSES)
+    assert [row["step"] for row in result.detail["history"]] == [2, 4]
+    assert result.metrics == {k: v for k, v in result.detail["history"][-1].items() if k != "step"}
+    assert result.detail["lr"] == pytest.approx(0.08 * 4 / 16)
+    assert any("batch 4 instead of 16: the rate 0.08 became 0.02" in note for note in result.notes)
+    assert any("3 classes; the published benchmark has 20" in note for note in result.notes)
+    [picture] = result.detail["pictures"]
+    with Image.open(done / picture["file"]) as grid:
+        assert grid.width > 1000
+
+
+def test_masks_are_learnt_and_scored_where_the_annotations_have_them(done_with_masks: Path) -> None:
+    result = Result.read(done_with_masks / "result.json")
+    assert result.protocol == "detection_folder"
+    assert result.main_metric == "box_ap"
+    assert {"box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75"} <= set(result.metrics)
+    rows = [row for row in read_metrics(done_with_masks / "metrics.jsonl") if row["kind"] == "step"]
+    assert {"loss", "rpn_objectness", "rpn_box", "roi_class", "roi_box", "mask"} <= set(rows[-1])
+    parts = sum(rows[-1][name] for name in ("rpn_objectness", "rpn_box", "roi_class", "roi_box", "mask"))
+    assert rows[-1]["loss"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_the_same_command_measures_nothing_twice(done: Path, weights: Path, voc: Path) -> None:
+    before = (done / "result.json").stat().st_mtime_ns
+    assert evaluate("voc0712", weights, "--data", voc, "--out", done, *SHORT) == 0
+    assert (done / "result.json").stat().st_mtime_ns == before
+
+
+def test_several_starts_make_one_table(
+    weights: Path, voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--from", weights, "--from", f"random:{weights}", "--data", voc, "--out", tmp_path]
+    assert evaluate("voc0712", *words, "--iterations", 2, "--batch-size", 2) == 0
+    printed = capsys.readouterr().out
+    places = re.findall(r"result: (.*)/result.json", printed)
+    assert len(places) == 2
+    assert len({Result.read(Path(place) / "result.json").weights.sha256 for place in places}) == 2
+    assert len([line for line in printed.splitlines() if "| ours |" in line]) == 2
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_detector(
+    done: Path, weights: Path, voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, calls = Detector.forward, []
+
+    def fails_in_the_fourth_step(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("power cut")
+        return forward(*arguments)
+
+    words = [weights, "--data", voc, "--out", tmp_path, *SHORT]
+    monkeypatch.setattr(Detector, "forward", fails_in_the_fourth_step)
+    with pytest.raises(RuntimeError, match="power cut"):
+        evaluate("voc0712", *words, "--checkpoint-minutes", "0")
+    assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == ["step-000000003.pt"]
+    assert evaluate("voc0712", *words) == 0
+    whole, cut = (load_file(folder / "detector.safetensors") for folder in (done, tmp_path))
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(tensor, cut[name]) for name, tensor in whole.items())
+    one, other = (Result.read(folder / "result.json") for folder in (done, tmp_path))
+    assert one.metrics == other.metrics
+    steps = [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "evaluation"]
+    assert steps == [2, 4]
+
+
+def test_a_folder_with_another_runs_state_is_refused(
+    done: Path, weights: Path, voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    last = next((done / "checkpoints").iterdir())
+    (tmp_path / "checkpoints" / last.name).write_bytes(last.read_bytes())
+    assert evaluate("voc0712", weights, "--data", voc, "--out", tmp_path, *SHORT, "--momentum", "0.8") == 2
+    assert "another run (different protocol)" in capsys.readouterr().err
+
+
+def test_a_sweep_tries_rates_on_held_out_images(weights: Path, voc: Path, tmp_path: Path) -> None:
+    words = [weights, "--data", voc, "--out", tmp_path, "--iterations", 2, "--batch-size", 2]
+    sweep = ["--lr-sweep", "0.01,0.04", "--sweep-iterations", 2]
+    assert evaluate("voc0712", *words, *sweep) == 0
+    result = Result.read(tmp_path / "result.json")
+    assert [row["lr"] for row in result.detail["lr_sweep"]] == [0.01, 0.04]
+    assert all(row["iterations"] == 2 and row["held_out_images"] == 2 for row in result.detail["lr_sweep"])
+    assert all(math.isfinite(row["ap50"]) for row in result.detail["lr_sweep"])
+    assert result.detail["lr"] == pytest.approx(0.02 * 2 / 16)  # reported, not chosen
+    assert any("trained at 0.02 all the same" in note for note in result.notes)
+
+
+def test_a_sweep_passes_over_a_rate_at_which_the_loss_runs_away(
+    weights: Path, voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [weights, "--data", voc, "--out", tmp_path, "--iterations", 2, "--batch-size", 2]
+    rates = ["--lr-sweep=1e30,0.04", "--sweep-iterations", 12, "--sweep-pick", "best"]
+    assert evaluate("voc0712", *words, *rates) == 0
+    result = Result.read(tmp_path / "result.json")
+    assert result.detail["lr_sweep"][0]["ap50"] is None
+    assert result.detail["lr"] == pytest.approx(0.04 * 2 / 16)
+    assert evaluate("voc0712", *words, "--out", tmp_path / "too", *["--lr-sweep", "1e30"], *rates[1:]) == 2
+    assert "the loss ran away at each of 1e+30" in capsys.readouterr().err
+
+
+def test_lists_may_be_written_with_commas() -> None:
+    assert spread_lists(["--lr-sweep", "1,2", "--lr", "3"]) == ["--lr-sweep", "1", "2", "--lr", "3"]
+    assert spread_lists(["--lr-sweep=1,2"]) == ["--lr-sweep", "1", "2"]
+
+
+def test_a_voc_folder_of_ones_own_holds_some_images_out(weights: Path, tmp_path: Path) -> None:
+    own = tiny_shapes.voc_folder(tmp_path / "own", images=10, side=SIDE)
+    assert evaluate("folder", weights, "--data", own, "--out", tmp_path / "out", "--iterations", 2) == 0
+    result = Result.read(tmp_path / "out" / "result.json")
+    assert result.recipe["name"] == "folder_boxes"
+    assert (result.detail["train_images"], result.detail["test_images"]) == (8, 2)
+    assert any("2 of 10 images were held out" in note for note in result.notes)
+
+
+def test_frozen_norms_allow_small_passes(weights: Path, voc: Path, tmp_path: Path) -> None:
+    frozen = ["--architecture.backbone-norm", "frozen", "--architecture.head-norm", "none"]
+    words = [weights, "--data", voc, "--iterations", 1, "--batch-size", 4, *frozen]
+    for passes in (1, 2):
+        assert evaluate("voc0712", *words, "--accumulate", passes, "--out", tmp_path / str(passes)) == 0
+    result = Result.read(tmp_path / "2" / "result.json")
+    assert any("BatchNorm is not trained throughout" in note for note in result.notes)
+    state = load_file(tmp_path / "2" / "detector.safetensors")
+    start = load_file(weights / "backbone.safetensors")
+    assert torch.equal(state["features.trunk.bn1.running_mean"], start["bn1.running_mean"])
+    assert not torch.equal(state["features.trunk.conv1.weight"], start["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name the weights to measure"),
+        (["WEIGHTS"], "--data: name the VOCdevkit"),
+        (["WEIGHTS", "--data", "VOC", "--accumulate", "2"], "BatchNorm takes its statistics over the images"),
+        (["WEIGHTS", "--data", "VOC", "--iterations", "4", "--evaluate-every", "3"], "must divide --length 4"),
+        (["WEIGHTS", "--data", "VOC", "--iterations", "none"], "a whole number above zero"),
+        (["WEIGHTS", "--data", "VOC", "--recipe", "transfer_c4_voc"], "Did you mean transfer_c4_voc0712"),
+        (["WEIGHTS", "--data", "VOC", "--lr-sweep", "0.1"], "--sweep-iterations 0: both must be above zero"),
+        (["WEIGHTS", "--data", "VOC", "--images", "VOC"], "belong to detection-folder"),
+        (["timm:resnet10t", "--data", "VOC"], "timm:resnet10t"),
+    ],
+)
+def test_mistakes_are_told(
+    words: list[str], message: str, weights: Path, voc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"WEIGHTS": str(weights), "VOC": str(voc)}
+    assert evaluate("voc0712", *[given.get(word, word) for word in words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_masks_that_are_not_there_are_asked_for(
+    weights: Path, voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tiny_shapes.voc_folder(tmp_path / "own", images=4, side=SIDE)
+    words = [weights, "--data", own, "--recipe", "folder_masks", "--iterations", 2, "--out", tmp_path / "out"]
+    assert evaluate("folder", *words) == 2
+    assert "this set has boxes only" in capsys.readouterr().err
+
+
+def test_a_detector_comes_back_from_its_file(done_with_masks: Path) -> None:
+    trained = load_detector(done_with_masks)
+    assert trained.classes == ("square", "circle", "triangle")  # by COCO's category ids
+    assert trained.images.short_sides == (SIDE,)
+    assert trained.detector.architecture.masks is not None
+    state = load_file(done_with_masks / "detector.safetensors")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in trained.detector.state_dict().items())
+
+
+def test_predict_draws_and_writes_what_it_finds(
+    done_with_masks: Path, coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    words = [
+        done_with_masks,
+        coco / "val2017",
+        tmp_path / "broken.jpg",
+        "--out",
+        tmp_path / "out",
+        "--threshold",
+        "0.05",
+    ]
+    assert predict(*words) == 1
+    printed = capsys.readouterr().out
+    assert "left out: " in printed
+    assert "broken.jpg" in printed
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(found) == 4
+    for each in found:
+        name = Path(each["image"]).stem
+        with Image.open(tmp_path / "out" / f"{name}.jpg") as picture:
+            assert picture.width >= SIDE
+        for thing in each["objects"]:
+            assert thing["class"] in tiny_shapes.CLASSES
+            assert thing["score"] >= 0.05
+            assert len(thing["box"]) == 4
+            assert thing["mask"]["size"] == [SIDE, SIDE]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name an evaluation's folder and at least one image"),
+        (["nowhere", "a.jpg"], "nowhere: no such folder"),
+        (["EMPTY", "a.jpg"], "holds no trained detector"),
+        (["DONE", "a.jpg", "b"], "a.jpg: no such image or folder\nb: no such image or folder"),
+        (["DONE", "EMPTY"], "no image in it or below it"),
+        (["DONE", "VOC", "--threshold", "2"], "a score is between 0 and 1"),
+    ],
+)
+def test_predict_tells_mistakes(
+    words: list[str], message: str, done: Path, voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"DONE": str(done), "VOC": str(voc), "EMPTY": str(tmp_path)}
+    assert predict(*[given.get(word, word) for word in words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_two_processes_train_and_score_together(weights: Path, coco: Path, tmp_path: Path) -> None:
+    words = [weights, *masks_of(coco), "--out", tmp_path, *SHORT, *NARROW, *CPU, *IMAGES, *FEW]
+    ran = launch(["evaluate", "detection-folder", *map(str, words)], world=2)
+    assert ran.returncode == 0, ran.stdout
+    result = Result.read(tmp_path / "result.json")
+    assert math.isfinite(result.metrics["mask_ap"])
+    assert (tmp_path / "detector.safetensors").exists()
+    assert (tmp_path / "pictures" / "predictions.jpg").exists()
