@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simsiam.embedding import embed, embed_folder, embedder
     from simsiam.model import SimSiam
     from simsiam.pretrain import pretrain
     from simsiam.weights.load import load_backbone
 
 __version__ = "0.1.0"
-__all__ = ["SimSiam", "__version__", "load_backbone", "pretrain"]
+__all__ = ["SimSiam", "__version__", "embed", "embed_folder", "embedder", "load_backbone", "pretrain"]
 
-_HOMES = {"SimSiam": "simsiam.model", "pretrain": "simsiam.pretrain", "load_backbone": "simsiam.weights.load"}
+_HOMES = {
+    "SimSiam": "simsiam.model",
+    "pretrain": "simsiam.pretrain",
+    "load_backbone": "simsiam.weights.load",
+    "embed": "simsiam.embedding",
+    "embedder": "simsiam.embedding",
+    "embed_folder": "simsiam.embedding",
+}
 
 
 def __getattr__(name: str) -> Any:

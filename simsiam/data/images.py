@@ -70,6 +70,11 @@ def read_image(file: Path | bytes, *, name: str) -> Image.Image:
             raise UnreadableImage(name, _reason(error)) from error
 
 
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture in memory as `read_image` gives one from a file: 8-bit RGB, upright, transparency on white."""
+    return _as_rgb(_upright(image.copy()))
+
+
 def write_skipped(path: Path, bad: Iterable[BadImage]) -> None:
     """Write skipped.csv (path,reason), sorted, one row a file, atomically."""
     text = io.StringIO()

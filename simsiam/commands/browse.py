@@ -1,0 +1,48 @@
+"""`simsiam browse`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from simsiam.commands.embedding_options import read, say
+
+ABOUT = """Search a set of images by example, on a page that this machine alone can open.
+
+Click a picture to see those most like it, or drop one of your own on the page. Ctrl-C ends it.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The page."""
+
+    port: int = 0  # of 127.0.0.1; 0: any that is free
+    no_open: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # print the address and open no browser
+
+
+def run(arguments: list[str]) -> int:
+    """Embed the images, then serve the page until Ctrl-C."""
+    asked = read(arguments, Options(), about=ABOUT, prog="simsiam browse")
+    embedded = asked.embed()
+    from simsiam.browse.collection import Collection
+    from simsiam.browse.server import Server
+    from simsiam.evaluation.embedder import Embedder
+
+    embedder = Embedder(asked.subject, asked.settings, device=asked.inputs.device)
+    with Server(Collection(embedded, embedder), port=asked.options.port) as server:
+        print(f"{len(embedded):,} images at {server.address}")
+        say("only this machine can open it, with this address; Ctrl-C ends it")
+        sys.stdout.flush()
+        if not asked.options.no_open:
+            import webbrowser
+
+            webbrowser.open(server.address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            say("ended")
+    return 0

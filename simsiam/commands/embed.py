@@ -1,0 +1,53 @@
+"""`simsiam embed`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from simsiam.commands.embedding_options import read, say
+from simsiam.errors import UserError
+
+ABOUT = """Write one vector for each image to a file that other programs read.
+
+Rows keep the order of the images and carry their paths; images that cannot be read are listed beside the file. An
+interrupted command goes on where it stopped when it is given again.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The file."""
+
+    out: Path | None = None  # ends in .parquet, .npy or .csv; needed
+    again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # replace a file that exists
+
+
+def run(arguments: list[str]) -> int:
+    """Embed the images and write the file."""
+    asked = read(arguments, Options(), about=ABOUT, prog="simsiam embed")
+    from simsiam.evaluation import embedding_files
+
+    out: Path | None = asked.options.out
+    if out is None:
+        raise UserError("--out: name the file to write, for instance --out features.parquet (or .npy, .csv).")
+    embedding_files.check(out)
+    if out.exists() and not asked.options.again:
+        raise UserError(f"--out {out}: exists already. Give another name, or --again to replace it.")
+    embedded = asked.embed()
+    written = embedding_files.write(embedded, out)
+    print(f"{written.file}: {len(embedded):,} images, {embedded.channels} numbers each")
+    for file in written.beside:
+        print(f"{file}: {_purpose(file)}")
+    if embedded.bad:
+        say(f"{len(embedded.bad):,} of {len(embedded.source):,} images could not be read")
+    return 0
+
+
+def _purpose(file: Path) -> str:
+    if file.name.endswith(".bad.csv"):
+        return "the images left out, and why"
+    return "the path of every row" if file.name.endswith(".paths.csv") else "weights, layer, scaling and pre-processing"

@@ -1,0 +1,137 @@
+"""What `embed`, `neighbors` and `browse` have in common: the weights, the images, and how the images are embedded."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import tyro
+
+from simsiam.commands.names import kind_of, value_of
+from simsiam.errors import UserError
+from simsiam.evaluation.embedding import Embedding
+from simsiam.experiment import Machine
+from simsiam.recipes.embedding import embedding
+
+if TYPE_CHECKING:
+    from simsiam.data.sources import Source
+    from simsiam.evaluation.embedding import Embedded
+    from simsiam.evaluation.protocol import Subject
+
+SHOWN = 10  # unreadable images that are named on the terminal
+SETS = ("cifar10", "fashion-mnist", "demo")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What is embedded, by which weights, on which device."""
+
+    weights: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS")
+    ]  # run folder, file, zoo name, random:resnet18
+    images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]  # folder, list, shards, one picture
+    split: Literal["train", "test"] = "train"  # of a set that has two
+    backbone: str | None = None  # the network, where the file does not tell; timm:NAME for a timm model
+    device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
+    workers: int = -1  # processes that decode images; -1: one less than the cores, at most 8
+    cache: Path | None = None  # vectors and downloads; None: SIMSIAM_CACHE, else ~/.cache/simsiam
+
+    @property
+    def machine(self) -> Machine:
+        """The part of it that the library asks for."""
+        return Machine(device=self.device, workers=self.workers, cache=self.cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The words of a command, read."""
+
+    inputs: Inputs
+    options: Any  # the record that `read` was given
+    settings: Embedding
+    subject: Subject
+
+    def embed(self) -> Embedded:
+        """The vectors of the images, from the cache or computed into it, with a word on those left out."""
+        from simsiam.evaluation.embedding import embed_source
+
+        source = open_images(self.inputs)
+        say(f"{len(source):,} images of {source.name}, {self.subject.backbone.name} at {self.settings.size} pixels")
+        embedded = embed_source(self.subject, source, self.settings, machine=self.inputs.machine)
+        for bad in embedded.bad[:SHOWN]:
+            say(f"left out: {bad.path}: {bad.reason}")
+        if len(embedded.bad) > SHOWN:
+            say(f"left out: {len(embedded.bad) - SHOWN:,} more that cannot be read")
+        return embedded
+
+
+def read(arguments: list[str], options: Any, *, about: str, prog: str) -> Asked:
+    """Read the words over the usual settings at the size that the weights were trained at.
+
+    Args:
+        arguments: all words after the verb.
+        options: a record with the verb's own flags, at its defaults.
+        about: the sentence that `--help` begins with.
+        prog: what usage lines call the command.
+
+    Raises UserError if the weights cannot be loaded.
+    """
+    inputs, found, _ = _parse(arguments, options, embedding(224), about, prog)
+    from simsiam.evaluation.subjects import open_subject
+
+    subject = open_subject(inputs.weights, seed=0, backbone=inputs.backbone)
+    usual = embedding(_whole(value_of("--size", arguments)) or subject.size)
+    inputs, found, settings = _parse(arguments, options, usual, about, prog)
+    return Asked(inputs=inputs, options=found, settings=settings, subject=subject)
+
+
+def open_images(inputs: Inputs) -> Source:
+    """The images that the second word names; raises UserError if there are none."""
+    from simsiam.data.images import IMAGE_SUFFIXES
+    from simsiam.data.sources import FileSource, open_source
+
+    place = inputs.images
+    if place in SETS and not Path(place).exists():
+        from simsiam.evaluation.datasets import labelled
+
+        if place == "demo":
+            return open_source("", kind=place, split=inputs.split, cache=inputs.cache)
+        return labelled(place, cache=inputs.cache, split=inputs.split)
+    path = Path(place)
+    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+        return FileSource(path.parent, [path.name], None, name=path.stem, classes=None)
+    return open_source(place, kind=kind_of(place), split=inputs.split, cache=inputs.cache)
+
+
+def _parse(
+    arguments: list[str], options: Any, settings: Embedding, about: str, prog: str
+) -> tuple[Inputs, Any, Embedding]:
+    command = dataclasses.make_dataclass(
+        "Command",
+        [
+            ("inputs", Annotated[Inputs, tyro.conf.arg(name="")]),
+            ("options", Annotated[type(options), tyro.conf.arg(name="")], field(default=options)),
+            ("settings", Annotated[Embedding, tyro.conf.arg(name="")], field(default=settings)),
+        ],
+        frozen=True,
+        kw_only=True,
+    )
+    command.__doc__ = about
+    read = cast("Any", tyro.cli(command, args=arguments, config=(tyro.conf.OmitArgPrefixes,), prog=prog))
+    return read.inputs, read.options, read.settings
+
+
+def say(text: str) -> None:
+    """A line beside the results, which go to standard output."""
+    print(text, file=sys.stderr)
+
+
+def _whole(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdecimal() or int(text) < 8:
+        raise UserError(f"--size {text}: a whole number of pixels, 8 or more.")
+    return int(text)

@@ -1,0 +1,150 @@
+"""`simsiam neighbors`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from simsiam.commands.embedding_options import Asked, read, say
+from simsiam.errors import UserError
+
+if TYPE_CHECKING:
+    from simsiam.browse.contact_sheet import Row, Shown
+    from simsiam.evaluation.duplicates import Group
+    from simsiam.evaluation.embedding import Embedded
+    from simsiam.evaluation.similarity import Hit, Index
+
+ABOUT = """Find the images most like a given one, or those that show the same thing twice.
+
+Similarity is the cosine of two images' vectors: 1 for equal pictures, and what is usual for unlike ones depends on the
+weights, so the similarity of pairs drawn at random is printed beside it.
+"""
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+GROUPS_SHOWN = 12  # on a contact sheet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is looked for."""
+
+    query: tuple[Path, ...] = ()  # pictures whose neighbours are wanted; they need not be among the images
+    k: int = 10  # neighbours of each
+    duplicates: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # list images that show the same thing
+    threshold: float = 0.95  # of --duplicates: the cosine from which two images count as the same
+    out: Path | None = None  # also as a contact sheet: a .png, .jpg or .webp
+
+
+def run(arguments: list[str]) -> int:
+    """Search, print, and draw the sheet."""
+    asked = read(arguments, Options(), about=ABOUT, prog="simsiam neighbors")
+    options: Options = asked.options
+    _check(options)
+    from simsiam.evaluation.similarity import Index
+
+    embedded = asked.embed()
+    index = Index.of(embedded)
+    background = index.background()
+    say(
+        f"two images drawn at random: median similarity {background.median:.3f}, "
+        f"99.9 % of such pairs below {background.high:.3f}"
+    )
+    rows = _duplicates(options, embedded, index) if options.duplicates else _neighbours(asked, embedded, index)
+    if options.out is not None and rows:
+        from simsiam.browse.contact_sheet import contact_sheet
+
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(rows).save(options.out)
+        say(f"written: {options.out}")
+    return 0
+
+
+def _check(options: Options) -> None:
+    """Mistakes that need no image to be read."""
+    if bool(options.query) == options.duplicates:
+        raise UserError("say what to look for: --query PICTURE, or --duplicates (not both).")
+    for query in options.query:
+        if not query.is_file():
+            raise UserError(f"--query {query}: no such file.")
+    if options.k < 1:
+        raise UserError(f"--k {options.k}: one neighbour or more.")
+    if not 0 < options.threshold <= 1:
+        raise UserError(f"--threshold {options.threshold:g}: a cosine above 0 and at most 1.")
+    if options.out is not None and options.out.suffix.lower() not in PICTURES:
+        raise UserError(f"--out {options.out}: the sheet's name must end in {', '.join(PICTURES)}.")
+
+
+def _neighbours(asked: Asked, embedded: Embedded, index: Index) -> list[Row]:
+    from simsiam.browse.contact_sheet import Row, Shown
+    from simsiam.data.images import read_image
+    from simsiam.evaluation.embedder import Embedder
+
+    embedder = Embedder(asked.subject, asked.settings, device=asked.inputs.device)
+    rows = []
+    for query, vector in zip(asked.options.query, embedder(list(asked.options.query)), strict=True):
+        hits = index.nearest(vector, asked.options.k)
+        print(f"{query}:")
+        for hit in hits:
+            print(f"  {hit.similarity:6.4f}  {embedded.path(hit.row)}")
+        shown = Shown(image=read_image(query, name=str(query)), title="query", detail=query.name)
+        rows.append(Row(query=shown, found=_shown(embedded, hits)))
+    return rows
+
+
+def _duplicates(options: Options, embedded: Embedded, index: Index) -> list[Row]:
+    from simsiam.browse.contact_sheet import Row
+    from simsiam.commands.progress import share_bar
+    from simsiam.evaluation.duplicates import content_of, near_duplicates
+    from simsiam.evaluation.similarity import Hit
+
+    indices = embedded.features.indices
+    with share_bar("comparing all pairs") as progress:
+        groups = near_duplicates(
+            index.rows,
+            threshold=options.threshold,
+            content=lambda row: content_of(embedded.source, int(indices[row])),
+            progress=progress,
+        )
+    _print_groups(options, embedded, groups)
+    rows = []
+    for group in groups[:GROUPS_SHOWN]:
+        hits = [Hit(row=member.row, similarity=member.similarity) for member in group.members]
+        first, *others = _shown(embedded, hits)
+        title = f"group of {len(group.members)}"
+        rows.append(Row(query=replace(first, title=title), found=others))
+    return rows
+
+
+def _print_groups(options: Options, embedded: Embedded, groups: list[Group]) -> None:
+    for number, group in enumerate(groups, 1):
+        print(f"group {number}: {len(group.members)} images")
+        for member in group.members:
+            same = "" if member.same_as is None else f"  (exactly {embedded.path(member.same_as)})"
+            print(f"  {member.similarity:6.4f}  {embedded.path(member.row)}{same}")
+    members = sum(len(group.members) for group in groups)
+    print(
+        f"groups at a similarity of {options.threshold:g} or more: {len(groups)}, of {members} images in all; "
+        f"exact copies of another: {sum(group.copies for group in groups)}"
+    )
+    if groups and len(groups[0].members) > max(10, len(embedded) // 10):
+        say(
+            f"the largest group holds {len(groups[0].members)} of {len(embedded)} images: the threshold is too low for "
+            "these weights, whose vectors all lie close together. Raise --threshold."
+        )
+
+
+def _shown(embedded: Embedded, hits: list[Hit]) -> list[Shown]:
+    from simsiam.browse.contact_sheet import CELL, Shown
+    from simsiam.browse.thumbnails import picture
+
+    indices = embedded.features.indices
+    return [
+        Shown(
+            image=picture(embedded.source, int(indices[hit.row]), side=CELL),
+            title=f"{hit.similarity:.4f}",
+            detail=embedded.path(hit.row),
+        )
+        for hit in hits
+    ]
