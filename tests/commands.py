@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import shlex
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -42,10 +43,10 @@ def _refuse(words: list[str]) -> str | None:
         except Read:
             return None
         except SystemExit as end:
-            return f"exit code {end.code}"
+            return None if not end.code and {"-h", "--help"} & {*words} else f"exit code {end.code}"
         except Exception as error:
             return f"{type(error).__name__}: {error}"
-    return None if code == 0 and ("--help" in words or "-h" in words) else f"nothing was read, exit code {code}"
+    return None if not code and {"-h", "--help"} & {*words} else f"nothing was read, exit code {code}"
 
 
 @contextlib.contextmanager
@@ -65,6 +66,7 @@ def _stopped() -> Iterator[None]:
         return names.find_pretraining(name, data, device=device, fit=False)
 
     with (
+        contextlib.redirect_stdout(io.StringIO()),
         mock.patch.object(tyro, "cli", read),
         mock.patch("simsiam.evaluation.subjects.open_subject", subject),
         mock.patch("simsiam.commands.pretrain.find_pretraining", recipe),
