@@ -153,7 +153,7 @@ def add(run: Path, *, name: str | None = None, licence: str, cache: Path | None 
     folder = cards.own_folder(name, cache)
     part = folder.with_name(f".{name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    write_import(loaded, part)
+    write_import(loaded, part, licence=licence)
     for number, result in enumerate(results):
         result.write(part / "results" / f"{number:03d}-{result.protocol}" / "result.json")
     training = [result.detail.get("verdict", {}) for result in results if result.protocol == "pretrain"]

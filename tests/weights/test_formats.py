@@ -113,6 +113,11 @@ def plain() -> Built:
     return net, prefixed(net.backbone, "")
 
 
+def plain_distributed() -> Built:
+    net = trio()
+    return net, {"model": prefixed(net.backbone, "module.")}
+
+
 def plain_without_counters() -> Built:
     net = trio()
     return net, {n: t for n, t in prefixed(net.backbone, "").items() if not n.endswith("num_batches_tracked")}
@@ -152,6 +157,7 @@ CASES: dict[str, tuple[Callable[[], Built], str, bool]] = {  # builder, reported
     "lightly, biases": (lightly_biased, "lightly", True),
     "lightly, first": (lightly_first, "lightly", True),
     "plain": (plain, "plain state dict", False),
+    "plain, module.": (plain_distributed, "plain state dict", False),
     "plain, no counters": (plain_without_counters, "plain state dict", False),
     "DDP and compile": (compiled_and_distributed, "plain state dict under 'backbone.'", True),
     "numbered layers": (numbered_layers, "plain state dict under 'backbone.'", True),
