@@ -132,6 +132,6 @@ def say(text: str) -> None:
 def _whole(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isdecimal() or int(text) < 8:
-        raise UserError(f"--size {text}: a whole number of pixels, 8 or more.")
+    if not text.isdecimal() or int(text) == 0:
+        raise UserError(f"--size {text}: a whole number of pixels.")
     return int(text)

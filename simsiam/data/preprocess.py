@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 _CHUNK = 512  # images of a set in memory resampled at once
 
 
+def short_edge(size: int) -> int:
+    """The short edge before a crop of `size`: 256 for 224 and in proportion; CIFAR-sized images are not cropped."""
+    return size if size <= 64 else round(size * 256 / 224)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
     """How an image is brought to the network's size.

@@ -25,6 +25,7 @@ class Embedder:
     """
 
     def __init__(self, subject: Subject, settings: Embedding, *, device: str) -> None:
+        settings.check()
         self.subject = subject
         self.settings = settings
         self._device = pick_device(device)

@@ -10,18 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from simsiam.data.preprocess import Preprocess
 from simsiam.errors import UserError
-from simsiam.evaluation.protocol import Subject, data_id, versions
 from simsiam.experiment import Machine, as_dict
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from simsiam.backbones import Backbone
     from simsiam.data.images import BadImage
     from simsiam.data.sources import Source
     from simsiam.evaluation.features import Features
+    from simsiam.evaluation.protocol import Subject
 
 Layer = Literal["pooled", "feature1", "feature2", "feature3", "feature4", "feature5"]
 Normalise = Literal["none", "l2"]
@@ -40,6 +40,19 @@ class Embedding:
     precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the forward pass
     storage: Literal["float32", "float16"]  # of the raw features
     batch_size: int  # images in a forward pass; no effect on the numbers beyond rounding
+
+    def check(self) -> None:
+        """Raise UserError for a size that no network takes, or a crop larger than what it is cut from."""
+        if self.size < 8:
+            raise UserError(f"--size {self.size}: 8 pixels or more.")
+        if self.fit == "center" and self.resize < self.size:
+            raise UserError(
+                f"--resize {self.resize}: the centre of {self.size} pixels is cut out of it, so it must be {self.size} "
+                "or more."
+            )
+        if self.resize < 8 or self.batch_size < 1:
+            flag, value = ("--resize", self.resize) if self.resize < 8 else ("--batch-size", self.batch_size)
+            raise UserError(f"{flag} {value}: too small.")
 
     def preprocess(self, subject: Subject) -> Preprocess:
         """How an image is brought to the subject's network."""
@@ -83,6 +96,8 @@ class Embedded:
 
     def blocks(self, *, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
         """The vectors block by block, each B x C float32, scaled as the settings say."""
+        import numpy as np
+
         for start in range(0, len(self), rows):
             block = np.asarray(self.features.pooled[start : start + rows], np.float32)
             yield unit_rows(block) if self.settings.normalise == "l2" else block
@@ -94,7 +109,9 @@ def embed_source(subject: Subject, source: Source, settings: Embedding, *, machi
     Raises UserError if the network has no such layer, no image can be read, or the cache cannot be written.
     """
     from simsiam.evaluation.feature_files import Extraction, features_of
+    from simsiam.evaluation.protocol import data_id, versions
 
+    settings.check()
     extraction = Extraction(
         preprocess=settings.preprocess(subject),
         layers="pooled",
@@ -143,6 +160,8 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
 
     Raises UserError on a NaN or an infinity.
     """
+    import numpy as np
+
     rows = np.asarray(rows, np.float32)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     if not np.isfinite(norms).all():

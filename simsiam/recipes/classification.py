@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from simsiam.data.preprocess import short_edge
 from simsiam.evaluation.clustering import Clustering
 from simsiam.evaluation.few_labels import FewLabels, PooledFeatures
 from simsiam.evaluation.knn import Knn
@@ -106,11 +107,6 @@ def clustering(size: int) -> Clustering:
 def retrieval(size: int) -> Retrieval:
     """Recall at 1, 5 and 10 among the other test images."""
     return Retrieval(name=f"retrieval_{size}px", features=_pooled(size), k=(1, 5, 10), gallery="test")
-
-
-def short_edge(size: int) -> int:
-    """The short edge before a crop of `size`: 256 for 224 and in proportion; CIFAR-sized images are not cropped."""
-    return size if size <= 64 else round(size * 256 / 224)
 
 
 def _stages(size: int) -> SvmFeatures:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from simsiam.data.preprocess import short_edge
 from simsiam.evaluation.embedding import Embedding
-from simsiam.recipes.classification import short_edge
 
 
 def embedding(size: int) -> Embedding:

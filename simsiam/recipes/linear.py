@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from simsiam.data.preprocess import short_edge
 from simsiam.evaluation.finetune import SemiSupervised
 from simsiam.evaluation.labelled_transforms import Augmentation
 from simsiam.evaluation.linear import INaturalist2018, LinearAvgPool, LinearMultiHead, Places205, StageHeads
 from simsiam.evaluation.optimisation import Optimisation, Schooling
 from simsiam.evaluation.probe import LinearProbe
-from simsiam.recipes.classification import short_edge
 
 LinearRecipe = LinearMultiHead | LinearAvgPool | INaturalist2018 | Places205 | SemiSupervised | LinearProbe
 
