@@ -148,7 +148,8 @@ def test_every_kind_of_source(tmp_path: Path) -> None:
 
 def test_neighbours_in_words_and_as_a_picture(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     query, sheet = photos / "circle" / "001.jpg", tmp_path / "sheets" / "found.png"
-    assert _run("neighbors", WEIGHTS, photos, "--query", query, "--k", 4, "--out", sheet, *SMALL) == 0
+    table = tmp_path / "found.csv"
+    assert _run("neighbors", WEIGHTS, photos, "--query", query, "--k", 4, "--out", sheet, "--table", table, *SMALL) == 0
     said = capsys.readouterr()
     lines = said.out.splitlines()
     assert lines[0] == f"{query}:"
@@ -158,6 +159,7 @@ def test_neighbours_in_words_and_as_a_picture(photos: Path, tmp_path: Path, caps
     assert similarities[:2] == pytest.approx([1, 1], abs=1e-3)
     assert similarities == sorted(similarities, reverse=True)
     assert len(found) == 4
+    assert [(row["query"], row["path"]) for row in _rows(table)] == [(str(query), path) for _, path in found]
     assert "median similarity" in said.err
     with Image.open(sheet) as picture:
         assert picture.width > 5 * 160
@@ -165,12 +167,18 @@ def test_neighbours_in_words_and_as_a_picture(photos: Path, tmp_path: Path, caps
 
 
 def test_duplicates_in_words(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sheet = tmp_path / "groups.jpg"
-    assert _run("neighbors", WEIGHTS, photos, "--duplicates", "--threshold", 0.99999, "--out", sheet, *SMALL) == 0
+    sheet, table = tmp_path / "groups.jpg", tmp_path / "groups.csv"
+    files = ["--out", sheet, "--table", table]
+    assert _run("neighbors", WEIGHTS, photos, "--duplicates", "--threshold", 0.99999, *files, *SMALL) == 0
     said = capsys.readouterr()
     assert "square/again.jpg  (exactly circle/001.jpg)" in said.out
     assert "groups at a similarity of 0.99999 or more: 1, of 2 images in all; exact copies of another: 1" in said.out
     assert sheet.exists()
+    rows = _rows(table)
+    assert [(row["group"], row["path"], row["copy_of"]) for row in rows] == [
+        ("1", "circle/001.jpg", ""),
+        ("1", "square/again.jpg", "circle/001.jpg"),
+    ]
     assert _run("neighbors", WEIGHTS, photos, "--duplicates", "--threshold", 0.01, *SMALL) == 0
     assert "group 1: 7 images" in capsys.readouterr().out
 
@@ -194,6 +202,7 @@ def test_duplicates_in_words(photos: Path, tmp_path: Path, capsys: pytest.Captur
         (["neighbors", WEIGHTS, "PHOTOS", "--query", "PHOTOS/circle/001.jpg", "--k", "0"], "--k 0"),
         (["neighbors", WEIGHTS, "PHOTOS", "--duplicates", "--threshold", "2"], "--threshold 2"),
         (["neighbors", WEIGHTS, "PHOTOS", "--duplicates", "--out", "x.gif"], "must end in .png"),
+        (["neighbors", WEIGHTS, "PHOTOS", "--duplicates", "--table", "x.txt"], "must end in .csv"),
         (["browse", WEIGHTS, "PHOTOS", "--port", "99999", "--no-open"], "--port 99999"),
     ],
 )

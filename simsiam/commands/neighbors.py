@@ -35,6 +35,15 @@ class Options:
     duplicates: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # list images that show the same thing
     threshold: float = 0.95  # of --duplicates: the cosine from which two images count as the same
     out: Path | None = None  # also as a contact sheet: a .png, .jpg or .webp
+    table: Path | None = None  # also as a .csv, for a program to go on with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The same findings for a person and for a program."""
+
+    sheet: list[Row]
+    table: list[dict[str, str]]
 
 
 def run(arguments: list[str]) -> int:
@@ -51,12 +60,14 @@ def run(arguments: list[str]) -> int:
         f"two images drawn at random: median similarity {background.median:.3f}, "
         f"99.9 % of such pairs below {background.high:.3f}"
     )
-    rows = _duplicates(options, embedded, index) if options.duplicates else _neighbours(asked, embedded, index)
-    if options.out is not None and rows:
+    found = _duplicates(options, embedded, index) if options.duplicates else _neighbours(asked, embedded, index)
+    if options.table is not None:
+        _write_table(options.table, found)
+    if options.out is not None and found.sheet:
         from simsiam.browse.contact_sheet import contact_sheet
 
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(rows).save(options.out)
+        contact_sheet(found.sheet).save(options.out)
         say(f"written: {options.out}")
     return 0
 
@@ -74,26 +85,30 @@ def _check(options: Options) -> None:
         raise UserError(f"--threshold {options.threshold:g}: a cosine above 0 and at most 1.")
     if options.out is not None and options.out.suffix.lower() not in PICTURES:
         raise UserError(f"--out {options.out}: the sheet's name must end in {', '.join(PICTURES)}.")
+    if options.table is not None and options.table.suffix.lower() != ".csv":
+        raise UserError(f"--table {options.table}: the name must end in .csv.")
 
 
-def _neighbours(asked: Asked, embedded: Embedded, index: Index) -> list[Row]:
+def _neighbours(asked: Asked, embedded: Embedded, index: Index) -> Found:
     from simsiam.browse.contact_sheet import Row, Shown
     from simsiam.data.images import read_image
     from simsiam.evaluation.embedder import Embedder
 
     embedder = Embedder(asked.subject, asked.settings, device=asked.inputs.device)
-    rows = []
+    found = Found(sheet=[], table=[])
     for query, vector in zip(asked.options.query, embedder(list(asked.options.query)), strict=True):
         hits = index.nearest(vector, asked.options.k)
         print(f"{query}:")
         for hit in hits:
-            print(f"  {hit.similarity:6.4f}  {embedded.path(hit.row)}")
+            path = embedded.path(hit.row)
+            print(f"  {hit.similarity:6.4f}  {path}")
+            found.table.append({"query": str(query), "path": path, "similarity": f"{hit.similarity:.6f}"})
         shown = Shown(image=read_image(query, name=str(query)), title="query", detail=query.name)
-        rows.append(Row(query=shown, found=_shown(embedded, hits)))
-    return rows
+        found.sheet.append(Row(query=shown, found=_shown(embedded, hits)))
+    return found
 
 
-def _duplicates(options: Options, embedded: Embedded, index: Index) -> list[Row]:
+def _duplicates(options: Options, embedded: Embedded, index: Index) -> Found:
     from simsiam.browse.contact_sheet import Row
     from simsiam.commands.progress import share_bar
     from simsiam.evaluation.duplicates import content_of, near_duplicates
@@ -107,22 +122,25 @@ def _duplicates(options: Options, embedded: Embedded, index: Index) -> list[Row]
             content=lambda row: content_of(embedded.source, int(indices[row])),
             progress=progress,
         )
-    _print_groups(options, embedded, groups)
-    rows = []
+    found = Found(sheet=[], table=_print_groups(options, embedded, groups))
     for group in groups[:GROUPS_SHOWN]:
         hits = [Hit(row=member.row, similarity=member.similarity) for member in group.members]
         first, *others = _shown(embedded, hits)
         title = f"group of {len(group.members)}"
-        rows.append(Row(query=replace(first, title=title), found=others))
-    return rows
+        found.sheet.append(Row(query=replace(first, title=title), found=others))
+    return found
 
 
-def _print_groups(options: Options, embedded: Embedded, groups: list[Group]) -> None:
+def _print_groups(options: Options, embedded: Embedded, groups: list[Group]) -> list[dict[str, str]]:
+    """Print the groups and what they amount to; returns them as rows of a table."""
+    table = []
     for number, group in enumerate(groups, 1):
         print(f"group {number}: {len(group.members)} images")
         for member in group.members:
-            same = "" if member.same_as is None else f"  (exactly {embedded.path(member.same_as)})"
-            print(f"  {member.similarity:6.4f}  {embedded.path(member.row)}{same}")
+            path, same = embedded.path(member.row), "" if member.same_as is None else embedded.path(member.same_as)
+            print(f"  {member.similarity:6.4f}  {path}{same and f'  (exactly {same})'}")
+            number_and_path = {"group": str(number), "path": path}
+            table.append({**number_and_path, "similarity": f"{member.similarity:.6f}", "copy_of": same})
     members = sum(len(group.members) for group in groups)
     print(
         f"groups at a similarity of {options.threshold:g} or more: {len(groups)}, of {members} images in all; "
@@ -133,6 +151,22 @@ def _print_groups(options: Options, embedded: Embedded, groups: list[Group]) -> 
             f"the largest group holds {len(groups[0].members)} of {len(embedded)} images: the threshold is too low for "
             "these weights, whose vectors all lie close together. Raise --threshold."
         )
+    return table
+
+
+def _write_table(file: Path, found: Found) -> None:
+    import csv
+    import io
+
+    from simsiam.results import write_atomic
+
+    text = io.StringIO()
+    names = list(found.table[0]) if found.table else ["path", "similarity"]
+    rows = csv.DictWriter(text, names, lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(found.table)
+    write_atomic(file, text.getvalue().encode("utf-8", "surrogateescape"))
+    say(f"written: {file}")
 
 
 def _shown(embedded: Embedded, hits: list[Hit]) -> list[Shown]:
