@@ -270,3 +270,17 @@ def test_shapes_in_the_form_of_cityscapes_are_learnt(tmp_path: Path) -> None:
     found = result(tmp_path / "out")
     assert found["metrics"]["miou"] > 85, found["detail"]["per_class"]
     assert {"road", "person", "car", "vegetation"} <= set(found["detail"]["per_class"]["IoU"])
+
+
+@pytest.mark.slow
+def test_shapes_of_any_colour_are_told_apart_by_their_form(tmp_path: Path) -> None:
+    root = tiny_masks.voc12aug(tmp_path / "voc", train=100, aug=500, val=40)
+    words = "--size 64 --iterations 1200 --evaluate-every 200 --batch-size 16 --lr 0.1 --min-ratio 0.8 --max-ratio 1.25"
+    network = "--head-channels 32 --auxiliary-channels 16 --output-stride 4 --backbone resnet8 --distort-probability 0"
+    torch.manual_seed(0)
+    torch.save(build_backbone("resnet8", width=16).state_dict(), tmp_path / "w.pth")
+    place = ("--data", root, "--out", tmp_path / "out", "--device", "cpu", "--workers", "0")
+    assert (
+        simsiam("evaluate", "segmentation-voc12aug", tmp_path / "w.pth", *place, *words.split(), *network.split()) == 0
+    )
+    assert result(tmp_path / "out")["metrics"]["miou"] > 85

@@ -46,6 +46,9 @@ class Options:
 
 def run(name: str, arguments: list[str]) -> int:
     """Train and score a segmentor on every start with every seed, and print the table."""
+    from simsiam.commands.evaluate_detection import spread_lists
+
+    arguments = spread_lists(arguments)  # --lr-sweep 0.01,0.03 is taken too
     recipe = recipes.find(name, value_of("--recipe", arguments))
     if (size := value_of("--size", arguments)) is not None:
         if not size.isdecimal() or int(size) < 8:
@@ -65,7 +68,12 @@ def run(name: str, arguments: list[str]) -> int:
         for seed in options.seeds
     ]
     if is_first_process():
+        from simsiam.report.evaluation_page import write_evaluation_page
+
+        pages = [write_evaluation_page(place) for place in places]
         print_table(places)
+        for page in pages:
+            print(f"report: {page}")
     return 0
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
@@ -39,14 +41,20 @@ def run(arguments: list[str]) -> int:
 
 def _find(name: str) -> Pretraining | Protocol[Any]:
     """A recipe of any verb by name; those of the evaluations at 224 pixels."""
+    from simsiam.commands.evaluate_detection import RECIPES as DETECTION
     from simsiam.recipes.evaluation import CHOICES
+    from simsiam.recipes.segmentation import RECIPES as SEGMENTATION
 
-    makers = {recipe: choice for choice in CHOICES.values() for recipe in choice.recipes}
+    makers: dict[str, Callable[[], Protocol[Any]]] = {
+        recipe: partial(choice.recipe, 224, recipe) for choice in CHOICES.values() for recipe in choice.recipes
+    }
+    makers |= {make().name: make for known in DETECTION.values() for make in known}
+    makers |= {recipe: make for known in SEGMENTATION.values() for recipe, make in known.items()}
     if name in RECIPES or name not in makers:
         if name not in RECIPES and (hint := did_you_mean(name, [*RECIPES, *makers])):
             raise UserError(f"{name}: there is no such recipe.{hint} `simsiam recipes` lists them.")
         return find_pretraining(name, None, device=None, fit=False)
-    return makers[name].recipe(224, name)
+    return makers[name]()
 
 
 def _lines(record: dict[str, object], prefix: str, prefixes: Prefixes) -> list[str]:

@@ -1,7 +1,7 @@
 """Recipes of the segmentation protocols: every setting by name.
 
 The two named `fcn_r50-d8_...` are those of the model zoo page. That page used one rate for all methods; the paper
-searched it for each, which the `searched` recipes do. Of those the rates to try are this project's choice.
+searched it (from memory, not verified), as the `searched` recipes do. The rates they try are this project's choice.
 """
 
 from __future__ import annotations
