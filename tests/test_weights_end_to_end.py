@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,7 @@ def test_an_import_is_evaluated_and_exported(tmp_path: Path, simsiam: Run) -> No
         card = (tmp_path / "in" / "export" / target / "README.md").read_text()
         assert card.startswith("---\nlicense: mit\n")
         assert "(import of MMSelfSup 1.x)" in card
+        assert "pre-trained with SimSiam" in card
     again = load_backbone(tmp_path / "in/export/torchvision/backbone-torchvision.pth")
     assert again.weights.sha256 == found[0].weights.sha256
 
@@ -259,7 +261,12 @@ def test_an_export_above_the_tolerance_fails(tmp_path: Path, simsiam: Run, monke
 
     monkeypatch.setitem(exporting.FORMS, "torchvision", Form(write=whole.write, read=read_wrongly, tolerance=1e-5))
     saved("plain", tmp_path / "file.pth")
-    said = simsiam("export", tmp_path / "file.pth", "--to", "torchvision", "--out", tmp_path / "out")
+    export = ["export", tmp_path / "file.pth", "--out", tmp_path / "out", "--to"]
+    assert simsiam(*export, "safetensors").code == 0
+    card = (tmp_path / "out/README.md").read_text()
+    assert "Its file does not say how it was trained" in card, "nobody said that it was SimSiam"
+    shutil.rmtree(tmp_path / "out")
+    said = simsiam(*export, "torchvision")
     assert said.code == 2
     assert "differ from ours by 1.0e-03 (tolerance 1e-05)" in said.err
     assert list((tmp_path / "out").iterdir()) == []

@@ -135,6 +135,12 @@ def notes_for_file(file: str) -> tuple[str, ...]:
     return tuple(note for card in CARDS if card.sha8 and card.file == file for note in card.notes)
 
 
+def is_published(source: str) -> bool:
+    """Whether a name is a card's, or a file's name one that only a card's file has."""
+    file = Path(source).name
+    return find(source) is not None or any(card.sha8 and card.file == file for card in CARDS)
+
+
 def channel_order(file: str) -> Literal["RGB", "BGR"]:
     """What a published file of this name was trained on; RGB for every other."""
     return next((card.channel_order for card in CARDS if card.sha8 and card.file == file), "RGB")

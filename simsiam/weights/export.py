@@ -14,6 +14,7 @@ from torch import Tensor
 from simsiam.errors import UserError
 from simsiam.results import write_atomic
 from simsiam.weights import graphs, modelcard, targets
+from simsiam.weights.cards import is_published
 from simsiam.weights.load import Loaded, Preprocess
 from simsiam.weights.modelcard import Target as Target
 from simsiam.weights.targets import Reader
@@ -100,8 +101,10 @@ def export(
         tolerance=form.tolerance,
         images=len(images),
     )
+    by_simsiam = loaded.recipe is not None or loaded.projector is not None or is_published(loaded.weights.source)
     facts = modelcard.Facts(
-        title=f"SimSiam {loaded.backbone.name}",
+        title=f"SimSiam {loaded.backbone.name}" if by_simsiam else loaded.backbone.name,
+        method="SimSiam" if by_simsiam else "not known",
         licence=licence,
         backbone=_description(loaded),
         preprocess=dataclasses.asdict(loaded.preprocess),

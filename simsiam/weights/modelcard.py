@@ -13,12 +13,18 @@ Target = Literal[
     "torchvision", "timm", "detectron2", "mmpretrain", "mmdet", "onnx", "pt2", "safetensors", "huggingface"
 ]
 
+_METHODS = {
+    "SimSiam": "A backbone pre-trained with SimSiam (Chen and He, arXiv 2011.10566); no classifier.",
+    "not known": "A backbone without a classifier. Its file does not say how it was trained.",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What a card tells."""
 
     title: str
+    method: Literal["SimSiam", "not known"]  # that the backbone was trained with
     licence: str | None  # None: not stated
     backbone: str  # one line
     preprocess: dict[str, Any]
@@ -57,7 +63,7 @@ def render(facts: Facts) -> str:
     parts = [
         "\n".join(front),
         f"# {facts.title}",
-        "A backbone pre-trained with SimSiam (Chen and He, arXiv 2011.10566); no classifier.",
+        _METHODS[facts.method],
         "\n".join(table),
     ]
     parts += [f"## Use\n\n{facts.usage}"] if facts.usage else []

@@ -160,6 +160,7 @@ def add(run: Path, *, name: str | None = None, licence: str, cache: Path | None 
     verdict = " ".join(str(training[0].get(key, "")) for key in ("status", "summary")) if training else None
     facts = modelcard.Facts(
         title=name,
+        method="SimSiam" if loaded.recipe is not None or loaded.projector is not None else "not known",
         licence=licence,
         backbone=f"{loaded.backbone.name}, {loaded.backbone.features} features",
         preprocess=dataclasses.asdict(loaded.preprocess),
