@@ -16,6 +16,7 @@ VERBS = {
     "zoo": ("simsiam.commands.zoo", "The published models and your own; `zoo page` writes the page of all figures."),
     "import": ("simsiam.commands.import_weights", "Read weights of any program and write a folder to go on from."),
     "export": ("simsiam.commands.export", "Write a backbone for another program and compare its features there."),
+    "predict": ("simsiam.commands.predict", "Draw what a trained detector or segmentor finds in images."),
     "report": ("simsiam.commands.report", "Write the report of a run, or the tables of several."),
     "embed": ("simsiam.commands.embed", "Write a vector for every image, as Parquet, npy or CSV."),
     "neighbors": ("simsiam.commands.neighbors", "Find the images most like a given one, or near duplicates."),
