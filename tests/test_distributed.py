@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from simsiam.cli import run
 from simsiam.engine.distributed import per_device_batch
 from simsiam.errors import UserError
 from simsiam.results import Result, read_metrics
@@ -65,6 +67,21 @@ def test_a_submitted_job_runs_the_verb(photos: Path, tmp_path: Path) -> None:
     done = launch([*options, "pretrain", str(photos), *NETWORK, "--out", str(out)], world=1)
     assert done.returncode in (0, 4), done.stdout
     assert Result.read(out / "result.json").protocol == "pretrain"
+
+
+def test_a_job_is_asked_of_slurm_with_its_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sbatch` is a stand-in that keeps the job file."""
+    pytest.importorskip("submitit", reason="the slurm extra is not installed")
+    for name in ("sbatch", "srun"):
+        (tmp_path / name).write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/job.sh\necho "Submitted batch job 12"\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    words = ["--nodes", "2", "--gpus", "4", "--partition", "gpu", "--after", "5", "6", "--logs", str(tmp_path / "logs")]
+    assert run(["submit", *words, "--", "recipes"]) == 0
+    asked = dict(re.findall(r"#SBATCH --([\w-]+)=(\S+)", (tmp_path / "job.sh").read_text()))
+    wanted = {"nodes": "2", "gpus-per-node": "4", "ntasks-per-node": "4", "partition": "gpu"}
+    assert wanted.items() <= asked.items()
+    assert asked["dependency"] == "afterok:5:6"
 
 
 @pytest.mark.gpu

@@ -58,6 +58,31 @@ def test_jobs_wait_for_those_they_need() -> None:
     assert all("--partition gpu" in line for line in lines)
 
 
+def test_the_numbers_of_the_jobs_are_read_from_what_submit_prints(tmp_path: Path) -> None:
+    tool = tmp_path / "simsiam"
+    tool.write_text(
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n'
+        f'echo "job $((400 + $(wc -l < {tmp_path}/asked))): what was asked"\necho "output: somewhere"\n'
+    )
+    tool.chmod(0o755)
+    (tmp_path / "data/imagenet").mkdir(parents=True)
+    done = reproduce(tmp_path / "data", tmp_path, LAUNCH="slurm", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [line.split(" -- ")[1].split()[0] for line in asked] == [
+        "pretrain",
+        *["evaluate"] * 3,
+        "report",
+        "zoo",
+        "zoo",
+    ]
+    assert [re.findall(r"--after ([\d ]+) --", line) for line in asked] == [
+        [],
+        *[["401"]] * 3,
+        *[["401 402 403 404"]] * 3,
+    ]
+
+
 def test_sets_that_are_absent_are_skipped_and_a_failure_is_told(tmp_path: Path) -> None:
     """`simsiam` stands for a program that fails on one set only."""
     tool = tmp_path / "simsiam"

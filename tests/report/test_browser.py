@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from simsiam.commands.zoo import published_models
 from simsiam.report.page import write_page
+from simsiam.report.zoo_page import zoo_page
+from simsiam.report.zoo_text import write
 from tests.report.runs import make_run
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'simsiam[dev]'")
@@ -84,6 +87,16 @@ def test_no_sideways_scrolling(browser: Any, page: Path, width: int) -> None:
         f"{width} + 1 && !one.closest('.scroll')).map((one) => one.outerHTML.slice(0, 80))"
     )
     assert browser.execute_script(wide) == []
+
+
+@pytest.mark.parametrize("width", [360, 1300])
+def test_the_zoo_page_fits_its_window(browser: Any, tmp_path: Path, width: int) -> None:
+    write(zoo_page(published_models(), []), tmp_path / "zoo.html")
+    _open(browser, tmp_path / "zoo.html", width=width)
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    text = browser.execute_script("return document.querySelector('.missing').innerText")
+    assert text == "not measured here"
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
