@@ -188,6 +188,25 @@ def test_mistakes_are_told(
     assert message in capsys.readouterr().err
 
 
+def test_bf16_and_channels_last_stay_close_to_fp32(weights: Path, shapes: Path, tmp_path: Path) -> None:
+    for name, words in (("fp32", ()), ("bf16", ("--precision", "bf16", "--channels-last", "on"))):
+        assert evaluate("folder", weights, "--data", shapes, "--out", tmp_path / name, *words) == 0
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()[::2]]
+        for name in ("fp32", "bf16")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_in_bf16(weights: Path, shapes: Path, tmp_path: Path) -> None:
+    words = [word for word in SMALL if word not in ("--device", "cpu")]
+    place = ("--data", shapes, "--out", tmp_path, "--device", "cuda", "--precision", "bf16", "--channels-last", "on")
+    assert simsiam("evaluate", "segmentation-folder", weights, *place, *words) == 0
+    assert np.isfinite(result(tmp_path)["metrics"]["miou"])
+
+
 def test_accumulation_without_batch_statistics_is_one_large_batch(weights: Path, shapes: Path, tmp_path: Path) -> None:
     free = ("--norm", "group", "--backbone-norm", "frozen", "--dropout", "0")
     networks = []

@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from simsiam.data.images import UnreadableImage
-from simsiam.data.masks import IGNORE, UNKNOWN, MaskSource, read_raw
+from simsiam.data.masks import UNKNOWN, MaskSource, read_raw
 from simsiam.errors import UserError
 from simsiam.results import write_atomic
 
 SHOWN = 20  # lines of a message
 
 
-def mask_problems(*sources: MaskSource, threads: int) -> Iterator[list[str]]:
+def mask_problems(*sources: MaskSource, threads: int, rank: int = 0, world: int = 1) -> Iterator[list[str]]:
     """For each image of all sources in turn, what is wrong with it; the first item also has what lies there alone.
 
-    Looked for: missing and unreadable images and masks, sizes that differ, values or colours that no class has, and
-    masks in which nothing is labelled.
+    Looked for: missing and unreadable images and masks, sizes that differ, values or colours that no class has. Of
+    `world` processes each looks at every so many-th image.
     """
     first = [problem for source in sources for problem in source.unmatched]
-    work = [(source, index) for source in sources for index in range(len(source))]
+    work = [(source, index) for source in sources for index in range(len(source))][rank::world]
     # Pillow's warnings are silenced by each reader, but threads that do so at once may leave them silenced.
     with warnings.catch_warnings(), ThreadPoolExecutor(max(1, threads)) as pool:
         for found in pool.map(lambda item: _problems(*item), work):
@@ -72,8 +72,6 @@ def _problems(source: MaskSource, index: int) -> list[str]:
     ids = source.coding.decode(stored)
     if (ids == UNKNOWN).any():
         found.append(f"{pair.mask}: {_unknown(source, stored, ids)}")
-    elif (ids == IGNORE).all():
-        found.append(f"{pair.mask}: no pixel of any class")
     return found
 
 

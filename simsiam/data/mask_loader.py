@@ -78,6 +78,7 @@ class MaskLoader:
         self._source, self._seed, self._steps = source, seed, steps
         self._global, self._batch, self._first = global_batch, batch, first
         self._normalise, self._device, self._channels_last = normalisation, device, channels_last
+        self._kept: tuple[int, np.ndarray] | None = None
         work = MaskCropWork(source=source, augmentation=augmentation, seed=seed)
         self._pool = WorkerPool(work, workers=workers, device=device, lasting=True)
 
@@ -95,9 +96,14 @@ class MaskLoader:
         start = (epoch * self._steps + step) * self._global + self._first
         rows = np.arange(start, start + self._batch)
         through, place = np.divmod(rows, len(self._source))
-        orders = {int(n): self._source.order(seed=self._seed, epoch=int(n)) for n in np.unique(through)}
-        images = np.array([orders[int(n)][at] for n, at in zip(through, place, strict=True)], np.int64)
+        images = np.array([self._order(int(n))[at] for n, at in zip(through, place, strict=True)], np.int64)
         return Request(epoch=epoch, step=step, indices=through * len(self._source) + images)
+
+    def _order(self, through: int) -> np.ndarray:
+        """The order of one pass; the last one that was asked for is kept."""
+        if self._kept is None or self._kept[0] != through:
+            self._kept = through, self._source.order(seed=self._seed, epoch=through)
+        return self._kept[1]
 
     def _finish(self, crops: Crops) -> MaskBatch:
         images = self._normalise(crops.first.to(self._device, non_blocking=True))

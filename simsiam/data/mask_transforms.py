@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 REDRAWS = 10  # of a crop that is all but one class
+MARGIN = 4  # pixels around a part that its outermost ones may be mixed from
 HUE_STEPS = 180  # of a full turn: as OpenCV counts, in whose units the published delta is
 
 
@@ -60,16 +61,14 @@ class Corner:
 
 def augment(image: Image, mask: np.ndarray, how: MaskAugmentation, rng: np.random.Generator) -> Crop:
     """One random crop of an image (RGB) and its mask (H x W uint8)."""
-    from PIL import Image as PillowImage
     from PIL import ImageOps
 
     ratio = rng.uniform(how.min_ratio, how.max_ratio)
     size = fitted(image.size, long=int(how.scale_long * ratio), short=int(how.scale_short * ratio))
-    image = image.resize(size, PillowImage.Resampling.BILINEAR)
     mask = resize_mask(mask, size)
     at = crop_corner(mask, how, rng)
     box = (at.left, at.top, min(at.left + how.crop, size[0]), min(at.top + how.crop, size[1]))
-    image, mask = image.crop(box), mask[box[1] : box[3], box[0] : box[2]]
+    image, mask = resized_part(image, size, box), mask[box[1] : box[3], box[0] : box[2]]
     if rng.random() < how.flip_probability:
         image, mask = ImageOps.mirror(image), mask[:, ::-1]
     return _framed(np.asarray(distort(image, how, rng)), mask, how.crop)
@@ -86,6 +85,18 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+
+
+def resized_part(image: Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image:
+    """A part (left, top, right, bottom) of the resized image, without resizing the rest."""
+    from PIL.Image import Resampling
+
+    across, down = image.width / size[0], image.height / size[1]
+    left, top = max(0, box[0] - MARGIN), max(0, box[1] - MARGIN)
+    right, bottom = min(size[0], box[2] + MARGIN), min(size[1], box[3] + MARGIN)
+    source = (left * across, top * down, min(right * across, image.width), min(bottom * down, image.height))
+    part = image.resize((right - left, bottom - top), Resampling.BILINEAR, box=source)
+    return part.crop((box[0] - left, box[1] - top, box[2] - left, box[3] - top))
 
 
 def crop_corner(mask: np.ndarray, how: MaskAugmentation, rng: np.random.Generator) -> Corner:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from simsiam.data.base import split_held_out
 from simsiam.data.mask_checks import complain, mask_problems
 from simsiam.data.masks import MaskSource, MaskSplits
-from simsiam.engine.distributed import Process
+from simsiam.engine.distributed import Process, any_process
 from simsiam.engine.logs import Display
 from simsiam.errors import UserError
 from simsiam.evaluation.classifier_fit import run_folder, run_processes
@@ -114,27 +114,41 @@ def describe(network: Segmentor, classes: Sequence[str], subject: Subject) -> di
 
 
 def check_data(data: MaskSplits, folder: Path, process: Process, machine: Machine) -> None:
-    """Look at every file once for all processes; raises UserError with all that is wrong. A resume looks no more."""
+    """Look at every file once, each process at its share; raises UserError with all that is wrong.
+
+    A folder whose data were whole once is not looked at again while names and sizes stay the same.
+    """
     stamp, known = folder / CHECKED_FILE, data_id(data.train, data.test).sha256
-    problems: list[str] = []
-    if process.is_main and not (stamp.exists() and read_json(stamp).get("data") == known):
-        total = len(data.train) + len(data.test)
-        display = Display(total)
-        display.start(0)
-        try:
-            threads = loader_workers(machine) + 1
-            for done, found in enumerate(mask_problems(data.train, data.test, threads=threads), 1):
-                problems += found
-                display.update(done, f"checking images and masks {done}/{total}  problems {len(problems)}")
-        finally:
-            display.stop()
-        problems = list(dict.fromkeys(problems))
-        if not problems:
-            write_json(stamp, {"data": known, "images": total})
-    told = [problems]
+    seen = process.is_main and stamp.exists() and read_json(stamp).get("data") == known
+    if any_process(seen, process.device):
+        return
+    found = _problems(data, process, machine)
     if process.world > 1:
-        dist.broadcast_object_list(told, src=0)
-    complain(told[0], data.train.name, listing=folder / PROBLEMS_FILE if machine.out is not None else None)
+        shares: list[list[str]] = [[] for _ in range(process.world)]
+        dist.all_gather_object(shares, found)
+        found = [problem for share in shares for problem in share]
+    found = list(dict.fromkeys(found))
+    keeps = machine.out is not None and process.is_main
+    complain(found, data.train.name, listing=folder / PROBLEMS_FILE if keeps else None)
+    if process.is_main:
+        write_json(stamp, {"data": known, "images": len(data.train) + len(data.test)})
+
+
+def _problems(data: MaskSplits, process: Process, machine: Machine) -> list[str]:
+    """What is wrong with this process's share of the images."""
+    total = -(-(len(data.train) + len(data.test)) // process.world)
+    display = Display(total, shows=process.is_main)
+    display.start(0)
+    problems: list[str] = []
+    threads = loader_workers(machine, world=process.world) + 1
+    shares = mask_problems(data.train, data.test, threads=threads, rank=process.rank, world=process.world)
+    try:
+        for done, found in enumerate(shares, 1):
+            problems += found
+            display.update(done, f"checking images and masks {done}/{total}  problems {len(problems)}")
+    finally:
+        display.stop()
+    return problems
 
 
 def examples(lesson: Lesson, source: MaskSource) -> list[Example]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam.data.mask_transforms import augment, crop_corner, distort, fitted, mixed, resize_mask
+from simsiam.data.mask_transforms import augment, crop_corner, distort, fitted, mixed, resize_mask, resized_part
 from simsiam.data.masks import IGNORE
 from simsiam.recipes.segmentation import fcn_r50_d8_512x512_20k_voc12aug, sized
 from tests import tiny_masks
@@ -108,6 +108,15 @@ def test_the_crop_is_redrawn_up_to_ten_times() -> None:
 def test_a_mask_takes_the_nearest_centre() -> None:
     mask = np.array([[0, 1], [2, 3]], np.uint8)
     assert resize_mask(mask, (4, 4)).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+
+
+@pytest.mark.parametrize("size", [(33, 21), (64, 47), (129, 95), (250, 181)])
+def test_a_part_of_a_resized_image_is_that_part(size: tuple[int, int]) -> None:
+    image = tiny_masks.scene(3, size=(64, 47)).image
+    whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR)).astype(int)
+    for box in ((0, 0, 16, 12), (5, 7, 30, 20), (size[0] - 17, size[1] - 13, size[0], size[1]), (0, 0, *size)):
+        part = np.asarray(resized_part(image, size, box)).astype(int)
+        assert np.abs(part - whole[box[1] : box[3], box[0] : box[2]]).max() <= 1
 
 
 class Scripted:

@@ -230,7 +230,7 @@ def test_all_that_is_wrong_comes_in_one_message(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((5, 9), np.uint8)).save(masks / "scene002.png")
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(masks / "scene003.png")
     Image.fromarray(np.full((64, 64, 3), (9, 0, 1), np.uint8)).save(masks / "scene004.png")
-    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(masks / "scene005.png")
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(masks / "scene005.png")  # nothing to score, but no mistake
     (masks / "scene006.png").write_bytes((masks / "scene006.png").read_bytes()[:60])
     (images / "scene007.png").unlink()
     with warnings.catch_warnings():
@@ -240,19 +240,33 @@ def test_all_that_is_wrong_comes_in_one_message(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         complain(found, "shapes", listing=None)
     text = str(error.value)
-    assert "shapes: 8 problems" in text
+    assert "shapes: 7 problems" in text
     for expected in (
         "scene000.png: no such file (the mask)",
         "scene001.png: not an image",
         "scene002.png: 9 x 5 pixels, but its image scene002.png has 64 x 64",
         "scene003.png: ids outside the class list: 9 (the classes are 0 to 3)",
         "scene004.png: a colour image ((9, 0, 1)), but the classes have no colours",
-        "scene005.png: no pixel of any class",
         "scene006.png: no readable mask",
         "scene007.png: a mask without an image",
     ):
         assert expected in text
     assert "remove these files" in text
+
+
+def test_processes_share_the_checks(tmp_path: Path) -> None:
+    root = tiny_masks.folders(tmp_path, train=5, val=2)
+    for number in (0, 3, 6):
+        next(root.rglob(f"masks/*/scene{number:03d}.png")).unlink()
+    splits = open_mask_tree(root, None, seed=0)
+    whole = problems(splits.train, splits.test)
+    shares = [
+        [p for found in mask_problems(splits.train, splits.test, threads=1, rank=n, world=2) for p in found]
+        for n in (0, 1)
+    ]
+    assert len(whole) == 3
+    assert all(shares)
+    assert sorted(shares[0] + shares[1]) == sorted(whole)
 
 
 def test_a_long_list_of_problems_is_written_out(tmp_path: Path) -> None:
