@@ -140,7 +140,12 @@ def test_several_starts_make_one_table(
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_detector(
-    done: Path, weights: Path, voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: Path,
+    weights: Path,
+    voc: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     forward, calls = Detector.forward, []
 
@@ -155,6 +160,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_detector(
     with pytest.raises(RuntimeError, match="power cut"):
         evaluate("voc0712", *words, "--checkpoint-minutes", "0")
     assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == ["step-000000003.pt"]
+    assert predict(tmp_path, voc) == 2
+    assert "the training of this detector is not finished" in capsys.readouterr().err
     assert evaluate("voc0712", *words) == 0
     whole, cut = (load_file(folder / "detector.safetensors") for folder in (done, tmp_path))
     assert whole.keys() == cut.keys()

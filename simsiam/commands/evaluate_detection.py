@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 
-from simsiam.commands.evaluate_protocol import print_table
 from simsiam.commands.evaluations import EVALUATIONS, plain, result_folder
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process
@@ -79,6 +78,8 @@ def run(name: str, arguments: list[str]) -> int:
         for seed in options.seeds
     ]
     if is_first_process():
+        from simsiam.commands.evaluate_protocol import print_table
+
         print_table(places)
     return 0
 

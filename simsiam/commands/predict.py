@@ -38,6 +38,11 @@ def run(arguments: list[str]) -> int:
         from simsiam.commands import predict_detection
 
         return predict_detection.run(folder, images, command.out, threshold=command.threshold, device=command.device)
+    if '"rpn_box"' in _log(folder):
+        raise UserError(
+            f"{folder}: the training of this detector is not finished. The `simsiam evaluate` command that began it "
+            "goes on with it."
+        )
     if (folder / "checkpoints").is_dir():
         from simsiam.commands import predict_segmentation
 
@@ -46,3 +51,12 @@ def run(arguments: list[str]) -> int:
         f"{folder}: holds no trained detector ({DETECTOR}) and no segmentor (checkpoints). Name the folder of a "
         "finished `simsiam evaluate detection-...` or `segmentation-...`."
     )
+
+
+def _log(folder: Path) -> str:
+    """The beginning of the training's log, which names the losses."""
+    file = folder / "metrics.jsonl"
+    if not file.is_file():
+        return ""
+    with file.open(encoding="utf-8") as lines:
+        return lines.readline()
