@@ -15,6 +15,7 @@ from PIL import Image
 from simsiam.data.box_files import BoxFiles, Kind, Objects, Problem
 from simsiam.data.boxes import AS_STORED, ORIENTATION, BoxImage, BoxSource
 from simsiam.data.images import UnreadableImage, read_image
+from simsiam.data.progress import watched
 from simsiam.errors import UserError
 
 Policy = Literal["stop", "drop"]
@@ -49,7 +50,11 @@ def checked(source: BoxFiles, bad: Policy) -> Checked:
     if problems and bad == "stop":
         raise UserError(message(source, problems))
     kept = source.replaced(
-        images=found.images, kept_images=found.good_images, objects=found.cut, kept_objects=found.good_objects
+        images=found.images,
+        kept_images=found.good_images,
+        objects=found.cut,
+        kept_objects=found.good_objects,
+        problems=(),
     )
     if not len(kept) or not len(kept.objects.labels):
         raise UserError(f"{source.place}: no image with a usable object is left. " + message(source, problems))
@@ -88,7 +93,7 @@ class _Findings:
 def _find(source: BoxFiles) -> _Findings:
     with warnings.catch_warnings(), ThreadPoolExecutor(_READERS) as pool:
         warnings.simplefilter("ignore")  # Pillow warns of large images and odd EXIF, which do no harm here
-        looked = list(pool.map(_look, source.images))
+        looked = list(watched(pool.map(_look, source.images), len(source), f"checking the images of {source.name}"))
     images = [one if isinstance(one, BoxImage) else image for one, image in zip(looked, source.images, strict=True)]
     good_images = np.array([isinstance(one, BoxImage) for one in looked], bool)
     owners = source.owners

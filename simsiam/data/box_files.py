@@ -181,9 +181,15 @@ class BoxFiles(BoxSource):
         return digest.hexdigest()
 
     def replaced(
-        self, *, images: Sequence[BoxImage], kept_images: np.ndarray, objects: Objects, kept_objects: np.ndarray
+        self,
+        *,
+        images: Sequence[BoxImage],
+        kept_images: np.ndarray,
+        objects: Objects,
+        kept_objects: np.ndarray,
+        problems: Sequence[Problem],
     ) -> BoxFiles:
-        """The set with other records and without some images and objects (both as M or N bool); no problems left."""
+        """The set with other records and problems, and without some images (N bool) and objects (M bool)."""
         kept = kept_objects & kept_images[self.owners]
         rows = np.flatnonzero(kept)
         counts = np.bincount(self.owners[rows], minlength=len(self.images))[kept_images]
@@ -195,7 +201,7 @@ class BoxFiles(BoxSource):
             counts=counts,
             objects=objects.select(rows),
             shapes=None if self.shapes is None else (self.shapes if kept.all() else self.shapes.select(rows)),
-            problems=(),
+            problems=problems,
         )
 
 

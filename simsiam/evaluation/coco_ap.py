@@ -34,7 +34,7 @@ def coco_scores(predictions: Sequence[Prediction], source: BoxSource) -> CocoSco
     """
     _same_images(predictions, source)
     with_masks = source.has_masks and any(each.masks is not None for each in predictions)
-    truth = _truth(source, masks=with_masks)
+    truth = truth_of(source, masks=with_masks)
     if all(one["iscrowd"] for one in truth["annotations"]):
         raise UserError(
             f"{source.name}: no object that is neither a crowd nor difficult, so there is nothing to score."
@@ -43,7 +43,7 @@ def coco_scores(predictions: Sequence[Prediction], source: BoxSource) -> CocoSco
     metrics: dict[str, float] = {}
     per_class: dict[str, dict[str, float]] = {}
     for part in parts:
-        precision = _precision(truth, _found(predictions, part), part, len(source))  # T x R x C x sizes
+        precision = _precision(truth, found_of(predictions, part), part, len(source))  # T x R x C x sizes
         one = _summary(precision, part, source.classes)
         metrics |= one.metrics
         per_class |= one.per_class
@@ -83,7 +83,7 @@ def _precision(truth: dict[str, Any], found: list[dict[str, Any]], part: Part, i
     return np.asarray(scoring.eval["precision"])[..., -1]
 
 
-def _truth(source: BoxSource, *, masks: bool) -> dict[str, Any]:
+def truth_of(source: BoxSource, *, masks: bool) -> dict[str, Any]:
     """The set as COCO's json has it; image and category ids count from 1."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -108,7 +108,8 @@ def _truth(source: BoxSource, *, masks: bool) -> dict[str, Any]:
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
-def _found(predictions: Sequence[Prediction], part: Part) -> list[dict[str, Any]]:
+def found_of(predictions: Sequence[Prediction], part: Part) -> list[dict[str, Any]]:
+    """The predictions as COCO's results file has them."""
     found = []
     for each in predictions:
         boxes, scores, labels = each.boxes.tolist(), each.scores.tolist(), each.labels.tolist()

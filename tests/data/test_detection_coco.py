@@ -54,6 +54,23 @@ def test_everything_in_the_file_arrives(folder: Path) -> None:
     assert len(source.shapes.rles) > crowds  # type: ignore[union-attr]  # covered shapes too
 
 
+def test_training_objects_without_extent_are_left_out(tmp_path: Path) -> None:
+    root = coco_folder(tmp_path, train=2, test=2, side=SIDE)
+    before = open_coco2017(root)
+    for split in ("train", "val"):
+        file = root / "annotations" / f"instances_{split}2017.json"
+        content = json.loads(file.read_text())
+        content["annotations"][0]["bbox"][3] = 0
+        file.write_text(json.dumps(content))
+    after = open_coco2017(root)
+    assert len(after.train.objects.labels) == len(before.train.objects.labels) - 1
+    assert torch.equal(after.train.target(0).boxes, before.train.target(0).boxes[1:])
+    assert after.train.target(0).masks is not None
+    checked(after.train, "stop")
+    with pytest.raises(UserError, match="empty box: 1"):  # the score must be of the whole set
+        checked(after.test, "stop")
+
+
 def test_polygons_cover_what_was_drawn(folder: Path) -> None:
     source = open_coco2017(folder).test
     for index in range(4):
