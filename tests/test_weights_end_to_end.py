@@ -89,17 +89,10 @@ def test_import_says_what_it_is_and_keeps_all_of_it(case: str, tmp_path: Path, i
     same_outputs(again, net, images)
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        "official pre-train",
-        "solo-learn",
-        *(
-            pytest.param(case, marks=pytest.mark.slow)
-            for case in ("mmselfsup 0.x training", "mmselfsup 1.x", "lightly, first")
-        ),
-    ],
-)
+SLOWER = ("solo-learn", "mmselfsup 0.x training", "mmselfsup 1.x", "lightly, first")
+
+
+@pytest.mark.parametrize("case", ["official pre-train", *(pytest.param(n, marks=pytest.mark.slow) for n in SLOWER)])
 def test_training_goes_on_from_imported_heads(case: str, tmp_path: Path, photos: Path, simsiam: Run) -> None:
     """With the printed flags and a rate of zero, the tensors that training would change come out as they went in."""
     saved(case, tmp_path / "file.pth")
@@ -138,6 +131,22 @@ def test_heads_that_do_not_fit_are_told(tmp_path: Path) -> None:
     told = start_network(recipe, str(tmp_path / "bare.pth")).notes
     assert sum(line.endswith("bare.pth has none") for line in told) == 2
     assert start_network(recipe, None).notes == []
+
+
+@pytest.mark.parametrize("case", [name for name, (_, _, has_heads) in CASES.items() if has_heads])
+def test_a_start_from_each_format_is_the_same_network(case: str, tmp_path: Path, images: Tensor) -> None:
+    net = saved(case, tmp_path / "file.pth")
+    recipe = folder_cpu()
+    stem = "small" if "solo" in case else "imagenet"
+    heads = {"projector_layers": 3, "projector_hidden": 24, "projector_dim": 24, "predictor_dim": 10}
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, stem=stem, **heads))  # type: ignore[arg-type]
+    network = start_network(recipe, str(tmp_path / "file.pth")).network.eval()
+    with torch.no_grad():
+        features = network.backbone(images)
+        z = network.projector(features)
+        found = (features, z, network.predictor(z))
+    for ours, theirs in zip(found, net.outputs(images), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=3e-6 * float(theirs.abs().max()))
 
 
 def test_an_import_is_evaluated_and_exported(tmp_path: Path, simsiam: Run) -> None:
