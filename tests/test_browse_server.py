@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from simsiam.browse import plane, server
 from simsiam.browse.guard import COOKIE, refusal
 from simsiam.browse.jobs import Job
 from simsiam.browse.server import Server
-from simsiam.browse.thumbnails import Thumbnails
+from simsiam.browse.thumbnails import Thumbnails, picture
+from simsiam.data.sources import FolderSource
 from simsiam.errors import UserError
 from tests import tiny
 from tests.served import IMAGES, Served, serve
@@ -199,6 +201,15 @@ def test_a_job_that_nobody_waits_for_ends() -> None:
     assert len(steps) < 1000
 
 
+def test_a_job_that_breaks_says_so() -> None:
+    def work(progress: Callable[[float], None]) -> str:
+        raise ZeroDivisionError("by nothing")
+
+    job = Job(work)
+    assert job.wait(5)
+    assert job.error == "ZeroDivisionError: by nothing"
+
+
 def test_pca_keeps_the_directions_of_largest_variance() -> None:
     random = np.random.default_rng(0)
     rows = np.concatenate([random.normal(size=(80, 2)) * (9, 3), random.normal(size=(80, 6)) * 0.01], 1)
@@ -225,6 +236,25 @@ def test_thumbnails_are_small_and_kept_within_bounds(served: Served, monkeypatch
     gone.unlink()
     assert served.ask("/thumb/49")[0] == 200, "a picture that vanished is a grey square"
     gone.write_bytes(kept)
+
+
+def test_large_jpegs_are_decoded_small_and_upright(tmp_path: Path) -> None:
+    whole = tiny.shape("stripes", seed=3, size=(2000, 1200))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    whole.save(tmp_path / "a.jpg", quality=95)
+    whole.save(tmp_path / "b.jpg", quality=95, exif=exif)
+    whole.convert("CMYK").save(tmp_path / "c.jpg", quality=95)
+    (tmp_path / "d.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:5000])
+    source = FolderSource(tmp_path)
+    assert picture(source, 0, side=256).size == (256, 154)
+    assert picture(source, 1, side=256).size == (154, 256)
+    assert picture(source, 3, side=256).getpixel((9, 9)) == (128, 128, 128), "damaged since: a grey square"
+    for index in range(3):
+        plain = source.read(index)
+        plain.thumbnail((256, 256), Image.Resampling.LANCZOS)
+        difference = np.abs(np.asarray(picture(source, index, side=256), float) - np.asarray(plain, float))
+        assert difference.mean() < 4
 
 
 def test_a_port_in_use_is_named(served: Served) -> None:

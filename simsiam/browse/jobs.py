@@ -42,8 +42,10 @@ class Job(Generic[T]):
             self.result = work(self._progress)
         except _Cancelled:
             self.error = "cancelled"
-        except (UserError, MemoryError) as error:
-            self.error = str(error) or "out of memory"
+        except UserError as error:
+            self.error = str(error)
+        except Exception as error:  # a page that asks for it must learn of it, or it asks for ever
+            self.error = f"{type(error).__name__}: {error}"
 
     def _progress(self, share: float) -> None:
         self.share = share

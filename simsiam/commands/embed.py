@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from simsiam.commands.embedding_options import read, say
+from simsiam.commands.progress import share_bar
 from simsiam.errors import UserError
 
 ABOUT = """Write one vector for each image to a file that other programs read.
@@ -38,7 +39,8 @@ def run(arguments: list[str]) -> int:
     if out.exists() and not asked.options.again:
         raise UserError(f"--out {out}: exists already. Give another name, or --again to replace it.")
     embedded = asked.embed()
-    written = embedding_files.write(embedded, out)
+    with share_bar(f"writing {out.name}") as progress:
+        written = embedding_files.write(embedded, out, progress=progress)
     print(f"{written.file}: {len(embedded):,} images, {embedded.channels} numbers each")
     for file in written.beside:
         print(f"{file}: {_purpose(file)}")

@@ -60,7 +60,11 @@ class Asked:
 
         source = open_images(self.inputs)
         say(f"{len(source):,} images of {source.name}, {self.subject.backbone.name} at {self.settings.size} pixels")
-        embedded = embed_source(self.subject, source, self.settings, machine=self.inputs.machine)
+        try:
+            embedded = embed_source(self.subject, source, self.settings, machine=self.inputs.machine)
+        except KeyboardInterrupt:
+            say("the same command goes on where this one was stopped")
+            raise
         for bad in embedded.bad[:SHOWN]:
             say(f"left out: {bad.path}: {bad.reason}")
         if len(embedded.bad) > SHOWN:

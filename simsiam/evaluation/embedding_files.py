@@ -50,10 +50,11 @@ def check(file: Path) -> None:
         raise UserError(f"--out {file}: no permission to write in {file.parent}.")
 
 
-def write(embedded: Embedded, file: Path) -> Written:
+def write(embedded: Embedded, file: Path, *, progress: Callable[[float], None] = lambda share: None) -> Written:
     """Write the vectors in the form that the file's name ends in.
 
-    Rows are the readable images in the source's order; each carries its path and, where known, its class.
+    Rows are the readable images in the source's order; each carries its path and, where known, its class. `progress`
+    is told the share of the rows that is written, from 0 to 1.
     """
     check(file)
     facts, bad, paths = (file.with_suffix(end) for end in (".json", ".bad.csv", ".paths.csv"))
@@ -70,7 +71,7 @@ def write(embedded: Embedded, file: Path) -> Written:
                 _write_paths(embedded, text)
             beside.append(paths)
         with _whole(file) as part:
-            _WRITERS[file.suffix](embedded, part)
+            _WRITERS[file.suffix](embedded, _told(embedded, progress), part)
     except OSError as error:
         raise UserError(
             f"--out {file}: cannot be written ({error.strerror or error}). Free some space there."
@@ -97,6 +98,14 @@ def _whole(file: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def _told(embedded: Embedded, progress: Callable[[float], None]) -> Iterator[np.ndarray]:
+    done = 0
+    for block in embedded.blocks():
+        yield block
+        done += len(block)
+        progress(done / len(embedded))
+
+
 def _write_paths(embedded: Embedded, text: IO[str]) -> None:
     rows = csv.writer(text, lineterminator="\n")
     labelled = has_labels(embedded)
@@ -105,29 +114,29 @@ def _write_paths(embedded: Embedded, text: IO[str]) -> None:
         rows.writerow([row, embedded.path(row), *([embedded.label(row) or ""] if labelled else [])])
 
 
-def _write_npy(embedded: Embedded, part: Path) -> None:
+def _write_npy(embedded: Embedded, blocks: Iterator[np.ndarray], part: Path) -> None:
     shape = (len(embedded), embedded.channels)
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
     with open(part, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for block in embedded.blocks():
+        for block in blocks:
             file.write(np.ascontiguousarray(block, np.float32).data)
 
 
-def _write_csv(embedded: Embedded, part: Path) -> None:
+def _write_csv(embedded: Embedded, blocks: Iterator[np.ndarray], part: Path) -> None:
     labelled = has_labels(embedded)
     with open(part, "w", newline="", **_TEXT) as text:
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(["path", *(["label"] if labelled else []), *(f"f{n}" for n in range(embedded.channels))])
         row = 0
-        for block in embedded.blocks():
+        for block in blocks:
             for vector in block:
                 label = [embedded.label(row) or ""] if labelled else []
                 rows.writerow([embedded.path(row), *label, *(f"{number:.{DIGITS}g}" for number in vector.tolist())])
                 row += 1
 
 
-def _write_parquet(embedded: Embedded, part: Path) -> None:
+def _write_parquet(embedded: Embedded, blocks: Iterator[np.ndarray], part: Path) -> None:
     arrow, parquet = _pyarrow()
     vector = arrow.list_(arrow.float32(), embedded.channels)
     fields = [("path", arrow.string()), ("embedding", vector)]
@@ -137,7 +146,7 @@ def _write_parquet(embedded: Embedded, part: Path) -> None:
     schema = arrow.schema(fields, metadata={METADATA: json.dumps(embedded.facts)})
     with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
         row = 0
-        for block in embedded.blocks():
+        for block in blocks:
             span = range(row, row + len(block))
             numbers = arrow.array(np.ascontiguousarray(block).reshape(-1), arrow.float32())
             columns = [
@@ -165,7 +174,7 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-_WRITERS: dict[str, Callable[[Embedded, Path], None]] = {
+_WRITERS: dict[str, Callable[[Embedded, Iterator[np.ndarray], Path], None]] = {
     ".parquet": _write_parquet,
     ".npy": _write_npy,
     ".csv": _write_csv,

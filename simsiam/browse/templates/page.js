@@ -211,7 +211,7 @@ function show() {
   window.scrollTo(0, 0);
   if (view === "picture" && !sent) return void (location.hash = "all");
   const work = {
-    all: () => showAll(now, Math.max(1, Number(first) || 1), decodeURIComponent(rest.join("/"))),
+    all: async () => showAll(now, Math.max(1, Number(first) || 1), decodeURIComponent(rest.join("/"))),
     like: () => (view === "picture" ? showPicture(now, STEP) : showLike(now, first, STEP)),
     duplicates: () => showDuplicates(now, Number(first) || 0.95, 0),
     map: () => showMap(now, first === "tsne" ? "tsne" : "pca"),
@@ -221,6 +221,7 @@ function show() {
 
 function search(file) {
   if (!file) return;
+  if (file.size > 64 * 2 ** 20) return void say("A picture may have 64 MB.", true);
   if (sent) URL.revokeObjectURL(sent.url);
   sent = { blob: file, url: URL.createObjectURL(file), name: file.name };
   if (location.hash === "#picture") show();
