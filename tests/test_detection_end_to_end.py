@@ -1,8 +1,7 @@
-"""`simsiam evaluate detection-...` and `simsiam predict` on synthetic shapes, from words to pictures."""
+"""`simsiam evaluate detection-...` on synthetic shapes, from words to pictures."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -13,83 +12,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from simsiam import cli
-from simsiam.backbones import build_backbone
 from simsiam.commands.evaluate_detection import spread_lists
 from simsiam.evaluation.detectors.detector import Detector
-from simsiam.evaluation.detectors.files import load_detector
 from simsiam.results import Result, read_metrics
-from simsiam.weights.save import write_backbone
 from tests import tiny_shapes
+from tests.detection_command import CPU, FEW, IMAGES, NARROW, SHORT, SIDE, evaluate, masks_of, predict
+from tests.detection_command import coco as coco
+from tests.detection_command import done as done
+from tests.detection_command import done_with_masks as done_with_masks
+from tests.detection_command import voc as voc
+from tests.detection_command import weights as weights
 from tests.evaluation.conftest import one_thread as one_thread
 from tests.processes import launch
-
-SIDE = 64
-IMAGES = f"--train-images.short-sides 56 64 --train-images.long-side 80 --test-images.short-sides {SIDE}".split()
-FEW = (
-    "--architecture.rpn.train.before-nms 200 --architecture.rpn.train.kept 40 --architecture.rpn.test.before-nms 100 "
-    "--architecture.rpn.test.kept 20 --architecture.rpn.sampling.count 32 --architecture.boxes.sampling.count 16"
-).split()
-NARROW = (
-    "--architecture.pyramid-channels 16 --architecture.rpn.channels 16 --architecture.boxes.channels 16 "
-    "--architecture.boxes.hidden 32 --architecture.masks.channels 16"
-).split()
-SHORT = "--iterations 4 --evaluate-every 2 --batch-size 4 --lr 0.08".split()
-CPU = "--device cpu --workers 0".split()
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(7)
-    folder = tmp_path_factory.mktemp("weights") / "narrow"
-    write_backbone(folder, build_backbone("resnet10", width=8, stem="small-stride2"), recipe=None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_shapes.voc_tree(tmp_path_factory.mktemp("voc"), train=10, test=4, side=SIDE)
-
-
-@pytest.fixture(scope="module")
-def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_shapes.coco_folder(tmp_path_factory.mktemp("coco"), train=8, test=4, side=SIDE)
-
-
-def evaluate(name: str, *words: object) -> int:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["evaluate", f"detection-{name}", *CPU, *IMAGES, *FEW, *map(str, words)])
-    return int(stop.value.code or 0)
-
-
-def predict(*words: object) -> int:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["predict", *map(str, words), "--device", "cpu"])
-    return int(stop.value.code or 0)
-
-
-def masks_of(coco: Path) -> list[object]:
-    """COCO's own annotations as a folder of one's own."""
-    notes = coco / "annotations"
-    return [
-        *("--data", notes / "instances_train2017.json", "--images", coco / "train2017"),
-        *("--test", notes / "instances_val2017.json", "--test-images", coco / "val2017"),
-    ]
-
-
-@pytest.fixture(scope="module")
-def done(weights: Path, voc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The VOC07+12 benchmark from start to end."""
-    out = tmp_path_factory.mktemp("done")
-    assert evaluate("voc0712", weights, "--data", voc, "--out", out, *SHORT) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
-def done_with_masks(weights: Path, coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("masks")
-    assert evaluate("folder", weights, *masks_of(coco), "--out", out, *SHORT, *NARROW) == 0
-    return out
 
 
 def test_a_result_holds_what_tables_and_pages_need(done: Path) -> None:
@@ -172,17 +106,19 @@ def test_a_run_that_was_killed_goes_on_to_the_same_detector(
     assert steps == [2, 4]
 
 
-def test_it_learns_what_it_is_shown(weights: Path, coco: Path, tmp_path: Path) -> None:
-    """Boxes and masks of eight images, by the flags of the command alone; a wrong target or loss gets nowhere near."""
+def test_it_learns_what_it_is_shown(weights: Path, tmp_path: Path) -> None:
+    """Boxes and masks of four images, by the flags of the command alone; a wrong target or loss gets nowhere near."""
+    coco = tiny_shapes.coco_folder(tmp_path / "coco", train=4, test=1, side=SIDE)
     train = ["--data", coco / "annotations/instances_train2017.json", "--images", coco / "train2017"]
     test = ["--test", train[1], "--test-images", train[3]]
-    steps = "--iterations 160 --evaluate-every 160 --batch-size 8 --lr 0.25 --warmup-iterations 10".split()
+    steps = "--iterations 150 --evaluate-every 150 --batch-size 4 --lr 0.5 --warmup-iterations 10".split()
     same = "--train-images.short-sides 64 --train-images.flip-probability 0".split()
-    assert evaluate("folder", weights, *train, *test, "--out", tmp_path, *NARROW, *steps, *same) == 0
-    result = Result.read(tmp_path / "result.json")
-    assert result.metrics["box_ap50"] > 75
-    assert result.metrics["mask_ap50"] > 60
-    losses = [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "step"]
+    out = tmp_path / "out"
+    assert evaluate("folder", weights, *train, *test, "--out", out, *NARROW, *steps, *same) == 0
+    result = Result.read(out / "result.json")
+    assert result.metrics["box_ap50"] > 50
+    assert result.metrics["mask_ap50"] > 40
+    losses = [row["loss"] for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "step"]
     assert losses[-1] < 0.4 * losses[0]
 
 
@@ -230,7 +166,7 @@ def test_a_voc_folder_of_ones_own_holds_some_images_out(weights: Path, tmp_path:
     own = tiny_shapes.voc_folder(tmp_path / "own", images=10, side=SIDE)
     assert evaluate("folder", weights, "--data", own, "--out", tmp_path / "out", "--iterations", 2) == 0
     result = Result.read(tmp_path / "out" / "result.json")
-    assert result.recipe["name"] == "folder_boxes"
+    assert result.recipe["name"] == "folder_boxes-2it"
     assert (result.detail["train_images"], result.detail["test_images"]) == (8, 2)
     assert any("2 of 10 images were held out" in note for note in result.notes)
 
@@ -277,64 +213,6 @@ def test_masks_that_are_not_there_are_asked_for(
     words = [weights, "--data", own, "--recipe", "folder_masks", "--iterations", 2, "--out", tmp_path / "out"]
     assert evaluate("folder", *words) == 2
     assert "this set has boxes only" in capsys.readouterr().err
-
-
-def test_a_detector_comes_back_from_its_file(done_with_masks: Path) -> None:
-    trained = load_detector(done_with_masks)
-    assert trained.classes == ("square", "circle", "triangle")  # by COCO's category ids
-    assert trained.images.short_sides == (SIDE,)
-    assert trained.detector.architecture.masks is not None
-    state = load_file(done_with_masks / "detector.safetensors")
-    assert all(torch.equal(tensor, state[name]) for name, tensor in trained.detector.state_dict().items())
-
-
-def test_predict_draws_and_writes_what_it_finds(
-    done_with_masks: Path, coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"no image")
-    words = [
-        done_with_masks,
-        coco / "val2017",
-        tmp_path / "broken.jpg",
-        "--out",
-        tmp_path / "out",
-        "--threshold",
-        "0.05",
-    ]
-    assert predict(*words) == 1
-    printed = capsys.readouterr().out
-    assert "left out: " in printed
-    assert "broken.jpg" in printed
-    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert len(found) == 4
-    for each in found:
-        name = Path(each["image"]).stem
-        with Image.open(tmp_path / "out" / f"{name}.jpg") as picture:
-            assert picture.width >= SIDE
-        for thing in each["objects"]:
-            assert thing["class"] in tiny_shapes.CLASSES
-            assert thing["score"] >= 0.05
-            assert len(thing["box"]) == 4
-            assert thing["mask"]["size"] == [SIDE, SIDE]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "name an evaluation's folder and at least one image"),
-        (["nowhere", "a.jpg"], "nowhere: no such folder"),
-        (["EMPTY", "a.jpg"], "holds no trained detector"),
-        (["DONE", "a.jpg", "b"], "a.jpg: no such image or folder\nb: no such image or folder"),
-        (["DONE", "EMPTY"], "no image in it or below it"),
-        (["DONE", "VOC", "--threshold", "2"], "a score is between 0 and 1"),
-    ],
-)
-def test_predict_tells_mistakes(
-    words: list[str], message: str, done: Path, voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = {"DONE": str(done), "VOC": str(voc), "EMPTY": str(tmp_path)}
-    assert predict(*[given.get(word, word) for word in words]) == 2
-    assert message in capsys.readouterr().err
 
 
 def test_two_processes_train_and_score_together(weights: Path, coco: Path, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class Detection(Protocol[BoxSets]):
         return self.lr * self.batch_size / self.lr_batch
 
     def for_iterations(self, count: int) -> Detection:
-        """The same training in another number of iterations.
+        """The same training in another number of iterations, and under a name that says so.
 
         The rate falls at the same fractions of the whole and the warm-up takes at most a fifth. The evaluations are
         as many, or fewer where that many do not divide `count` or would come every few iterations.
@@ -93,6 +93,7 @@ class Detection(Protocol[BoxSets]):
             evaluations -= 1
         return replace(
             self,
+            name=f"{self.name}-{count}it",
             unit="iterations",
             length=count,
             milestones=tuple(round(milestone / self.length * count) for milestone in self.milestones),

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from simsiam.backbones import build_backbone
+from simsiam.data.boxes import LearnTarget
 from simsiam.errors import UserError
 from simsiam.evaluation.detectors.detector import build_detector, check_complete
 from simsiam.evaluation.detectors.features import Pyramid, residual_strides
@@ -235,3 +236,45 @@ def test_the_published_rules_of_the_recipes() -> None:
     assert c4.boxes.assignment == Assignment(positive=0.5, negative=0.5, low_quality="off", lowest=0.5)
     assert fpn.boxes.assignment == Assignment(positive=0.5, negative=0.5, low_quality="on", lowest=0.5)
     assert (c4.boxes.pool, fpn.boxes.pool) == (14, 7)
+
+
+@pytest.mark.parametrize("kind", ["c4 masks", "fpn masks"])
+def test_bf16_gives_nearly_the_same_losses(kind: str) -> None:
+    exact = small.detector(kind).train()(*small.batch(), small.seeded())
+    detector = small.detector(kind).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = detector(*small.batch(), small.seeded())
+    for name, loss in rough.items():
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss, exact[name], atol=0.02, rtol=0.05)
+    torch.stack(list(rough.values())).sum().backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = detector.eval().detect(*small.batch()[:2])
+    assert all(each.boxes.dtype == torch.float32 for each in found)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gpu_agrees_with_the_cpu(kind: str) -> None:
+    """The samplers draw on the CPU, so that both train on the same boxes."""
+    exact = small.detector(kind).train()(*small.batch(), small.seeded())
+    device = torch.device("cuda")
+    detector = small.detector(kind).train().to(device)
+    images, sizes, targets = small.batch()
+    there = [
+        LearnTarget(
+            boxes=each.boxes.to(device),
+            labels=each.labels.to(device),
+            masks=each.masks.to(device) if each.masks is not None else None,
+        )
+        for each in targets
+    ]
+    got = detector(images.to(device), sizes, there, small.seeded())
+    for name, loss in got.items():
+        torch.testing.assert_close(loss.cpu(), exact[name], atol=1e-3, rtol=1e-2)
+    detector.to(memory_format=torch.channels_last)
+    with torch.autocast("cuda", torch.bfloat16):
+        fast = detector(images.to(device, memory_format=torch.channels_last), sizes, there, small.seeded())
+    torch.stack(list(fast.values())).sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in detector.parameters())
+    assert len(detector.eval().detect(images.to(device), sizes)) == 2

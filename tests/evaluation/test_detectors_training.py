@@ -70,6 +70,7 @@ def test_a_shorter_training_keeps_its_proportions() -> None:
     short = VOC.for_iterations(2400)
     assert (short.length, short.milestones, short.unit) == (2400, (1800, 2200), "iterations")
     assert short.evaluate_every == 200
+    assert short.name == "faster_rcnn_r50_c4_mstrain_24k_voc0712-2400it"
     short = COCO.for_iterations(1200)
     assert (short.milestones, short.evaluate_every, short.warmup_iterations) == ((800, 1100), 100, 240)
     for count in (1, 2, 97, 100, 250, 1009):

@@ -145,14 +145,10 @@ def _notes(settings: Detection, data: BoxSets, lr: float, left_out: int) -> list
     notes = list(data.notes)
     if settings.batch_size != settings.lr_batch:
         scaled = lr * settings.batch_size / settings.lr_batch
-        notes.append(
-            f"batch {settings.batch_size} instead of {settings.lr_batch}: the rate {lr:g} became {scaled:g}"
-            + (
-                "; the iterations are as many, so fewer or more images were seen"
-                if settings.unit == "iterations"
-                else ""
-            )
-        )
+        notes.append(f"batch {settings.batch_size} instead of {settings.lr_batch}: the rate {lr:g} became {scaled:g}")
+        if settings.unit == "iterations":
+            seen, usual = (settings.length * batch for batch in (settings.batch_size, settings.lr_batch))
+            notes.append(f"{settings.length:,} iterations saw {seen:,} images, at batch {settings.lr_batch} {usual:,}")
     classes = len(data.train.classes)
     if settings.expected_classes is not None and classes != settings.expected_classes:
         notes.append(f"{classes} classes; the published benchmark has {settings.expected_classes}")

@@ -1,0 +1,79 @@
+"""`simsiam predict` with a detector: from its file to drawings and JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from simsiam.evaluation.detectors.files import load_detector
+from tests import tiny_shapes
+from tests.detection_command import SIDE, predict
+from tests.detection_command import coco as coco
+from tests.detection_command import done as done
+from tests.detection_command import done_with_masks as done_with_masks
+from tests.detection_command import voc as voc
+from tests.detection_command import weights as weights
+from tests.evaluation.conftest import one_thread as one_thread
+
+
+def test_a_detector_comes_back_from_its_file(done_with_masks: Path) -> None:
+    trained = load_detector(done_with_masks)
+    assert trained.classes == ("square", "circle", "triangle")  # by COCO's category ids
+    assert trained.images.short_sides == (SIDE,)
+    assert trained.detector.architecture.masks is not None
+    state = load_file(done_with_masks / "detector.safetensors")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in trained.detector.state_dict().items())
+
+
+def test_predict_draws_and_writes_what_it_finds(
+    done_with_masks: Path, coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    words = [
+        done_with_masks,
+        *sorted((coco / "val2017").iterdir())[:2],
+        tmp_path / "broken.jpg",
+        "--out",
+        tmp_path / "out",
+        "--threshold",
+        "0.05",
+    ]
+    assert predict(*words) == 1
+    printed = capsys.readouterr().out
+    assert "left out: " in printed
+    assert "broken.jpg" in printed
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(found) == 2
+    for each in found:
+        name = Path(each["image"]).stem
+        with Image.open(tmp_path / "out" / f"{name}.jpg") as picture:
+            assert picture.width >= SIDE
+        for thing in each["objects"]:
+            assert thing["class"] in tiny_shapes.CLASSES
+            assert thing["score"] >= 0.05
+            assert len(thing["box"]) == 4
+            assert thing["mask"]["size"] == [SIDE, SIDE]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name an evaluation's folder and at least one image"),
+        (["nowhere", "a.jpg"], "nowhere: no such folder"),
+        (["EMPTY", "a.jpg"], "holds no trained detector"),
+        (["DONE", "a.jpg", "b"], "a.jpg: no such image or folder\nb: no such image or folder"),
+        (["DONE", "EMPTY"], "no image in it or below it"),
+        (["DONE", "VOC", "--threshold", "2"], "a score is between 0 and 1"),
+    ],
+)
+def test_predict_tells_mistakes(
+    words: list[str], message: str, done: Path, voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"DONE": str(done), "VOC": str(voc), "EMPTY": str(tmp_path)}
+    assert predict(*[given.get(word, word) for word in words]) == 2
+    assert message in capsys.readouterr().err
