@@ -52,7 +52,7 @@ def checked(source: BoxFiles, bad: Policy) -> Checked:
     kept = source.replaced(
         images=found.images,
         kept_images=found.good_images,
-        objects=found.cut,
+        objects=replace(found.cut, names=None),  # no message needs them any more, and they are large
         kept_objects=found.good_objects,
         problems=(),
     )

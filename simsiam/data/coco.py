@@ -11,7 +11,7 @@ import numpy as np
 
 from simsiam.data.box_files import BoxFiles, Objects, Problem, Shapes
 from simsiam.data.boxes import BoxImage
-from simsiam.data.instance_masks import InstanceMasks, Polygons, Rle, from_runs
+from simsiam.data.instance_masks import Polygons, Rle, from_runs
 from simsiam.data.voc import some
 from simsiam.data.voc_detection import BoxSplits
 from simsiam.errors import UserError
@@ -121,7 +121,6 @@ def _read(json: Path, folder: Path, raw: dict[str, Any], classes: Sequence[str] 
             gathered.problems.append(Problem(kind="unknown class", where=where, what=what))
         else:
             by_image[entry["image_id"]].append(entry)
-    has_masks = any(entry.get("segmentation") for entries in by_image.values() for entry in entries)
     counts = np.zeros(len(images), np.int64)
     for row, image in enumerate(images):
         for entry in by_image[image.id]:
@@ -133,6 +132,7 @@ def _read(json: Path, folder: Path, raw: dict[str, Any], classes: Sequence[str] 
                 gathered.problems.append(Problem(kind="unreadable annotation", where=where, what=what))
                 continue
             counts[row] += 1
+    shapes = Shapes.of(gathered.shapes)
     return BoxFiles(
         name=json.stem,
         place=str(json),
@@ -140,7 +140,7 @@ def _read(json: Path, folder: Path, raw: dict[str, Any], classes: Sequence[str] 
         images=images,
         counts=counts,
         objects=_objects(gathered),
-        shapes=Shapes.of(gathered.shapes) if has_masks else None,
+        shapes=shapes if not shapes.missing.all() else None,
         problems=gathered.problems,
     )
 
@@ -168,12 +168,16 @@ def _categories(json: Path, entries: list[dict[str, Any]]) -> dict[Any, str]:
 
 def _add(gathered: _Gathered, entry: dict[str, Any], image: BoxImage, label: int, where: str) -> None:
     shape = _shape(entry.get("segmentation"), image)
-    x, y, width, height = (float(value) for value in entry["bbox"])
-    if "area" in entry:
-        area = float(entry["area"])
+    mask = _pixels(shape, image) if shape is not None and not {"bbox", "area"} <= entry.keys() else None
+    if "bbox" in entry or mask is None:
+        x, y, width, height = (float(value) for value in entry["bbox"])
     else:
-        masks = InstanceMasks(height=image.height, width=image.width, shapes=() if shape is None else (shape,))
-        area = float(masks.decode().sum()) if len(masks) else width * height
+        columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+        if not len(rows):
+            raise ValueError("neither a bbox nor a pixel of a mask")
+        x, y = float(columns[0]), float(rows[0])
+        width, height = float(columns[-1] + 1 - x), float(rows[-1] + 1 - y)
+    area = float(entry["area"]) if "area" in entry else width * height if mask is None else float(mask.sum())
     gathered.boxes.append((x, y, x + width, y + height))
     gathered.labels.append(label)
     gathered.crowd.append(bool(entry.get("iscrowd", 0)))
@@ -182,12 +186,19 @@ def _add(gathered: _Gathered, entry: dict[str, Any], image: BoxImage, label: int
     gathered.shapes.append(shape if shape is not None else Polygons(parts=()))
 
 
+def _pixels(shape: Polygons | Rle, image: BoxImage) -> np.ndarray:
+    rle = shape if isinstance(shape, Rle) else shape.encode(height=image.height, width=image.width)
+    return rle.decode()
+
+
 def _shape(found: Any, image: BoxImage) -> Polygons | Rle | None:
-    """A segmentation in any of COCO's three forms; None where there is none."""
+    """A segmentation in any of COCO's three forms; None where there is none, or none with an inside."""
     if not found:
         return None
     if isinstance(found, list):
-        return Polygons(parts=tuple(np.array(part, np.float64).reshape(-1, 2) for part in found))
+        parts = [np.array(part, np.float64).reshape(-1, 2) for part in found]
+        parts = [part for part in parts if len(part) >= 3]
+        return Polygons(parts=tuple(parts)) if parts else None
     height, width = (int(side) for side in found["size"])
     counts = found["counts"]
     if isinstance(counts, list):

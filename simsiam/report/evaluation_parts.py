@@ -12,7 +12,7 @@ from simsiam.report.curves import Chart, Series, thin
 from simsiam.report.layout import OWN_LAYOUTS, PAGE_LAYOUTS, Column, Layout
 from simsiam.results import Result
 
-SHOWN_CLASSES = 40  # bars; of more classes the best and the worst are shown
+SHOWN_CLASSES = 40  # bars; of half as many again or more, the best and the worst are shown
 MOST_SERIES = 6  # lines of a chart
 MOST_METRICS = 4  # columns of the classes' table
 _PACE = ("images_per_second", "data_wait")
@@ -94,8 +94,9 @@ def classes(result: Result) -> Classes | None:
     values = {name: [_number(tables[metric].get(name)) for metric in metrics] for name in names}
     ranked = sorted(names, key=lambda name: -math.inf if values[name][0] is None else -(values[name][0] or 0.0))
     ranked.sort(key=lambda name: values[name][0] is None)
-    split = SHOWN_CLASSES // 2 if len(ranked) > SHOWN_CLASSES else len(ranked)
-    shown = ranked if len(ranked) <= SHOWN_CLASSES else [*ranked[:split], *ranked[-split:]]
+    many = len(ranked) >= 1.5 * SHOWN_CLASSES
+    split = SHOWN_CLASSES // 2 if many else len(ranked)
+    shown = [*ranked[:split], *ranked[-split:]] if many else ranked
     return Classes(
         metrics=metrics,
         rows=[ClassRow(name=name, values=values[name], width=_width(values[name][0])) for name in shown],

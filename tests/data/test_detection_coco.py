@@ -145,6 +145,24 @@ def test_the_area_of_a_mask_without_one(tmp_path: Path) -> None:
     assert source.target(0).area.tolist() == [float(coco_mask.area(packed))]
 
 
+def test_the_box_of_a_mask_without_one(tmp_path: Path) -> None:
+    run = {"size": [8, 10], "counts": [9, 4, 67]}  # column 1, rows 1 to 4
+    source = made(tmp_path, [{"category_id": 5, "segmentation": run}])
+    assert source.target(0).boxes.tolist() == [[1, 1, 2, 5]]
+    assert source.target(0).area.tolist() == [4.0]
+    assert [one.kind for one in made(tmp_path, [{"category_id": 5}]).problems] == ["unreadable annotation"]
+
+
+@pytest.mark.parametrize("nothing", [None, [], [[]], [[1, 1, 5, 5]]])
+def test_segmentations_without_an_inside_are_none(tmp_path: Path, nothing: Any) -> None:
+    box = {"bbox": [1, 1, 4, 4], "category_id": 5}
+    assert not made(tmp_path, [{**box, "segmentation": nothing}]).has_masks
+    both = made(tmp_path, [{**box, "segmentation": nothing}, {**box, "segmentation": [[1, 1, 5, 1, 5, 5]]}])
+    assert both.has_masks
+    with pytest.raises(UserError, match="object without mask: 1"):
+        checked(both, "stop")
+
+
 def test_chosen_classes_and_their_order(tmp_path: Path) -> None:
     objects = [{"bbox": [1, 2, 3, 4], "category_id": 5}, {"bbox": [1, 2, 3, 4], "category_id": 2}]
     source = made(tmp_path, objects, classes=("dog", "cat"))

@@ -127,6 +127,14 @@ def test_of_many_classes_the_best_and_the_worst(folders: dict[Kind, Path]) -> No
     assert "260 classes between the best and the worst" in text_of(write_evaluation_page(folders["classification"]))
 
 
+def test_a_few_more_classes_are_all_shown(folders: dict[Kind, Path]) -> None:
+    result = Result.read(folders["classification"] / "result.json")
+    few = dataclasses.replace(result, detail={"per_class": {f"class {number}": 1.0 * number for number in range(59)}})
+    found = parts.classes(few)
+    assert found is not None
+    assert (len(found.rows), found.left_out) == (59, 0)
+
+
 def test_curves_over_iterations_or_epochs(folders: dict[Kind, Path]) -> None:
     def of(kind: Kind) -> dict[str, Any]:
         rows = [json.loads(line) for line in (folders[kind] / "metrics.jsonl").read_text().splitlines()]
