@@ -169,14 +169,14 @@ def run_folder(model: str) -> str:
 
 
 def _own_model(one: Found) -> Model:
-    recipe = one.result.recipe
+    recipe, verdict = one.result.recipe, one.result.detail.get("verdict") or {}
     return Model(
         name=one.model,
         by=f"this program, on {one.result.data.name} ({one.result.data.images:,} images)",
         epochs=str(recipe.get("epochs", "")),
         batch_size=str(recipe.get("batch_size", "")),
         licence="yours",
-        weights=one.path.parent.name,
+        weights=", ".join(filter(None, (one.path.parent.name, verdict.get("status")))),
     )
 
 

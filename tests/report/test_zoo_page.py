@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ from simsiam.published import FIGURES, MODEL_100E, MODEL_200E, PAGE, PAGE_MODELS
 from simsiam.report.collect import collect
 from simsiam.report.zoo_page import NOT_MEASURED, ZooPage, evaluation_command, training_command, zoo_page
 from simsiam.report.zoo_text import html, markdown, write
+from simsiam.results import Result
 from tests import commands
 from tests.report.measured import add, make_pretrained, make_result, shots, stages
 
@@ -48,6 +50,8 @@ def measured(tmp_path: Path) -> ZooPage:
     result = make_result("knn", {"top1_k20": 57.5}, data="imagenet", source="mmselfsup-100e-v0.7.0", weights="bb")
     result.write(tmp_path / "zoo" / "result.json")
     small = make_pretrained(tmp_path / "demo", "demo")
+    result = Result.read(small / "result.json")
+    dataclasses.replace(result, detail={"verdict": {"status": "healthy"}}).write(small / "result.json")
     add(small, "low_shot_voc07", shots(30.0), data="photos")
     add(small, "clustering", {"nmi": 0.5, "ari": 0.25}, data="photos")
     return zoo_page(published_models(), collect([tmp_path]))
@@ -106,7 +110,8 @@ def test_our_figures_for_published_weights_have_a_row_of_their_own(measured: Zoo
 
 def test_what_the_page_has_no_table_for_is_not_lost(measured: ZooPage) -> None:
     assert "| demo | ours | photos | 0.500 | 0.250 |" in section(markdown(measured), "Clustering")
-    assert "demo" in section(markdown(measured), "Models")
+    models = section(markdown(measured), "Models")
+    assert "| demo | this program, on cifar10-train (60,000 images) | 3 |  | yours | demo, healthy |" in models
 
 
 class Shown(HTMLParser):
