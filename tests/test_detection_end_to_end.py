@@ -39,6 +39,7 @@ def test_a_result_holds_what_tables_and_pages_need(done: Path) -> None:
     assert result.detail["lr"] == pytest.approx(0.08 * 4 / 16)
     assert any("batch 4 instead of 16: the rate 0.08 became 0.02" in note for note in result.notes)
     assert any("3 classes; the published benchmark has 20" in note for note in result.notes)
+    assert (done / "report.html").exists()
     [picture] = result.detail["pictures"]
     with Image.open(done / picture["file"]) as grid:
         assert grid.width > 1000
