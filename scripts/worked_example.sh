@@ -17,7 +17,6 @@ measure() { # NAME SET FLAGS...
 
 measure knn cifar10
 measure linear-mhead cifar10 --epochs 10 --milestones 4 8
-measure linear-avgpool cifar10 --epochs 20
 measure probe cifar10
 measure svm-voc07 cifar10 --recipe svm_pooled
 measure low-shot-voc07 cifar10 --layers pooled --layer pooled
