@@ -8,14 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
-from torchvision.ops import box_iou
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FeaturePyramidNetwork, box_iou
+from torchvision.ops.poolers import LevelMapper
 
 from simsiam.evaluation.detectors.anchors import cell_anchors, grid_anchors, trainable
 from simsiam.evaluation.detectors.boxes import BACKGROUND, LEFT_OUT, assign, decode, encode, sample
+from simsiam.evaluation.detectors.features import Pyramid
 from simsiam.evaluation.detectors.masks import mask_targets, paste
 from simsiam.evaluation.detectors.pooling import level_of, pool
 from simsiam.evaluation.detectors.settings import Assignment, Sampling
 from simsiam.recipes import detection as recipes
+from tests.evaluation import small_detectors as small
 
 ROI = (0.1, 0.1, 0.2, 0.2)
 RPN_RULE = Assignment(positive=0.7, negative=0.3, low_quality="on", lowest=0.3)
@@ -242,3 +247,30 @@ def test_pasting_cuts_at_the_image_and_takes_no_offence_at_empty_boxes() -> None
     assert not drawn[1].any()
     assert drawn[2].sum() == 5 * 8
     assert paste(torch.ones(0, 14, 14), torch.zeros(0, 4), (20, 20), 0.5).shape == (0, 20, 20)
+
+
+def test_the_grid_is_torchvisions_where_nothing_is_rounded() -> None:
+    theirs = AnchorGenerator(sizes=((32, 64),), aspect_ratios=((1.0,),))
+    images = ImageList(torch.zeros(1, 3, 64, 96), [(64, 96)])
+    ours = grid_anchors(cell_anchors(16, (2.0, 4.0), (1.0,)), 4, 6, 16)
+    torch.testing.assert_close(ours, theirs(images, [torch.zeros(1, 1, 4, 6)])[0])
+
+
+def test_levels_are_torchvisions() -> None:
+    boxes = random_boxes(300, seed=4, extent=900)
+    theirs = LevelMapper(2, 5)([boxes])
+    assert torch.equal(level_of(boxes, (4, 8, 16, 32)), theirs)
+    assert set(theirs.tolist()) == {0, 1, 2}
+
+
+def test_the_pyramid_without_norms_is_torchvisions() -> None:
+    pyramid = Pyramid(small.backbone(), channels=16, norm="none").eval()
+    theirs = FeaturePyramidNetwork([8, 16, 32, 64], 16)
+    with torch.no_grad():
+        for level in range(4):
+            for block, layer in ((theirs.inner_blocks, pyramid.lateral), (theirs.layer_blocks, pyramid.output)):
+                block[level][0].load_state_dict(layer[level][0].state_dict())  # type: ignore[index, operator]
+        images = torch.randn(1, 3, 64, 96)
+        stages = {str(n): stage for n, stage in enumerate(pyramid.trunk.stages(images)[1:])}
+        for ours, wanted in zip(pyramid(images), theirs(stages).values(), strict=False):
+            torch.testing.assert_close(ours, wanted)

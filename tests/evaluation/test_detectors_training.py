@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from simsiam.data.boxes import BoxBatch, Frame
+from simsiam.data.boxes import BoxBatch, BoxImage, BoxSource, Frame, Target
+from simsiam.engine.distributed import Process
 from simsiam.errors import UserError
+from simsiam.evaluation.detectors.detector import build_detector
 from simsiam.evaluation.detectors.roi import Detections
 from simsiam.evaluation.detectors.scoring import in_image
-from simsiam.evaluation.detectors.training import plan_of, shares, step_generator
+from simsiam.evaluation.detectors.training import Trainer, plan_of, shares, step_generator
+from simsiam.evaluation.protocol import Subject
+from simsiam.experiment import Machine
 from simsiam.recipes import detection as recipes
+from simsiam.results import WeightsId
+from tests.evaluation import small_detectors as small
 
 VOC = recipes.faster_rcnn_r50_c4_mstrain_24k_voc0712()
 COCO = recipes.mask_rcnn_r50_fpn_mstrain_1x_coco()
@@ -123,3 +130,64 @@ def test_detections_come_back_in_the_images_own_pixels() -> None:
     assert first[10:30, 8:48].all()
     assert first.sum() == 20 * 40
     assert not second.any()
+
+
+def test_small_passes_average_their_gradients(tmp_path: Path) -> None:
+    architecture = replace(small.narrow(small.architecture("c4")), backbone_norm="frozen", head_norm="none")
+    settings = replace(VOC, architecture=architecture, accumulate=2, batch_size=2)
+    images, sizes, targets = small.batch()
+    frames = [Frame(index=0, height=h, width=w, original_height=h, original_width=w) for h, w in sizes]
+    whole = BoxBatch(images=images, frames=frames, targets=targets, epoch=3, step=7)
+    network = small.backbone()
+    trainer = Trainer(
+        settings=settings,
+        subject=Subject(
+            backbone=network,
+            size=224,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.2, 0.2, 0.2),
+            weights=WeightsId(source="a test", sha256="0"),
+            seed=11,
+        ),
+        train=NoImages(),
+        test=NoImages(),
+        machine=Machine(device="cpu"),
+        process=Process(rank=0, world=1, device=torch.device("cpu")),
+        folder=tmp_path,
+        identity={},
+    )
+    detectors = [build_detector(architecture, network, 3) for _ in range(2)]
+    detectors[1].load_state_dict(detectors[0].state_dict())
+    training = trainer._training(detectors[0])
+    logged = trainer._step(detectors[0], training)(whole)
+
+    optimizer = trainer._training(detectors[1]).optimizer
+    detectors[1].train()
+    generator, totals = step_generator(11, whole, 0), []
+    for row in range(2):
+        rows = slice(row, row + 1)
+        total = torch.stack(list(detectors[1](images[rows], sizes[rows], targets[rows], generator).values())).sum()
+        (total / 2).backward()
+        totals.append(total.detach())
+    optimizer.step()
+    torch.testing.assert_close(logged["loss"], torch.stack(totals).mean())
+    for one, other in zip(detectors[0].parameters(), detectors[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+class NoImages(BoxSource):
+    """A set that nobody looks into."""
+
+    name, classes, has_masks = "nothing", ("a", "b", "c"), False
+
+    def __len__(self) -> int:
+        return 0
+
+    def image(self, index: int) -> BoxImage:
+        raise IndexError(index)
+
+    def target(self, index: int) -> Target:
+        raise IndexError(index)
+
+    def fingerprint(self) -> str:
+        return ""
