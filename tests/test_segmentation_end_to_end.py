@@ -16,6 +16,7 @@ from simsiam.backbones import build_backbone
 from simsiam.cli import main
 from simsiam.commands import predict_segmentation
 from simsiam.engine.checkpoints import read
+from simsiam.errors import UserError
 from tests import tiny_masks
 from tests.processes import launch
 
@@ -243,7 +244,7 @@ def test_predicting_colours_images_of_ones_own(
     Image.new("RGB", (50, 30), "red").save(tmp_path / "more/scene006.png")
     images = [shapes / "images/val", tmp_path / "more/scene006.png"]
     out = tmp_path / "seen"
-    assert predict_segmentation.run(tmp_path / "run", images, out, device="cpu") == 0
+    assert simsiam("predict", tmp_path / "run", *images, "--out", out, "--device", "cpu") == 0
     names = sorted(file.name for file in (out / "masks").iterdir())
     assert names == ["scene006-2.png", "scene006.png", "scene007.png", "scene008.png"]
     assert (out / "classes.txt").read_text().split() == ["background", "circle", "square", "triangle"]
@@ -259,6 +260,8 @@ def test_predicting_colours_images_of_ones_own(
     (tmp_path / "more/bad.jpg").write_bytes(b"nothing")
     assert predict_segmentation.run(tmp_path / "run", [tmp_path / "more"], out, device="cpu") == 1
     assert "left out" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no trained segmentor"):
+        predict_segmentation.run(tmp_path / "more", images, out, device="cpu")
 
 
 LEARNS = (
