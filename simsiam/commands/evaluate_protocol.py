@@ -58,8 +58,9 @@ def run(name: str, arguments: list[str]) -> int:
 
 
 def print_table(places: list[Path]) -> None:
-    """The tables of the results, and what was noted on each."""
+    """The tables of the results, what was noted on each, and a page for each that has more to show."""
     from simsiam.report.document import report
+    from simsiam.report.evaluation_page import has_page, write_evaluation_page
 
     print(report(places))
     for place in places:
@@ -67,6 +68,8 @@ def print_table(places: list[Path]) -> None:
             print(f"note: {note}")
     for place in places:
         print(f"result: {place / 'result.json'}")
+        if has_page(place):
+            print(f"report: {write_evaluation_page(place)}")
 
 
 def _evaluate(name: str, source: str, arguments: list[str], *, several: bool) -> list[Path]:

@@ -68,12 +68,7 @@ def run(name: str, arguments: list[str]) -> int:
         for seed in options.seeds
     ]
     if is_first_process():
-        from simsiam.report.evaluation_page import write_evaluation_page
-
-        pages = [write_evaluation_page(place) for place in places]
         print_table(places)
-        for page in pages:
-            print(f"report: {page}")
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from simsiam.cli import main
+from simsiam.commands.evaluate_protocol import print_table
 from simsiam.errors import UserError
 from simsiam.report import evaluation_parts as parts
 from simsiam.report.evaluation_page import has_page, write_evaluation_page
@@ -185,6 +186,14 @@ def test_simsiam_report_writes_it(folders: dict[Kind, Path], capsys: pytest.Capt
     said = capsys.readouterr().out
     assert f"report: {page}" in said
     assert "62.50" in said  # the table follows
+
+
+def test_an_evaluation_ends_with_its_page(folders: dict[Kind, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    page = folders["coco"] / "report.html"
+    page.unlink(missing_ok=True)
+    print_table([folders["coco"], folders["voc"]])
+    assert page.is_file()
+    assert f"report: {page}" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium on this machine")
