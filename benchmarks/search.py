@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from simsiam.browse.collection import Collection
-from simsiam.browse.guard import COOKIE
+from simsiam.browse.guard import cookie_name
 from simsiam.browse.server import Server
 from simsiam.data.sources import ArraySource
 from simsiam.evaluation.duplicates import near_duplicates
@@ -88,7 +88,7 @@ def _median(work: Callable[[], object]) -> float:
 
 def _ask(server: Server, path: str) -> bytes:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1])
-    connection.request("GET", path, headers={"Cookie": f"{COOKIE}={server.key}"})
+    connection.request("GET", path, headers={"Cookie": f"{cookie_name(server.key)}={server.key}"})
     answer = connection.getresponse()
     assert answer.status == 200, answer.status
     content = answer.read()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simsiam.browse.collection import Collection
-from simsiam.browse.guard import COOKIE
+from simsiam.browse.guard import cookie_name
 from simsiam.browse.server import Server
 from simsiam.data.sources import FolderSource
 from simsiam.evaluation.embedder import Embedder
@@ -34,7 +34,7 @@ class Served:
 
     def ask(self, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> Any:
         """One request with the key, unless `cookie` says otherwise; status, headers and body."""
-        sent = {"Cookie": f"{COOKIE}={self.server.key}"} | {
+        sent = {"Cookie": f"{cookie_name(self.server.key)}={self.server.key}"} | {
             name.replace("_", "-"): one for name, one in headers.items()
         }
         connection = http.client.HTTPConnection("127.0.0.1", self.server.server_address[1], timeout=30)

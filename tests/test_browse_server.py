@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import threading
+import os
+import signal
+import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam.browse import plane, server
-from simsiam.browse.guard import COOKIE, refusal
-from simsiam.browse.jobs import Job
+from simsiam.browse import server
+from simsiam.browse.guard import cookie_name, refusal
 from simsiam.browse.server import Server
-from simsiam.browse.thumbnails import Thumbnails, picture
-from simsiam.data.sources import FolderSource
+from simsiam.browse.thumbnails import Thumbnails
 from simsiam.errors import UserError
 from tests import tiny
 from tests.served import IMAGES, Served, serve
@@ -40,7 +42,10 @@ def test_the_printed_address_puts_the_key_in_a_cookie(served: Served) -> None:
     status, headers, _ = served.ask(f"/?key={served.server.key}", Cookie="")
     assert status == 303
     assert headers["Location"] == "/"
-    assert headers["Set-Cookie"] == f"{COOKIE}={served.server.key}; HttpOnly; SameSite=Strict; Path=/"
+    assert (
+        headers["Set-Cookie"]
+        == f"{cookie_name(served.server.key)}={served.server.key}; HttpOnly; SameSite=Strict; Path=/"
+    )
     for wrong in ("", "?key=", "?key=guess", f"?key={served.server.key}x", "?key=%C3%A9"):
         status, headers, content = served.ask(f"/{wrong}", Cookie="")
         assert (status, headers["Set-Cookie"]) == (403, None)
@@ -59,7 +64,7 @@ def test_the_printed_address_puts_the_key_in_a_cookie(served: Served) -> None:
         ({"Host": ""}, 403),
         ({"Host": "localhost:evil"}, 403),
         ({"Cookie": ""}, 403),
-        ({"Cookie": f"{COOKIE}=guess"}, 403),
+        ({"Cookie": "simsiam-browse-guess=guess"}, 403),
         ({"Cookie": "\x7f=;;;"}, 403),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
@@ -181,46 +186,6 @@ def test_duplicates_and_maps_come_when_they_are_done(served: Served) -> None:
         assert values.max() == pytest.approx(1)
 
 
-def test_a_job_that_nobody_waits_for_ends() -> None:
-    steps: list[int] = []
-    running = threading.Event()
-
-    def work(progress: Callable[[float], None]) -> str:
-        for step in range(1000):
-            steps.append(step)
-            running.set()
-            progress(step / 1000)
-            time.sleep(0.005)
-        return "done"
-
-    job = Job(work)
-    assert running.wait(5)
-    job.cancel()
-    assert job.wait(5)
-    assert job.result is None
-    assert len(steps) < 1000
-
-
-def test_a_job_that_breaks_says_so() -> None:
-    def work(progress: Callable[[float], None]) -> str:
-        raise ZeroDivisionError("by nothing")
-
-    job = Job(work)
-    assert job.wait(5)
-    assert job.error == "ZeroDivisionError: by nothing"
-
-
-def test_pca_keeps_the_directions_of_largest_variance() -> None:
-    random = np.random.default_rng(0)
-    rows = np.concatenate([random.normal(size=(80, 2)) * (9, 3), random.normal(size=(80, 6)) * 0.01], 1)
-    points = plane.plane(rows.astype(np.float32), "pca")
-    for axis in (0, 1):
-        assert abs(np.corrcoef(points[:, axis], rows[:, axis])[0, 1]) > 0.98
-    assert plane.plane(rows[:2].astype(np.float32), "tsne").shape == (2, 2)
-    assert plane.plane(rows[:4].astype(np.float32), "tsne").shape == (4, 2)
-    assert len(plane.chosen(50_000, "tsne")) == plane.MOST["tsne"]
-
-
 def test_thumbnails_are_small_and_kept_within_bounds(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     content = served.ask("/thumb/3")[2]
     with Image.open(io.BytesIO(content)) as picture:
@@ -238,25 +203,6 @@ def test_thumbnails_are_small_and_kept_within_bounds(served: Served, monkeypatch
     gone.write_bytes(kept)
 
 
-def test_large_jpegs_are_decoded_small_and_upright(tmp_path: Path) -> None:
-    whole = tiny.shape("stripes", seed=3, size=(2000, 1200))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # stored on its side
-    whole.save(tmp_path / "a.jpg", quality=95)
-    whole.save(tmp_path / "b.jpg", quality=95, exif=exif)
-    whole.convert("CMYK").save(tmp_path / "c.jpg", quality=95)
-    (tmp_path / "d.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:5000])
-    source = FolderSource(tmp_path)
-    assert picture(source, 0, side=256).size == (256, 154)
-    assert picture(source, 1, side=256).size == (154, 256)
-    assert picture(source, 3, side=256).getpixel((9, 9)) == (128, 128, 128), "damaged since: a grey square"
-    for index in range(3):
-        plain = source.read(index)
-        plain.thumbnail((256, 256), Image.Resampling.LANCZOS)
-        difference = np.abs(np.asarray(picture(source, index, side=256), float) - np.asarray(plain, float))
-        assert difference.mean() < 4
-
-
 def test_a_port_in_use_is_named(served: Served) -> None:
     port = served.server.server_address[1]
     with pytest.raises(UserError, match=f"--port {port}: cannot be listened on"):
@@ -264,6 +210,33 @@ def test_a_port_in_use_is_named(served: Served) -> None:
 
 
 def test_refusal_needs_the_whole_key() -> None:
-    headers = {"host": "localhost", "cookie": f"{COOKIE}=abc"}
-    assert refusal(headers, path="/", key="abc") is None
-    assert refusal(headers, path="/", key="abcd") is not None
+    one, other = "abcdefgh", "ijklmnop"  # two servers share the browser's cookies: those know no ports
+    cookies = f"{cookie_name(one)}={one}; {cookie_name(other)}={other}"
+    for key in (one, other):
+        assert refusal({"host": "localhost", "cookie": cookies}, path="/", key=key) is None
+    assert refusal({"host": "localhost", "cookie": cookies}, path="/", key="abcdefgx") is not None
+    assert refusal({"host": "localhost", "cookie": cookies}, path="/", key="abcdefg") is not None
+
+
+def test_the_command_serves_until_ctrl_c(tmp_path: Path) -> None:
+    root = tiny.flat_folder(tmp_path / "photos", images=5)
+    words = ["browse", "random:resnet10", str(root), "--size", "32", "--no-open", "--workers", "0", "--device", "cpu"]
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from simsiam.cli import main; main()"
+    )
+    environment = os.environ | {"SIMSIAM_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert first.startswith("5 images at http://127.0.0.1:"), process.stderr
+        address = first.split()[-1]
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(), urllib.request.ProxyHandler({}))
+        assert b'<h1><a href="#">photos</a></h1>' in opener.open(address, timeout=30).read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0

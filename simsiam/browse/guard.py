@@ -14,7 +14,6 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 _HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")  # any port: an SSH tunnel may end at another one
-COOKIE = "simsiam-browse"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' blob:; style-src 'self'; script-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -40,14 +39,19 @@ def refusal(headers: Mapping[str, str], *, path: str, key: str) -> str | None:
         return "Requests from other pages are refused."
     if headers.get("sec-fetch-site") in ("cross-site", "same-site") and path != "/":
         return "Requests from other pages are refused."
-    if not hmac.compare_digest(_cookie(headers.get("cookie", "")).encode(), key.encode()):
+    if not hmac.compare_digest(_cookie(headers.get("cookie", ""), cookie_name(key)).encode(), key.encode()):
         return "Open the address that `simsiam browse` printed: it carries the key."
     return None
 
 
-def _cookie(value: str) -> str:
+def cookie_name(key: str) -> str:
+    """The cookie that holds a server's key: one a server, since browsers do not tell cookies apart by port."""
+    return f"simsiam-browse-{key[:6]}"
+
+
+def _cookie(value: str, name: str) -> str:
     try:
-        found = SimpleCookie(value).get(COOKIE)
+        found = SimpleCookie(value).get(name)
     except CookieError:
         return ""
     return found.value if found is not None else ""

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from simsiam.browse.collection import MOST_ROWS, Collection
-from simsiam.browse.guard import COOKIE, HEADERS, refusal
+from simsiam.browse.guard import HEADERS, cookie_name, refusal
 from simsiam.browse.page import Page
 from simsiam.errors import UserError
 
@@ -93,11 +93,13 @@ class _Handler(BaseHTTPRequestHandler):
         given = self._query.get("key", [""])[0]
         if self._url.path != "/" or not hmac.compare_digest(given.encode(), self._key.encode()):
             return False
-        if refusal({"host": self._said.get("host", ""), "cookie": f"{COOKIE}={given}"}, path="/", key=self._key):
+        if refusal(
+            {"host": self._said.get("host", ""), "cookie": f"{cookie_name(given)}={given}"}, path="/", key=self._key
+        ):
             return False
         self.send_response(HTTPStatus.SEE_OTHER)
         self.send_header("Location", "/")
-        self.send_header("Set-Cookie", f"{COOKIE}={given}; HttpOnly; SameSite=Strict; Path=/")
+        self.send_header("Set-Cookie", f"{cookie_name(given)}={given}; HttpOnly; SameSite=Strict; Path=/")
         self.send_header("Content-Length", "0")
         self.end_headers()
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from typing import Annotated
@@ -37,7 +38,7 @@ def run(arguments: list[str]) -> int:
         print(f"{len(embedded):,} images at {server.address}")
         say("only this machine can open it, with this address; Ctrl-C ends it")
         sys.stdout.flush()
-        if not asked.options.no_open:
+        if not asked.options.no_open and _has_screen():
             import webbrowser
 
             webbrowser.open(server.address)
@@ -46,3 +47,8 @@ def run(arguments: list[str]) -> int:
         except KeyboardInterrupt:
             say("ended")
     return 0
+
+
+def _has_screen() -> bool:
+    """Whether a browser can show a window; without one a browser of the terminal would take the terminal over."""
+    return not sys.platform.startswith("linux") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
