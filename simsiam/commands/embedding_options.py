@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from simsiam.evaluation.protocol import Subject
 
 SHOWN = 10  # unreadable images that are named on the terminal
+WEIGHTS = "a run folder, a file, a zoo name; random:resnet18 for an untrained network"
+IMAGES = "a folder, a text list, tar shards, one picture, cifar10 or fashion-mnist"
 SETS = ("cifar10", "fashion-mnist", "demo")
 
 
@@ -29,10 +31,8 @@ SETS = ("cifar10", "fashion-mnist", "demo")
 class Inputs:
     """What is embedded, by which weights, on which device."""
 
-    weights: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS")
-    ]  # run folder, file, zoo name, random:resnet18
-    images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]  # folder, list, shards, one picture
+    weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS", help=WEIGHTS)]
+    images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES", help=IMAGES)]
     split: Literal["train", "test"] = "train"  # of a set that has two
     backbone: str | None = None  # the network, where the file does not tell; timm:NAME for a timm model
     device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
