@@ -23,7 +23,7 @@ from simsiam.recipes import detection as recipes
 if TYPE_CHECKING:
     from simsiam.evaluation.detectors.data import Words
 
-FOLDER = "detection-folder"
+FOLDER, CITYSCAPES = "detection-folder", "detection-cityscapes"
 RECIPES: dict[str, tuple[Callable[[], Detection], ...]] = {  # by name of `simsiam evaluate`; the first is the usual one
     "detection-voc0712": (recipes.faster_rcnn_r50_c4_mstrain_24k_voc0712, recipes.transfer_c4_voc0712),
     "detection-voc07": (recipes.transfer_c4_voc07,),
@@ -31,7 +31,8 @@ RECIPES: dict[str, tuple[Callable[[], Detection], ...]] = {  # by name of `simsi
     "detection-coco-2x": (recipes.mask_rcnn_r50_fpn_mstrain_2x_coco,),
     "detection-coco-c4": (recipes.mask_rcnn_r50_c4_mstrain_1x_coco, recipes.transfer_c4_coco),
     "detection-coco-c4-2x": (recipes.mask_rcnn_r50_c4_mstrain_2x_coco,),
-    FOLDER: (recipes.folder_boxes, recipes.folder_masks, recipes.mask_rcnn_r50_fpn_24k_cityscapes),
+    CITYSCAPES: (recipes.mask_rcnn_r50_fpn_24k_cityscapes,),
+    FOLDER: (recipes.folder_boxes, recipes.folder_masks),
 }
 
 
@@ -41,7 +42,7 @@ class Options:
 
     weights: tyro.conf.Positional[tuple[str, ...]] = ()  # run folders, files, zoo names; random, random:RUN: untrained
     starts: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="from")] = ()  # more weights
-    data: Path | None = None  # the VOCdevkit, the COCO folder; a VOC-XML folder or a COCO json of your own
+    data: Path | None = None  # the VOCdevkit, COCO or Cityscapes folder; a VOC-XML folder or COCO json of your own
     images: Path | None = None  # folder of the images that your COCO json names
     test: Path | None = None  # your own test set, as --data; without it a fifth of --data is held out
     test_images: Path | None = None
@@ -115,7 +116,8 @@ def _evaluate(
 def _open(name: str, options: Options) -> BoxSets:
     from simsiam.evaluation.detectors.data import Words, open_sets
 
-    kind = {"detection-voc0712": "voc0712", "detection-voc07": "voc07", FOLDER: "folder"}.get(name, "coco2017")
+    kinds = {"detection-voc0712": "voc0712", "detection-voc07": "voc07", CITYSCAPES: "cityscapes", FOLDER: "folder"}
+    kind = kinds.get(name, "coco2017")
     assert options.data is not None
     words: Words = Words(
         data=options.data,
@@ -150,6 +152,7 @@ def _wanted(name: str) -> str:
     return {
         "detection-voc0712": "name the VOCdevkit that holds VOC2007 and VOC2012.",
         "detection-voc07": "name the VOCdevkit that holds VOC2007.",
+        CITYSCAPES: "name the folder that holds leftImg8bit and gtFine.",
         FOLDER: "name a folder with VOC-XML annotations, or a COCO json with --images for its images.",
     }.get(name, "name the COCO folder that holds annotations, train2017 and val2017.")
 

@@ -53,6 +53,9 @@ EVALUATIONS: dict[str, Evaluation] = {
     "detection-coco-2x": Evaluation(module=_DETECTION, about="The same on the 2x schedule."),
     "detection-coco-c4": Evaluation(module=_DETECTION, about="Mask R-CNN C4 on COCO, 1x schedule."),
     "detection-coco-c4-2x": Evaluation(module=_DETECTION, about="The same on the 2x schedule."),
+    "detection-cityscapes": Evaluation(
+        module=_DETECTION, about="Mask R-CNN FPN on the things of Cityscapes: AP of boxes and masks, by COCO's rules."
+    ),
     "detection-folder": Evaluation(
         module=_DETECTION, about="A detector for boxes or masks of your own: a VOC-XML folder, or a COCO json."
     ),

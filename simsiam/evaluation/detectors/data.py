@@ -10,12 +10,13 @@ import numpy as np
 
 from simsiam.data.box_checks import Policy, checked
 from simsiam.data.box_files import BoxFiles
+from simsiam.data.cityscapes_instances import open_cityscapes_instances
 from simsiam.data.coco import open_coco, open_coco2017
 from simsiam.data.voc_detection import FirstPixel, open_voc07, open_voc0712, open_voc_folder
 from simsiam.errors import UserError
 from simsiam.evaluation.detection import BoxSets
 
-Kind = Literal["voc0712", "voc07", "coco2017", "folder"]
+Kind = Literal["voc0712", "voc07", "coco2017", "cityscapes", "folder"]
 HELD_OUT = 5  # one image in so many, where no test set is named
 
 
@@ -39,7 +40,13 @@ def open_sets(kind: Kind, words: Words, *, bad: Policy) -> BoxSets:
         return _own(words, bad)
     if words.images is not None or words.test is not None or words.test_images is not None:
         raise UserError("--images, --test and --test-images belong to detection-folder; this set has its own splits.")
-    splits = {"voc0712": open_voc0712, "voc07": open_voc07, "coco2017": open_coco2017}[kind](words.data)
+    readers = {
+        "voc0712": open_voc0712,
+        "voc07": open_voc07,
+        "coco2017": open_coco2017,
+        "cityscapes": open_cityscapes_instances,
+    }
+    splits = readers[kind](words.data)
     train, test = checked(splits.train, bad), checked(splits.test, bad)
     return BoxSets(train=train.source, test=test.source, notes=(*train.notes, *test.notes))
 
