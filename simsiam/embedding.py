@@ -32,7 +32,7 @@ def embed(
 
     Args:
         images: N x H x W x 3 uint8 RGB, a sequence of paths, PIL images or arrays, or a single one.
-        weights: what `load_backbone` takes, or what it gave: that saves loading them again.
+        weights: what `load_backbone` takes, or what it gave: that saves loading them again, and moves it to the device.
         layer: the pooled output, or the average of one stage's map.
         normalise: `l2` for vectors of length 1.
         size: pixels of the square that the network sees; None: as it was trained.

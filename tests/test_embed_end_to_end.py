@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,24 @@ def test_duplicates_in_words(photos: Path, tmp_path: Path, capsys: pytest.Captur
     ]
     assert _run("neighbors", WEIGHTS, photos, "--duplicates", "--threshold", 0.01, *SMALL) == 0
     assert "group 1: 7 images" in capsys.readouterr().out
+
+
+def test_names_that_are_no_utf8_pass_through(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root = tiny.flat_folder(tmp_path / "photos", images=2)
+    (root / "photo 000.png").rename(os.fsdecode(os.fsencode(root) + b"/odd \xff.png"))
+    (tmp_path / "photos" / os.fsdecode(b"bad \xfe.png")).write_text("none")
+    for name in ("f.npy", "f.csv"):
+        assert _run("embed", WEIGHTS, root, "--out", tmp_path / name, *SMALL) == 0
+    assert b"odd \xff.png" in (tmp_path / "f.paths.csv").read_bytes()
+    assert b"odd \xff.png" in (tmp_path / "f.csv").read_bytes()
+    assert b"bad \xfe.png" in (tmp_path / "f.bad.csv").read_bytes()
+    sheet = tmp_path / "sheet.png"
+    query = root / "photo 001.png"
+    assert (
+        _run("neighbors", WEIGHTS, root, "--query", query, "--out", sheet, "--table", tmp_path / "t.csv", *SMALL) == 0
+    )
+    assert "odd \ufffd.png" in capfd.readouterr().out
+    assert b"odd \xff.png" in (tmp_path / "t.csv").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,12 @@ def _parse(
 
 def say(text: str) -> None:
     """A line beside the results, which go to standard output."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Text with file names that are no UTF-8 made so: a terminal takes nothing else."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _whole(text: str | None) -> int | None:

@@ -98,6 +98,14 @@ def test_transparent_and_grey_pictures_count_as_their_files_do(tmp_path: Path) -
         )
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_vectors_of_the_cpu(tmp_path: Path) -> None:
+    files = sorted(tiny.flat_folder(tmp_path / "photos", images=6).iterdir())
+    loaded = _untrained()
+    on_cpu = simsiam.embed(files, loaded, normalise="l2", device="cpu")
+    np.testing.assert_allclose(simsiam.embed(files, loaded, normalise="l2", device="cuda"), on_cpu, atol=2e-3)
+
+
 def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
     loaded = _untrained()
     good = np.zeros((40, 40, 3), np.uint8)
