@@ -63,7 +63,10 @@ def checked(source: BoxFiles, bad: Policy) -> Checked:
 
 def with_objects(source: BoxSource) -> BoxSource:
     """The images that have an ordinary object, as the published trainings take them."""
-    rows = [index for index in range(len(source)) if bool(source.target(index).ordinary.any())]
+    if isinstance(source, BoxFiles):
+        rows = source.with_ordinary
+    else:
+        rows = np.array([index for index in range(len(source)) if bool(source.target(index).ordinary.any())], np.int64)
     return source if len(rows) == len(source) else source.subset(rows)
 
 

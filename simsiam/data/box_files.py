@@ -99,7 +99,21 @@ class Shapes:
 
     def select(self, rows: np.ndarray) -> Shapes:
         """Some of them, by numbers."""
-        return Shapes.of([self[row] for row in rows.tolist()])
+        parts = _ranges(self.ends, rows)
+        return Shapes(
+            points=self.points[_ranges(self.part_ends, parts)],
+            part_ends=np.cumsum(np.diff(self.part_ends, prepend=0)[parts], dtype=np.int64),
+            ends=np.cumsum(np.diff(self.ends, prepend=0)[rows], dtype=np.int64),
+            rles={new: self.rles[old] for new, old in enumerate(rows.tolist()) if old in self.rles},
+        )
+
+
+def _ranges(ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The numbers of everything that belongs to the rows, where each row's share ends at `ends`."""
+    counts = np.diff(ends, prepend=0)[rows]
+    before = np.cumsum(counts) - counts
+    numbers: np.ndarray = np.repeat(ends[rows] - counts - before, counts) + np.arange(counts.sum())
+    return numbers
 
 
 class BoxFiles(BoxSource):
@@ -148,6 +162,12 @@ class BoxFiles(BoxSource):
     def image(self, index: int) -> BoxImage:
         """One image's record."""
         return self.images[index]
+
+    @property
+    def with_ordinary(self) -> np.ndarray:
+        """The images that have an object to learn from, by number."""
+        ordinary = ~(self.objects.difficult | self.objects.crowd)
+        return np.unique(self.owners[ordinary])
 
     def target(self, index: int) -> Target:
         """One image's objects."""

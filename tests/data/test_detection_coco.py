@@ -14,8 +14,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from simsiam.data.box_checks import checked
+from simsiam.data.box_files import Shapes
 from simsiam.data.coco import open_coco, open_coco2017
-from simsiam.data.instance_masks import InstanceMasks, Polygons, encode, from_runs
+from simsiam.data.instance_masks import InstanceMasks, Polygons, Rle, encode, from_runs
 from simsiam.errors import UserError
 from tests.tiny_shapes import CATEGORY_IDS, coco_folder, draw_shapes, runs
 
@@ -118,6 +119,28 @@ def test_select_keeps_boxes_and_masks_together(folder: Path) -> None:
     assert target.masks is not None
     assert torch.equal(picked.boxes, target.boxes[[0, 2]])
     assert torch.equal(picked.masks.decode(), target.masks.decode()[[0, 2]])
+
+
+def test_masks_packed_and_picked_again() -> None:
+    random = np.random.default_rng(2)
+    shapes: list[Polygons | Rle] = []
+    for number in range(40):
+        parts = tuple(random.random((int(random.integers(3, 6)), 2)) for _ in range(int(random.integers(0, 4))))
+        shapes.append(Polygons(parts=parts) if number % 5 else encode(random.random((1, 4, 4)) < 0.5)[0])
+    packed = Shapes.of(shapes)
+    rows = random.permutation(40)[:25]
+    for taken, number in ((packed, None), (packed.select(rows), rows)):
+        for row, old in enumerate(range(40) if number is None else number):
+            one, other = taken[row], shapes[old]
+            if isinstance(other, Rle):
+                assert one == other
+            else:
+                assert isinstance(one, Polygons)
+                assert len(one.parts) == len(other.parts)
+                assert all(np.array_equal(a, b) for a, b in zip(one.parts, other.parts, strict=True))
+    assert packed.select(np.array([], np.int64)).points.shape == (0, 2)
+    empty = [isinstance(shape, Polygons) and not shape.parts for shape in shapes]
+    assert packed.missing.tolist() == empty
 
 
 def test_subsets(folder: Path) -> None:
