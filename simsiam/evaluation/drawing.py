@@ -75,7 +75,7 @@ def draw_target(image: Image.Image, target: Target, classes: Sequence[str]) -> I
                 mask=None if masks is None else masks[row],
             )
         )
-    return draw(image, marked)
+    return draw(image, marked, none="nothing annotated")
 
 
 def draw_prediction(
@@ -92,11 +92,14 @@ def draw_prediction(
         marked.append(
             Marked(box=(x1, y1, x2, y2), label=label, text=f"{classes[label - 1]} {100 * score:.0f} %", mask=mask)
         )
-    return draw(image, marked)
+    return draw(image, marked, none="nothing found")
 
 
-def draw(image: Image.Image, marked: Sequence[Marked]) -> Image.Image:
-    """The image, enlarged where it is small, with masks, then boxes, then names; later objects on top."""
+def draw(image: Image.Image, marked: Sequence[Marked], *, none: str) -> Image.Image:
+    """The image, enlarged where it is small, with masks, then boxes, then names; later objects on top.
+
+    `none` is written in a corner where there is nothing to mark.
+    """
     scale = max(1.0, SIDE / max(image.size))
     size = (round(image.width * scale), round(image.height * scale))
     drawn = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
@@ -114,6 +117,10 @@ def draw(image: Image.Image, marked: Sequence[Marked]) -> Image.Image:
     taken: list[tuple[int, int, int, int]] = []
     for one in reversed(marked):  # the topmost gets the best place
         taken.append(_name(pen, one, scale, size, taken, font(_TEXT if len(marked) <= _MANY else _SMALL_TEXT)))
+    if not marked:
+        width, height = (round(side) for side in pen.textbbox((0, 0), none, font=font(_TEXT))[2:])
+        pen.rectangle((0, 0, width + 8, height + 8), fill=_INK)
+        pen.text((4, 4), none, fill=_PAPER, font=font(_TEXT))
     return drawn
 
 

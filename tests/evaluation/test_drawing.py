@@ -72,6 +72,15 @@ def test_only_sure_predictions_are_drawn() -> None:
     assert changed(draw_prediction(canvas(), sure, CLASSES, threshold=0.3))[290:410, 290:410].any()
 
 
+def test_nothing_is_said_to_be_nothing() -> None:
+    annotated = changed(draw_target(canvas(), target([]), CLASSES))
+    missed = changed(draw_prediction(canvas(), found(0, [(100, 100, 200, 200)], [0.2]), CLASSES, threshold=0.5))
+    for drawn in (annotated, missed):
+        assert drawn[:20, :90].all()
+        assert not drawn[40:].any()
+    assert annotated.sum() > missed.sum()  # the longer text
+
+
 def test_masks_of_predictions() -> None:
     mask = np.zeros((1, 40, 40), bool)
     mask[0, 10:20, 10:20] = True
