@@ -101,6 +101,22 @@ def test_workers_change_nothing(shapes: BoxSource) -> None:
     helped.close()
 
 
+@pytest.mark.gpu
+def test_a_gpu_gets_the_same_batches(shapes: BoxSource) -> None:
+    """Made on a side stream, one ahead of the step, from page-locked memory."""
+    cuda = torch.device("cuda")
+    on_gpu = BoxLoader(shapes, HOW, normalisation=IMAGENET, batch_size=4, seed=3, device=cuda, workers=2)
+    for ours, theirs in zip(on_gpu.run(0, 5), loader(shapes).run(0, 5), strict=True):
+        assert ours.images.is_cuda
+        assert ours.frames == theirs.frames
+        assert torch.allclose(ours.images.cpu(), theirs.images, atol=1e-5)
+        for one, other in zip(ours.targets, theirs.targets, strict=True):
+            assert one.boxes.is_cuda
+            assert torch.equal(one.boxes.cpu(), other.boxes)
+            assert torch.equal(masks(one).cpu(), masks(other))
+    on_gpu.close()
+
+
 def test_processes_share_a_batch(shapes: BoxSource) -> None:
     whole = list(loader(shapes).run(0, 3))
     halves = [list(loader(shapes, rank=rank, world=2).run(0, 3)) for rank in (0, 1)]
