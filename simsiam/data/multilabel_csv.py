@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from simsiam.data.base import FileSource
-from simsiam.data.voc import ABSENT, DIFFICULT, PRESENT, MultiLabelSet, MultiLabelSplits, checked
+from simsiam.data.marks import ABSENT, DIFFICULT, PRESENT
+from simsiam.data.voc import MultiLabelSet, MultiLabelSplits, checked
 from simsiam.errors import UserError
 
 PATH_HEADINGS = ("path", "image", "file", "filename")

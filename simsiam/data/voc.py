@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from simsiam.data.base import FileSource, Source
+from simsiam.data.marks import ABSENT, DIFFICULT, PRESENT
 from simsiam.errors import UserError
 
-PRESENT, ABSENT, DIFFICULT = 1, 0, -1  # VOC2007's own marks 1, -1 and 0 in this project's numbers
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 

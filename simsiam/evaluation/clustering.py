@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from simsiam.data.sources import Source
 from simsiam.errors import UserError
 from simsiam.evaluation.few_labels import PooledFeatures
 from simsiam.evaluation.protocol import Measured, Protocol, Subject, data_id
@@ -15,9 +12,15 @@ from simsiam.evaluation.svm import normalised
 from simsiam.experiment import Machine
 from simsiam.results import DataId
 
+if TYPE_CHECKING:
+    from simsiam.data.sources import Source
+
+if TYPE_CHECKING:
+    pass
+
 
 @dataclass(frozen=True, kw_only=True)
-class Clustering(Protocol[Source]):
+class Clustering(Protocol["Source"]):
     """k-means on unit-length pooled features."""
 
     protocol: ClassVar[str] = "clustering"
@@ -37,6 +40,7 @@ class Clustering(Protocol[Source]):
 
     def score(self, subject: Subject, data: Source, *, machine: Machine) -> Measured:
         """nmi (arithmetic mean) and ari, 1 for perfect agreement."""
+        import numpy as np
         from sklearn.cluster import KMeans
         from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
 from simsiam.data.preprocess import Preprocess
-from simsiam.data.sources import Source
 from simsiam.errors import UserError
 from simsiam.evaluation.metrics import bootstrap_interval
 from simsiam.evaluation.protocol import Measured, Protocol, Subject, data_id
@@ -16,6 +13,9 @@ from simsiam.experiment import Machine
 from simsiam.results import DataId
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from simsiam.data.sources import Source
     from simsiam.evaluation.features import Features
 
 INNER_FOLDS = 5  # at most, to choose the regularisation inside a training fold
@@ -48,7 +48,7 @@ class PooledFeatures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FewLabels(Protocol[Source]):
+class FewLabels(Protocol["Source"]):
     """Repeated stratified cross-validation of a simple classifier on all labelled images there are."""
 
     protocol: ClassVar[str] = "few_labels"
@@ -71,6 +71,8 @@ class FewLabels(Protocol[Source]):
 
     def score(self, subject: Subject, data: Source, *, machine: Machine) -> Measured:
         """top1, its 95 % interval (top1_low, top1_high) and that of always naming the commonest class; percent."""
+        import numpy as np
+
         from simsiam.data.labelled import labels_of
 
         labels_of(data)
@@ -103,6 +105,7 @@ class FewLabels(Protocol[Source]):
 
     def _guess(self, rows: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
         """Each image's class by a classifier trained on the other folds, N."""
+        import numpy as np
         from sklearn.model_selection import StratifiedKFold
         from threadpoolctl import threadpool_limits  # scikit-learn brings it
 
@@ -115,6 +118,7 @@ class FewLabels(Protocol[Source]):
         return guesses
 
     def _logistic(self, train: np.ndarray, labels: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+        import numpy as np
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import GridSearchCV, StratifiedKFold
         from sklearn.pipeline import make_pipeline
@@ -145,6 +149,8 @@ class FewLabels(Protocol[Source]):
 
 
 def _usable_folds(labels: np.ndarray, names: tuple[str, ...], folds: int, source: str) -> int:
+    import numpy as np
+
     counts = np.bincount(labels, minlength=len(names))
     shown = counts[counts > 0]
     lone = [names[number] for number in np.flatnonzero(counts == 1)]
@@ -168,6 +174,7 @@ def _unit(features: np.ndarray) -> np.ndarray:
 def _detail(
     guesses: np.ndarray, labels: np.ndarray, names: tuple[str, ...], folds: int, hits: np.ndarray
 ) -> dict[str, Any]:
+    import numpy as np
     from sklearn.metrics import confusion_matrix
 
     shown = np.unique(labels)

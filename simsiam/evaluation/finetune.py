@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
 from simsiam.evaluation.optimisation import Schooling
 from simsiam.evaluation.protocol import Measured, Protocol, Splits, Subject
 from simsiam.experiment import Machine, as_dict
@@ -152,6 +150,8 @@ class SemiSupervised(Protocol[Splits]):
 
 def stratified_split(source: Source, fraction: float, seed: int) -> Splits:
     """Part of a labelled source held out as the test set."""
+    import numpy as np
+
     from simsiam.data.labelled import stratified_rows
 
     held = stratified_rows(source, fraction=fraction, seed=seed)

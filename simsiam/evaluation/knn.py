@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
-
 from simsiam.data.preprocess import Preprocess
 from simsiam.errors import UserError
 from simsiam.evaluation.neighbours import QUERY_ROWS, Neighbours, nearest
@@ -19,6 +17,7 @@ from simsiam.experiment import Machine
 from simsiam.results import DataId
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -132,6 +131,7 @@ def knn_scores(
 
     Raises UserError as `nearest` does, and if labels lie outside the classes.
     """
+    import numpy as np
     import torch
 
     for what, found, rows in (("query", query_labels, queries), ("reference", reference_labels, references)):
@@ -147,6 +147,7 @@ def knn_scores(
 def _score(
     neighbours: Neighbours, labels: Tensor, truth: np.ndarray, *, k: int, temperature: float, classes: int
 ) -> KnnScore:
+    import numpy as np
     import torch
 
     from simsiam.evaluation.tally import Tally

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
     from torch import Tensor
 
@@ -52,6 +51,7 @@ class Augmenter:
 
     def crop(self, image: Image, rng: np.random.Generator) -> np.ndarray[Any, Any]:
         """One image cropped, flipped and colour-jittered: S x S x 3 uint8."""
+        import numpy as np
         from PIL import ImageOps
 
         image = _crop(image, self.augmentation, rng)
@@ -63,6 +63,7 @@ class Augmenter:
 
     def finish(self, pixels: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         """B x S x S x 3 uint8 -> B x 3 x S x S float32: the lighting noise, then the normalisation."""
+        import numpy as np
         import torch
 
         images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
@@ -75,6 +76,8 @@ class Augmenter:
 
 def lighting(alpha: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The RGB shift for three normal draws: eigenvectors x (alpha x eigenvalues), float32."""
+    import numpy as np
+
     return np.asarray(np.asarray(LIGHTING_EIGENVECTORS) @ (alpha * np.asarray(LIGHTING_EIGENVALUES)), np.float32)
 
 

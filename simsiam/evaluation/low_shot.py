@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
-
-from simsiam.data.voc import DIFFICULT, PRESENT, MultiLabelSplits
+from simsiam.data.marks import DIFFICULT, PRESENT
 from simsiam.errors import UserError
 from simsiam.evaluation.low_shot_samples import LEFT_OUT, Sampling, generator_of, read_sample, sample_targets
 from simsiam.evaluation.metrics import area_average_precision
@@ -23,6 +21,9 @@ from simsiam.experiment import Machine
 from simsiam.results import DataId
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from simsiam.data.voc import MultiLabelSplits
     from simsiam.evaluation.svm_kernel import Kernel
 
 # test: the best mean mAP on the test set, as published. unused: the best mean mAP on the training images that the
@@ -32,7 +33,7 @@ SELECTION_WORDS = {"test": "test", "unused": "unused training images"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowShot(Protocol[MultiLabelSplits]):
+class LowShot(Protocol["MultiLabelSplits"]):
     """One against rest on a few images of one layer."""
 
     protocol: ClassVar[str] = "low_shot_voc07"
@@ -57,6 +58,8 @@ class LowShot(Protocol[MultiLabelSplits]):
 
     def score(self, subject: Subject, data: MultiLabelSplits, *, machine: Machine) -> Measured:
         """kK for every K: the mean over the samples of the mAP, percent; their spread is in the detail."""
+        import numpy as np
+
         train = self.features.extract(subject, data.train, machine)
         test = self.features.extract(subject, data.test, machine)
         if self.layer not in train.arrays:
@@ -88,6 +91,8 @@ class LowShot(Protocol[MultiLabelSplits]):
         )
 
     def _shot(self, ground: _Ground, k: int, seed: int) -> _Shot:
+        import numpy as np
+
         by_sample = [
             _sample_maps(
                 ground,
@@ -155,6 +160,8 @@ def _sample_maps(
     ground: _Ground, sample: np.ndarray, *, costs: tuple[float, ...], positive_weight: float, selection: Selection
 ) -> _Maps:
     """Train each class on its own few rows at every cost, and score."""
+    import numpy as np
+
     shape = (ground.test_targets.shape[1], len(costs))
     weights = class_weights(ground.kernel, sample, costs=costs, positive_weight=positive_weight)
     columns = weights.reshape(len(weights), -1)  # (d + 1) x (C costs)
@@ -170,6 +177,7 @@ def class_weights(
     kernel: Kernel, sample: np.ndarray, *, costs: tuple[float, ...], positive_weight: float
 ) -> np.ndarray:
     """The SVM of each class and cost, trained on the rows that the sample gives the class; (d + 1) x C x costs."""
+    import numpy as np
     import torch
 
     from simsiam.evaluation.core_threads import core_threads
@@ -197,6 +205,8 @@ def _mean_precisions(values: np.ndarray, targets: np.ndarray, counted: np.ndarra
 
     A class whose counted images are all of one kind is left out of the mean.
     """
+    import numpy as np
+
     rows = []
     for column in range(targets.shape[1]):
         chosen = counted[:, column] & (targets[:, column] != DIFFICULT)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from simsiam.data.voc import ABSENT, PRESENT
+from simsiam.data.marks import ABSENT, PRESENT
 from simsiam.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
 
 Sampling = Literal["seeded", "unseeded", "files"]
 
@@ -29,6 +31,8 @@ def sample_targets(
 
     Raises UserError if a class has too few images of either kind.
     """
+    import numpy as np
+
     sample = np.full(targets.shape, LEFT_OUT, np.int8)
     for column, name in enumerate(classes):
         for mark, count in ((PRESENT, k), (ABSENT, (len(classes) - 1) * k)):
@@ -45,6 +49,8 @@ def sample_targets(
 
 def generator_of(sampling: Sampling, *, seed: int, k: int, number: int) -> np.random.Generator:
     """The generator of sample `number`; without a seed no two runs draw alike, as in the published scripts."""
+    import numpy as np
+
     return np.random.default_rng([seed, k, number] if sampling == "seeded" else secrets.randbits(128))
 
 
@@ -54,6 +60,8 @@ def read_sample(folder: Path, targets: np.ndarray, *, k: int, number: int, class
     Rows are the training images sorted by name, as in the files that the FAIR benchmark ships for VOC2007. Raises
     UserError if the file is missing or does not belong to these images.
     """
+    import numpy as np
+
     file = folder / f"train_targets_sample{number}_k{k}.npy"
     if not file.is_file():
         raise UserError(f"{file}: no such sample file. Samples are named train_targets_sample1_k1.npy and so on.")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from simsiam.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
 
 RESAMPLES = 2000
 
@@ -20,6 +23,8 @@ def area_average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
 
     Raises UserError if all or none are positive, or a score is not finite.
     """
+    import numpy as np
+
     if not np.isfinite(scores).all():
         raise UserError("scores hold a NaN or an infinity; the features that they come from are damaged.")
     total = int(positive.sum())
@@ -44,6 +49,8 @@ class Interval:
 
 def bootstrap_interval(values: np.ndarray, *, seed: int) -> Interval:
     """The percentile interval of the mean of values when its images are drawn again with replacement."""
+    import numpy as np
+
     rng = np.random.default_rng(seed)
     means = [float(values[rng.integers(0, len(values), len(values))].mean()) for _ in range(RESAMPLES)]
     low, high = np.percentile(means, [2.5, 97.5])

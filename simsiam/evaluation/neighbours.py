@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from simsiam.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -110,6 +109,7 @@ def _merge(best: Tensor, index: Tensor, similarity: Tensor, start: int) -> None:
 
 def _true_places(mask: Tensor) -> Tensor:
     """Places of the true entries in the flattened mask, ascending."""
+    import numpy as np
     import torch
 
     if mask.device.type == "cpu":  # numpy's scan of a sparse mask is ten times as fast as torch's
@@ -146,6 +146,7 @@ def _hide_own_row(similarity: Tensor, first: int, start: int) -> None:
 
 def _unit_rows(rows: Rows, device: str | torch.device, what: str, *, first_row: int = 0) -> Tensor:
     """Rows on the device in float32, divided by their L2 norms; UserError on a NaN or an infinity."""
+    import numpy as np
     import torch
 
     block = torch.from_numpy(np.array(rows)) if isinstance(rows, np.ndarray) else rows

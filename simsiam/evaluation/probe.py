@@ -13,8 +13,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
 from simsiam.errors import UserError
 from simsiam.evaluation.labelled_transforms import Augmentation, Augmenter
 from simsiam.evaluation.protocol import Measured, Protocol, Splits, Subject, loader_workers
@@ -22,6 +20,7 @@ from simsiam.experiment import Machine
 from simsiam.results import DataId
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from simsiam.evaluation.augmented_features import Extractor, Matrix
@@ -59,6 +58,8 @@ class LinearProbe(Protocol[Splits]):
 
         Raises UserError if all rates diverge, or under several processes.
         """
+        import numpy as np
+
         from simsiam.data.labelled import class_count, stratified_rows
         from simsiam.data.preprocess import Preprocess
 
@@ -187,6 +188,7 @@ class _HeadScore:
 
 def _scores(stack: HeadStack, features: Matrix, labels: np.ndarray[Any, Any], device: torch.device) -> list[_HeadScore]:
     """Accuracy and loss of every head on the readable images."""
+    import numpy as np
     import torch
 
     right = torch.zeros(len(stack.settings), device=device)
@@ -205,6 +207,7 @@ def _scores(stack: HeadStack, features: Matrix, labels: np.ndarray[Any, Any], de
 
 
 def _score(stack: HeadStack, features: Matrix, data: Splits, classes: int, device: torch.device) -> Measured:
+    import numpy as np
     import torch
 
     from simsiam.evaluation.tally import Tally

@@ -16,8 +16,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import metadata
-from platform import python_version
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from simsiam.errors import UserError
@@ -172,6 +170,9 @@ def _differences(found: Result, protocol: Protocol[Any], subject: Subject, data:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that the numbers depend on."""
+    from importlib import metadata
+    from platform import python_version
+
     found = {"python": python_version()}
     for package in PACKAGES:
         try:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from simsiam.evaluation.few_labels import PooledFeatures
 from simsiam.evaluation.neighbours import nearest
 from simsiam.evaluation.protocol import Measured, Protocol, Splits, Subject
 from simsiam.experiment import Machine
 from simsiam.results import DataId
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class Retrieval(Protocol[Splits]):
 
     def score(self, subject: Subject, data: Splits, *, machine: Machine) -> Measured:
         """recall_at_K for every K, percent."""
+        import numpy as np
+
         from simsiam.data.labelled import class_count, labels_of
         from simsiam.engine.distributed import pick_device
 

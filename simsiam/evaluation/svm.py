@@ -11,10 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
+from simsiam.data.marks import ABSENT, DIFFICULT, PRESENT
 from simsiam.data.preprocess import Preprocess
-from simsiam.data.voc import ABSENT, DIFFICULT, PRESENT, MultiLabelSet, MultiLabelSplits
 from simsiam.errors import UserError
 from simsiam.evaluation.metrics import area_average_precision
 from simsiam.evaluation.protocol import Measured, Protocol, Subject, data_id
@@ -22,8 +20,10 @@ from simsiam.experiment import Machine
 from simsiam.results import DataId
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
+    from simsiam.data.voc import MultiLabelSet, MultiLabelSplits
     from simsiam.evaluation.features import Features
     from simsiam.evaluation.svm_kernel import Kernel
 
@@ -60,7 +60,7 @@ class SvmFeatures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Svm(Protocol[MultiLabelSplits]):
+class Svm(Protocol["MultiLabelSplits"]):
     """One against rest on each layer, the cost of each class by cross-validation."""
 
     protocol: ClassVar[str] = "svm_voc07"
@@ -131,6 +131,8 @@ class LayerScore:
     @property
     def mean(self) -> float:
         """mAP, percent."""
+        import numpy as np
+
         return float(np.mean(list(self.per_class.values())))
 
 
@@ -161,6 +163,7 @@ def svm_layer(
 
     Raises UserError if a class has fewer training positives than folds, or a feature is not finite.
     """
+    import numpy as np
     import torch
 
     from simsiam.evaluation.svm_solver import solve_path
@@ -216,6 +219,8 @@ def kernel_of(features: np.ndarray, device: str) -> Kernel:
 
 def normalised(features: np.ndarray) -> np.ndarray:
     """Each row in float64, divided by its L2 norm + 1e-5; UserError on a NaN or an infinity."""
+    import numpy as np
+
     rows = np.array(features, np.float64)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     if not np.isfinite(norms).all():
@@ -230,6 +235,7 @@ def normalised(features: np.ndarray) -> np.ndarray:
 
 def fold_masks(positive: np.ndarray, folds: int, classes: tuple[str, ...]) -> np.ndarray:
     """n x C x (1 + folds) bool: which rows train in each fold of each class; the first column is all of them."""
+    import numpy as np
     from sklearn.model_selection import StratifiedKFold
 
     few = [name for name, count in zip(classes, positive.sum(0), strict=True) if count < folds]
@@ -247,6 +253,7 @@ def fold_masks(positive: np.ndarray, folds: int, classes: tuple[str, ...]) -> np
 
 def _fold_means(decisions: np.ndarray, positive: np.ndarray, in_training: np.ndarray) -> np.ndarray:
     """Scikit-learn's average precision on each class's held-out rows, the mean over its folds; C."""
+    import numpy as np
     from sklearn.metrics import average_precision_score
 
     means = np.empty(positive.shape[1])
@@ -261,6 +268,8 @@ def _fold_means(decisions: np.ndarray, positive: np.ndarray, in_training: np.nda
 
 def decide(features: np.ndarray, weights: np.ndarray, *, rows: int = 4096) -> np.ndarray:
     """Decision values of raw features, m x P, for weights (d + 1) x P with the intercept last; a chunk at a time."""
+    import numpy as np
+
     chunks = [normalised(features[start : start + rows]) for start in range(0, len(features), rows)]
     values: np.ndarray[Any, Any] = np.concatenate([chunk @ weights[:-1] + weights[-1] for chunk in chunks])
     return values
