@@ -129,7 +129,13 @@ PAGE_LAYOUTS: tuple[Layout, ...] = (
     ),
 )
 OWN_LAYOUTS: tuple[Layout, ...] = (
-    Layout(key="svm_layers", title="VOC SVM by Layer", columns=features("svm_voc07"), digits=2, data=None),
+    Layout(
+        key="svm_layers",
+        title="VOC SVM by Layer",
+        columns=(*features("svm_voc07"), Column(heading="Pooled", protocol="svm_voc07", metric="pooled")),
+        digits=2,
+        data=None,
+    ),
     Layout(
         key="semi_supervised",
         title="Semi-Supervised Fine-Tuning",
