@@ -12,7 +12,7 @@ from simsiam.data.box_checks import with_objects
 from simsiam.engine.distributed import Process, barrier
 from simsiam.errors import UserError
 from simsiam.evaluation.classifier_fit import run_folder, run_processes
-from simsiam.evaluation.detectors.files import TrainedDetector, save_detector
+from simsiam.evaluation.detectors.files import FILE, TrainedDetector, save_detector
 from simsiam.evaluation.detectors.pictures import draw_examples
 from simsiam.evaluation.detectors.training import RateTooHigh, Trained, Trainer
 from simsiam.evaluation.protocol import Measured, Subject
@@ -58,6 +58,8 @@ def train_and_score(settings: Detection, subject: Subject, data: BoxSets, *, mac
     _refuse_unfit(settings, data)
     learnt = replace(data, train=with_objects(data.train))
     with run_processes(machine.device) as process, run_folder(machine.out) as folder:
+        if process.is_main:
+            (folder / FILE).unlink(missing_ok=True)  # of an earlier run; the file stands for a finished training
         setting = _Setting(subject=subject, data=learnt, machine=machine, process=process)
         sweep = _sweep(setting, settings, folder)
         lr = _best(sweep, settings.main_metric) if sweep and settings.sweep_pick == "best" else settings.lr
