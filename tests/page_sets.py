@@ -16,7 +16,7 @@ def write(root: Path) -> Path:
     trees.inaturalist(root / "iNaturalist2018")
     trees.places205(root / "Places205")
     tiny_masks.voc12aug(root / "VOCdevkit")
-    tiny_shapes.voc_tree(root / "VOCdevkit", train=1000, test=24, side=64)
+    tiny_shapes.voc_tree(root / "VOCdevkit", train=1100, test=24, side=64)
     tiny_shapes.coco_folder(root / "coco", train=12, test=6, side=64)
     tiny_masks.cityscapes(root / "cityscapes")
     return root
