@@ -158,6 +158,12 @@ def test_a_sweep_passes_over_a_rate_at_which_the_loss_runs_away(
     assert "the loss ran away at each of 1e+30" in capsys.readouterr().err
 
 
+def test_of_two_numbers_of_iterations_the_last_counts(weights: Path, voc: Path, tmp_path: Path) -> None:
+    words = [weights, "--data", voc, "--batch-size", 2, "--out", tmp_path]
+    assert evaluate("voc0712", *words, "--iterations", 5, "--iterations=1") == 0
+    assert Result.read(tmp_path / "result.json").recipe["length"] == 1
+
+
 def test_lists_may_be_written_with_commas() -> None:
     assert spread_lists(["--lr-sweep", "1,2", "--lr", "3"]) == ["--lr-sweep", "1", "2", "--lr", "3"]
     assert spread_lists(["--lr-sweep=1,2"]) == ["--lr-sweep", "1", "2"]

@@ -63,9 +63,10 @@ def _has_accelerator(device: str | None, ask: bool) -> bool:
 
 def value_of(flag: str, arguments: list[str]) -> str | None:
     """The value of one flag before the whole line is read: it decides the defaults of the others."""
+    found = None
     for n, argument in enumerate(arguments):
         if argument == flag and n + 1 < len(arguments):
-            return arguments[n + 1]
-        if argument.startswith(flag + "="):
-            return argument.partition("=")[2]
-    return None
+            found = arguments[n + 1]
+        elif argument.startswith(flag + "="):
+            found = argument.partition("=")[2]
+    return found  # of several the last counts, as with every flag
