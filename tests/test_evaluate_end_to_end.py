@@ -213,7 +213,7 @@ def test_avgpool_recipes(recipe: str, weights: str, machine: list[str], tmp_path
     root = trees.imagenet_lists(trees.imagenet(tmp_path / "imagenet"))
     arguments = ["--data", str(root), *machine, "--recipe", recipe, *HEADS]
     assert simsiam("linear-avgpool", weights, *arguments) == 0
-    assert result(tmp_path).recipe["name"] == recipe
+    assert result(tmp_path).recipe["name"] == f"{recipe} (epochs 2, batch-size 8, resize 36, test-resize 36)"
     assert result(tmp_path).recipe["schooling"]["optimisation"]["epochs"] == 2
 
 

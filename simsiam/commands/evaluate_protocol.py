@@ -15,7 +15,7 @@ from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process
 from simsiam.errors import UserError
 from simsiam.evaluation.protocol import RESULT_FILE, Protocol, Subject, run_once
-from simsiam.experiment import Machine
+from simsiam.experiment import Machine, as_dict
 from simsiam.recipes.evaluation import CHOICES, Choice
 from simsiam.results import Result
 
@@ -79,7 +79,9 @@ def _evaluate(name: str, source: str, arguments: list[str], *, several: bool) ->
     backbone = value_of("--backbone", arguments)
     subject = open_subject(source, seed=0, backbone=backbone)
     size = _whole(value_of("--size", arguments)) or subject.size
-    options, machine, settings = _parse(name, arguments, choice.recipe(size, value_of("--recipe", arguments)))
+    recipe = choice.recipe(size, value_of("--recipe", arguments))
+    options, machine, settings = _parse(name, arguments, recipe)
+    settings = _named(settings, recipe)
     data = _data(name, choice, options, machine)
     settings = _fitting(settings, subject, data, asked=arguments)
     places = []
@@ -118,6 +120,25 @@ def _data(name: str, choice: Choice, options: Options, machine: Machine) -> Any:
     from simsiam.data.labelled_sets import imagenet_part
 
     return Splits(train=imagenet_part(options.data, options.part), test=both.test)
+
+
+def _named(settings: Protocol[Any], recipe: Protocol[Any]) -> Protocol[Any]:
+    """The settings under a name that says where flags changed the recipe, so that no table calls them by its name."""
+    changes = _changes(as_dict(recipe), as_dict(settings))
+    if not changes or settings.name != recipe.name:
+        return settings
+    return dataclasses.replace(settings, name=f"{recipe.name} ({', '.join(changes)})")
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    changes = []
+    for key, value in new.items():
+        if isinstance(value, dict):
+            changes += _changes(old[key], value)
+        elif value != old[key]:
+            shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            changes.append(f"{key.replace('_', '-')} {shown}")
+    return changes
 
 
 def _fitting(settings: Protocol[Any], subject: Subject, data: Any, *, asked: list[str]) -> Protocol[Any]:
