@@ -20,6 +20,8 @@ from simsiam.backbones import build_backbone
 from simsiam.commands.evaluations import EVALUATIONS
 from simsiam.data.fashion import fashion_mnist
 from simsiam.recipes.evaluation import CHOICES
+from simsiam.report.collect import collect
+from simsiam.report.plots import bars_by_stage, write_plots
 from simsiam.results import Result
 from simsiam.weights.save import write_backbone
 from tests import tiny, tiny_voc, trees
@@ -174,6 +176,7 @@ def test_svm_on_csv_files(weights: str, machine: list[str], tmp_path: Path) -> N
     files = ["--train", str(tmp_path / "train.csv"), "--test", str(tmp_path / "test.csv")]
     assert simsiam("svm-voc07", weights, *files, *machine, "--recipe", "svm_pooled", "--costs", "1") == 0
     assert set(result(tmp_path).detail["per_class"]["pooled"]) == {*tiny.SHAPES, "third"}
+    assert write_plots(collect([tmp_path / "out"]), tmp_path / "plots") == [], "nothing by stage to draw"
 
 
 @pytest.mark.parametrize(
@@ -200,6 +203,8 @@ def test_a_backbone_of_four_maps(machine: list[str], own: list[str], tmp_path: P
     found = result(tmp_path)
     assert found.main_metric == "feature4"
     assert "feature5" not in found.metrics
+    figure = bars_by_stage(collect([tmp_path / "out"]), protocol="linear_mhead", title="stages", unit="%")
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == [f"Feature{n}" for n in range(1, 5)]
     assert simsiam("linear-mhead", "random:resnet8", *own, *machine, *HEADS, "--stages", "5", "--again") == 2
     few = ["--k", "1", "--costs", "1", "--size", "32"]
     assert simsiam("low-shot-voc07", "random:resnet8", *own, *machine, *few, "--again") == 0

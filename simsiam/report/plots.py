@@ -46,7 +46,7 @@ def write_plots(found: Sequence[Found], folder: Path) -> list[Path]:
         raise UserError(f"{folder}: cannot be made ({error.strerror}). Name another folder.") from error
     drawn: dict[str, Figure] = {}
     for protocol, (name, title, unit) in STAGES.items():
-        if any(one.result.protocol == protocol for one in found):
+        if any(one.result.protocol == protocol and "feature1" in one.result.metrics for one in found):
             drawn[name] = bars_by_stage(found, protocol=protocol, title=title, unit=unit)
     if any(one.result.protocol == "low_shot_voc07" for one in found):
         drawn["low-shot"] = low_shot(found)
@@ -67,15 +67,17 @@ def write_plots(found: Sequence[Found], folder: Path) -> list[Path]:
 
 def bars_by_stage(found: Sequence[Found], *, protocol: str, title: str, unit: str) -> Figure:
     """Feature1 to Feature5 as groups of bars: our rows in colour with their spread, the page's in grey."""
-    stages = [f"feature{stage}" for stage in range(1, 6)]
     layout = Layout(key=protocol, title=title, columns=features(protocol), digits=2, data=STAGE_DATA[protocol])
-    rows = _shown(rows_of(layout, found))
+    rows = [row for row in _shown(rows_of(layout, found)) if any(cell.value is not None for cell in row.cells)]
+    last = max(index for row in rows for index, cell in enumerate(row.cells) if cell.value is not None)
+    stages = [f"feature{stage}" for stage in range(1, last + 2)]
     figure, axes = _canvas(title, width=7.6)
     width = 0.82 / len(rows)
     for index, (row, colour) in enumerate(zip(rows, _colours(rows), strict=True)):
         places = np.arange(len(stages)) + (index - (len(rows) - 1) / 2) * width
-        heights = [np.nan if cell.value is None else cell.value for cell in row.cells]
-        spreads = [cell.spread or 0.0 for cell in row.cells]
+        cells = row.cells[: len(stages)]
+        heights = [np.nan if cell.value is None else cell.value for cell in cells]
+        spreads = [cell.spread or 0.0 for cell in cells]
         axes.bar(places, heights, width * 0.92, label=_label(row), color=colour)
         if any(spreads):
             axes.errorbar(places, heights, spreads, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
