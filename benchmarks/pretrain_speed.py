@@ -25,7 +25,7 @@ from simsiam.engine import precision
 from simsiam.engine.distributed import pick_device
 from simsiam.experiment import Pretraining
 from simsiam.model import SimSiam
-from simsiam.pretrain import simsiam_optimizer, train_step
+from simsiam.pretraining import simsiam_optimizer, train_step
 from simsiam.recipes.pretrain import RECIPES
 
 

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simsiam.embedding import embed, embed_folder, embedder
     from simsiam.model import SimSiam
-    from simsiam.pretrain import pretrain
+    from simsiam.pretraining import pretrain
+    from simsiam.protocols import evaluate
     from simsiam.weights.load import load_backbone
 
 __version__ = "0.1.0"
-__all__ = ["SimSiam", "__version__", "embed", "embed_folder", "embedder", "load_backbone", "pretrain"]
+__all__ = ["SimSiam", "__version__", "embed", "embed_folder", "embedder", "evaluate", "load_backbone", "pretrain"]
 
 _HOMES = {
     "SimSiam": "simsiam.model",
-    "pretrain": "simsiam.pretrain",
+    "pretrain": "simsiam.pretraining",
+    "evaluate": "simsiam.protocols",
     "load_backbone": "simsiam.weights.load",
     "embed": "simsiam.embedding",
     "embedder": "simsiam.embedding",

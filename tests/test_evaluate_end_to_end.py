@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from simsiam import cli, load_backbone
+from simsiam import cli, evaluate, load_backbone
 from simsiam.backbones import build_backbone
 from simsiam.commands.evaluations import EVALUATIONS
 from simsiam.data.fashion import fashion_mnist
+from simsiam.errors import UserError
+from simsiam.experiment import Machine
+from simsiam.recipes import classification
 from simsiam.recipes.evaluation import CHOICES
 from simsiam.report.collect import collect
 from simsiam.report.plots import bars_by_stage, write_plots
@@ -328,6 +332,27 @@ def test_all_runs_what_it_can_and_says_what_it_cannot(
     (Path(own[1]) / "circle" / "000.jpg").rename(tmp_path / "moved.jpg")  # another data set now: nothing is lost
     assert simsiam("all", *arguments, "--out", str(tmp_path / "all")) == 1
     assert "failed: knn on" in capsys.readouterr().out
+
+
+def test_the_same_from_python(weights: str, machine: list[str], own: list[str], tmp_path: Path) -> None:
+    assert simsiam("knn", weights, *own, *machine) == 0
+    by_command = result(tmp_path)
+    here = Machine(device="cpu", workers=0, cache=tmp_path / "cache")
+    by_call = evaluate("knn", weights, train=own[1], test=Path(own[3]), machine=here)
+    assert by_call.metrics == by_command.metrics
+    assert by_call.recipe["k"] == (10, 20)
+    few = replace(classification.knn(32), k=(3,), quoted_k=3)
+    assert set(evaluate("knn", weights, train=own[1], test=own[3], recipe=few, machine=here).metrics) == {"top1_k3"}
+    with pytest.raises(UserError, match="Did you mean knn"):
+        evaluate("knnn", weights, data="cifar10")
+
+
+def test_every_public_name_is_what_it_says() -> None:
+    import simsiam as package
+
+    for name in package.__all__:
+        assert callable(getattr(package, name)) or name == "__version__", name
+    assert callable(package.pretrain), "a module of the same name must not stand before it"
 
 
 def _voc(tmp_path: Path) -> Path:

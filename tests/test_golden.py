@@ -13,7 +13,7 @@ from simsiam import model as simsiam_model
 from simsiam.engine import optimizers
 from simsiam.experiment import Model
 from simsiam.model import SimSiam
-from simsiam.pretrain import simsiam_optimizer, simsiam_schedule, train_step
+from simsiam.pretraining import simsiam_optimizer, simsiam_schedule, train_step
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "training_trajectory.json").read_text())
 FROZEN_BIAS = "encoder.fc.6.bias"

@@ -79,7 +79,7 @@ def run(name: str, arguments: list[str]) -> int:
         for seed in options.seeds
     ]
     if is_first_process():
-        from simsiam.commands.evaluate_protocol import print_table
+        from simsiam.commands.tables import print_table
 
         print_table(places)
     return 0

@@ -13,16 +13,15 @@ import tyro
 from simsiam.commands.evaluations import EVALUATIONS, plain, result_folder
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process
+from simsiam.commands.tables import print_table
 from simsiam.errors import UserError
-from simsiam.evaluation.protocol import RESULT_FILE, Protocol, Subject, run_once
-from simsiam.experiment import Machine, as_dict
-from simsiam.recipes.evaluation import CHOICES, Choice
-from simsiam.results import Result
+from simsiam.evaluation.protocol import Protocol, run_once
+from simsiam.experiment import Machine
+from simsiam.protocols import fitted, named, open_data
+from simsiam.recipes.evaluation import CHOICES
 
 if TYPE_CHECKING:
     from simsiam.results import DataId
-
-SEMI_SUPERVISED = "semi-supervised"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,22 +56,9 @@ def run(name: str, arguments: list[str]) -> int:
     return 0
 
 
-def print_table(places: list[Path]) -> None:
-    """The tables of the results, what was noted on each, and a page for each that has more to show."""
-    from simsiam.report.document import report
-    from simsiam.report.evaluation_page import has_page, write_evaluation_page
-
-    print(report(places))
-    for place in places:
-        for note in Result.read(place / RESULT_FILE).notes:
-            print(f"note: {note}")
-    for place in places:
-        print(f"result: {place / 'result.json'}")
-        if has_page(place):
-            print(f"report: {write_evaluation_page(place)}")
-
-
 def _evaluate(name: str, source: str, arguments: list[str], *, several: bool) -> list[Path]:
+    from simsiam.evaluation.datasets import Words
+    from simsiam.evaluation.knn import Knn
     from simsiam.evaluation.subjects import open_subject
 
     choice = CHOICES[name]
@@ -81,9 +67,12 @@ def _evaluate(name: str, source: str, arguments: list[str], *, several: bool) ->
     size = _whole(value_of("--size", arguments)) or subject.size
     recipe = choice.recipe(size, value_of("--recipe", arguments))
     options, machine, settings = _parse(name, arguments, recipe)
-    settings = _named(settings, recipe)
-    data = _data(name, choice, options, machine)
-    settings = _fitting(settings, subject, data, asked=arguments)
+    words = Words(data=options.data, train=options.train, test=options.test, cache=machine.cache)
+    data = open_data(name, words, part=options.part)
+    asked = frozenset(field for field in ("k", "stages", "layer") if value_of(f"--{field}", arguments) is not None)
+    settings = fitted(named(settings, recipe), subject, data, asked=asked)
+    if isinstance(settings, Knn) and settings.k != getattr(recipe, "k", settings.k) and "k" not in asked:
+        _say(f"{data.train.name} has {len(data.train)} images: k {', '.join(map(str, settings.k))} only")
     places = []
     for seed in options.seeds:
         subject = open_subject(source, seed=seed, backbone=backbone)
@@ -92,73 +81,6 @@ def _evaluate(name: str, source: str, arguments: list[str], *, several: bool) ->
         run_once(settings, subject, data, machine=dataclasses.replace(machine, out=out), again=options.again)
         places.append(out)
     return places
-
-
-def _data(name: str, choice: Choice, options: Options, machine: Machine) -> Any:
-    """The data in the form that the protocol takes."""
-    from simsiam.evaluation import datasets
-    from simsiam.evaluation.protocol import Splits
-
-    words = datasets.Words(data=options.data, train=options.train, test=options.test, cache=machine.cache)
-    if options.part is not None and name != SEMI_SUPERVISED:
-        raise UserError(f"--part: the list of labelled images belongs to {SEMI_SUPERVISED}.")
-    if choice.needs == "multilabel":
-        return datasets.multilabel(words)
-    if choice.needs == "labelled":
-        place = options.data or options.test
-        if place is None:
-            raise UserError("--data: name the labelled images: class folders, a CSV of path,label, or a set's name.")
-        return datasets.labelled(place, cache=machine.cache)
-    if name == "retrieval" and (place := options.test) is not None and options.train is None:
-        alone = datasets.labelled(place, cache=machine.cache)
-        return Splits(train=alone, test=alone)
-    both = datasets.splits(words, layout=choice.layout if options.data is not None else None)
-    if options.part is None:
-        return both
-    if options.data is None:
-        raise UserError("--part: names images of an ImageNet folder; give that folder as --data.")
-    from simsiam.data.labelled_sets import imagenet_part
-
-    return Splits(train=imagenet_part(options.data, options.part), test=both.test)
-
-
-def _named(settings: Protocol[Any], recipe: Protocol[Any]) -> Protocol[Any]:
-    """The settings under a name that says where flags changed the recipe, so that no table calls them by its name."""
-    changes = _changes(as_dict(recipe), as_dict(settings))
-    if not changes or settings.name != recipe.name:
-        return settings
-    return dataclasses.replace(settings, name=f"{recipe.name} ({', '.join(changes)})")
-
-
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    changes = []
-    for key, value in new.items():
-        if isinstance(value, dict):
-            changes += _changes(old[key], value)
-        elif value != old[key]:
-            shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            changes.append(f"{key.replace('_', '-')} {shown}")
-    return changes
-
-
-def _fitting(settings: Protocol[Any], subject: Subject, data: Any, *, asked: list[str]) -> Protocol[Any]:
-    """The recipe for a backbone with fewer maps or a training set with fewer images, where no flag says otherwise."""
-    from simsiam.evaluation.knn import Knn
-    from simsiam.evaluation.linear import INaturalist2018, LinearMultiHead, Places205
-    from simsiam.evaluation.low_shot import LowShot
-
-    maps = len(subject.backbone.stage_channels)
-    if isinstance(settings, LinearMultiHead | INaturalist2018 | Places205) and value_of("--stages", asked) is None:
-        return dataclasses.replace(settings, heads=dataclasses.replace(settings.heads, stages=maps))
-    if isinstance(settings, LowShot) and settings.features.layers == "stages" and value_of("--layer", asked) is None:
-        return dataclasses.replace(settings, layer=f"feature{maps}")
-    if not isinstance(settings, Knn) or value_of("--k", asked) is not None:
-        return settings
-    fits = tuple(k for k in settings.k if k <= len(data.train)) or (min(len(data.train), min(settings.k)),)
-    if fits == settings.k:
-        return settings
-    _say(f"{data.train.name} has {len(data.train)} images: k {', '.join(map(str, fits))} only")
-    return dataclasses.replace(settings, k=fits, quoted_k=settings.quoted_k if settings.quoted_k in fits else max(fits))
 
 
 def _folder(

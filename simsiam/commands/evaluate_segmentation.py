@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import tyro
 
-from simsiam.commands.evaluate_protocol import print_table
 from simsiam.commands.evaluations import EVALUATIONS, plain, result_folder
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process
+from simsiam.commands.tables import print_table
 from simsiam.errors import UserError
 from simsiam.evaluation.protocol import run_once
 from simsiam.experiment import Machine

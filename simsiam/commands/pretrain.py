@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> int:
 def _pretrain(command: Command) -> int:
     from simsiam.commands.report import print_answer
     from simsiam.engine.stopping import Interrupted
-    from simsiam.pretrain import pretrain
+    from simsiam.pretraining import pretrain
 
     options = command.options
     try:
