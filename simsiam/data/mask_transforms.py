@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from simsiam.data.masks import IGNORE
+from simsiam.data.marks import IGNORE
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
 REDRAWS = 10  # of a crop that is all but one class
@@ -61,6 +60,7 @@ class Corner:
 
 def augment(image: Image, mask: np.ndarray, how: MaskAugmentation, rng: np.random.Generator) -> Crop:
     """One random crop of an image (RGB) and its mask (H x W uint8)."""
+    import numpy as np
     from PIL import ImageOps
 
     ratio = rng.uniform(how.min_ratio, how.max_ratio)
@@ -82,6 +82,7 @@ def fitted(size: tuple[int, int], *, long: int, short: int) -> tuple[int, int]:
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The mask at another width and height; each pixel takes the nearest one's class."""
+    import numpy as np
     from PIL import Image
 
     return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
@@ -111,6 +112,8 @@ def crop_corner(mask: np.ndarray, how: MaskAugmentation, rng: np.random.Generato
 
 def mixed(mask: np.ndarray, most: float) -> bool:
     """Whether a mask shows two classes or more, and the largest has less than `most` of the labelled pixels."""
+    import numpy as np
+
     counts = np.bincount(mask.ravel(), minlength=256)[:IGNORE]
     return bool((counts > 0).sum() > 1 and counts.max() < most * counts.sum())
 
@@ -136,11 +139,15 @@ def distort(image: Image, how: MaskAugmentation, rng: np.random.Generator) -> Im
 
 
 def _linear(image: Image, factor: float, shift: float) -> Image:
+    import numpy as np
+
     table = np.clip(np.arange(256) * factor + shift, 0, 255).astype(np.uint8).tolist()
     return image.point(table * 3)
 
 
 def _hue_and_saturation(image: Image, turn: float, factor: float) -> Image:
+    import numpy as np
+
     levels = np.arange(256)
     hue = ((levels + round(turn * 256)) % 256).tolist()
     saturation = np.clip(np.rint(levels * factor), 0, 255).astype(int).tolist()
@@ -158,6 +165,8 @@ def _cut(mask: np.ndarray, at: Corner, side: int) -> np.ndarray:
 
 
 def _framed(pixels: np.ndarray, mask: np.ndarray, side: int) -> Crop:
+    import numpy as np
+
     height, width = mask.shape
     frame: dict[str, Any] = {
         "pixels": np.zeros((side, side, 3), np.uint8),

@@ -15,8 +15,8 @@ from PIL import Image
 
 from simsiam.data.base import Source
 from simsiam.data.images import UnreadableImage, read_image
+from simsiam.data.marks import IGNORE as IGNORE
 
-IGNORE = 255  # in a decoded mask: not scored, and no part of the loss
 UNKNOWN = -1  # while decoding: a value or colour that no class has
 MOST_CLASSES = 255  # ids 0 to 254 in 8 bits beside IGNORE
 
