@@ -206,10 +206,13 @@ def test_a_detectron2_pickle_and_a_named_timm_network(tmp_path: Path, simsiam: R
 class Hostile:
     """A pickle that would run a command."""
 
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
     def __reduce__(self) -> tuple[Any, ...]:
         import os
 
-        return os.system, ("touch /tmp/opened",)
+        return os.system, (f"touch {self.mark}",)
 
 
 @pytest.mark.parametrize("form", ["pickle", "torch"])
@@ -217,9 +220,9 @@ class Hostile:
 def test_a_hostile_file_is_refused_by_name(form: str, verb: str, tmp_path: Path, simsiam: Run) -> None:
     file = tmp_path / "weights.pkl"
     if form == "pickle":
-        file.write_bytes(pickle.dumps({"model": Hostile()}))
+        file.write_bytes(pickle.dumps({"model": Hostile(tmp_path / "opened")}))
     else:
-        torch.save({"state_dict": Hostile()}, file)
+        torch.save({"state_dict": Hostile(tmp_path / "opened")}, file)
     words = {"import": ["import", file], "export": ["export", file, "--to", "timm"], "evaluate": ["evaluate", "knn"]}
     more = [file, "--train", tmp_path, "--test", tmp_path] if verb == "evaluate" else []
     said = simsiam(*words[verb], *more)
@@ -227,6 +230,7 @@ def test_a_hostile_file_is_refused_by_name(form: str, verb: str, tmp_path: Path,
     assert f"{file}: refused" in said.err
     assert "posix.system" in said.err
     assert "Traceback" not in said.err
+    assert not (tmp_path / "opened").exists()
 
 
 def test_what_does_not_fit_is_listed_side_by_side(tmp_path: Path, simsiam: Run) -> None:
