@@ -131,7 +131,9 @@ def _source(folders: Folders, listed: ClassList) -> MaskSource:
     alone = tuple(
         f"{mask}: a mask without an image in {folders.images}" for mask in masks.values() if mask not in taken
     )
-    return MaskSource(pairs, name=_set_name(folders.images.resolve()), classes=listed.names, coding=listed.coding, unmatched=alone)
+    return MaskSource(
+        pairs, name=_set_name(folders.images.resolve()), classes=listed.names, coding=listed.coding, unmatched=alone
+    )
 
 
 def _set_name(images: Path) -> str:
