@@ -75,5 +75,7 @@ def write_pt2(loaded: Loaded, out: Path) -> Path:
 def read_pt2(loaded: Loaded, path: Path) -> Reader:
     """torch's own loading of the program."""
     del loaded
-    module = torch.export.load(path).module()
+    with warnings.catch_warnings():  # torch 2.11 warns of its own reading of the file
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        module = torch.export.load(path).module()
     return Reader(run=module, library=f"torch {torch.__version__}")
