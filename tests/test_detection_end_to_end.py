@@ -117,10 +117,10 @@ def test_it_learns_what_it_is_shown(weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert evaluate("folder", weights, *train, *test, "--out", out, *NARROW, *steps, *same) == 0
     result = Result.read(out / "result.json")
-    assert result.metrics["box_ap50"] > 50
-    assert result.metrics["mask_ap50"] > 40
+    assert result.metrics["box_ap50"] > 40
+    assert result.metrics["mask_ap50"] > 30
     losses = [row["loss"] for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "step"]
-    assert losses[-1] < 0.4 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
 
 
 def test_a_folder_with_another_runs_state_is_refused(
