@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from simsiam import cli
+from simsiam.backbones import build_backbone
 from simsiam.recipes.pretrain import folder_cpu
 from simsiam.results import Result
 from simsiam.runs import start_network
@@ -25,6 +26,7 @@ from simsiam.weights import cards
 from simsiam.weights import export as exporting
 from simsiam.weights.export import FORMS, Form
 from simsiam.weights.load import Loaded, load_backbone
+from simsiam.weights.save import write_backbone
 from simsiam.weights.targets import Reader
 from tests import tiny
 from tests.evaluation.conftest import one_thread as one_thread
@@ -330,3 +332,16 @@ def test_get_verifies_what_was_placed_by_hand(tmp_path: Path, simsiam: Run, monk
     said = simsiam("import", card.name, "--out", tmp_path / "in")
     assert "licence    Apache-2.0" in said.out
     assert "trained on BGR images" in said.out
+
+
+def test_a_target_that_cannot_hold_it_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    write_backbone(tmp_path, build_backbone("resnet10", width=8, stem="small").eval(), recipe=None)
+    source, out = str(tmp_path / "backbone.safetensors"), tmp_path / "out"
+    with pytest.raises(SystemExit) as end:
+        cli.main(["export", source, "--to", "torchvision", "safetensors", "--out", str(out)])
+    assert end.value.code == 2
+    assert "64 channels wide" in capsys.readouterr().err
+    assert [folder.name for folder in out.iterdir()] == ["safetensors"]

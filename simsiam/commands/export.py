@@ -9,6 +9,7 @@ from typing import Literal
 import tyro
 
 from simsiam.commands.evaluations import plain
+from simsiam.errors import UserError
 from simsiam.experiment import Stem
 from simsiam.weights.modelcard import Target
 
@@ -33,7 +34,7 @@ class Command:
 
 
 def run(arguments: list[str]) -> int:
-    """Export to each target in turn."""
+    """Export to each target in turn; one that cannot hold this backbone does not stop the others."""
     command = tyro.cli(Command, args=arguments, prog="simsiam export")
     from simsiam.weights import zoo
     from simsiam.weights.export import export
@@ -47,10 +48,17 @@ def run(arguments: list[str]) -> int:
         channel_order=command.channel_order,
     )
     licence = command.licence or zoo.licence_of(command.source)
+    refused = []
     for target in command.to:
-        done = export(loaded, to=target, out=_folder(command, target), licence=licence)
+        try:
+            done = export(loaded, to=target, out=_folder(command, target), licence=licence)
+        except UserError as error:
+            refused.append(str(error))
+            continue
         print(done)
         print(f"{done.card}: model card")
+    if refused:
+        raise UserError("\n".join(refused))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,7 +84,12 @@ def export(
     form = FORMS[to]
     out.mkdir(parents=True, exist_ok=True)
     images = sample_images(loaded.preprocess) if images is None else images
-    path = form.write(loaded, out)
+    try:
+        path = form.write(loaded, out)
+    except UserError:
+        with contextlib.suppress(OSError):  # it holds files
+            out.rmdir()
+        raise
     reader = form.read(loaded, path)
     difference = relative_difference(reader, loaded, images)
     if not difference <= form.tolerance:
