@@ -288,7 +288,7 @@ def _paper() -> list[Published]:
         add(method, place, "detection_voc07", "voc07", aps, aps_of[:3])
         add(method, place, "detection_voc0712", "voc0712", aps, aps_of[3:6])
         coco = [f"{part}_{ap}" for part in ("box", "mask") for ap in aps]
-        add(method, place, "detection_coco", "coco2017", coco, aps_of[6:])
+        add(method, place, "detection_coco_c4", "coco2017", coco, aps_of[6:])
     for method, value in {"SimSiam, ResNet-18": 91.8, "SimCLR, ResNet-18": 91.1}.items():
         add(method, "appendix D: CIFAR-10", "linear_probe", "cifar10", ("top1",), (value,))
     return made

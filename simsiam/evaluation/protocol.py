@@ -141,11 +141,11 @@ def run_once(protocol: Protocol[Any], subject: Subject, data: Any, *, machine: M
     if machine.out is None:
         return protocol.run(subject, data, machine=machine)
     file = machine.out / RESULT_FILE
-    if again:
+    if again and os.environ.get("RANK", "0") == "0":  # the other processes wait for this one before they look
         for name in STATE:
             path = machine.out / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    elif file.exists():
+    if file.exists() and not again:
         found = Result.read(file)
         differing = _differences(found, protocol, subject, protocol.data_id(data))
         if not differing:
