@@ -24,7 +24,7 @@ from simsiam.backbones import build_backbone
 from simsiam.cli import main as simsiam
 
 FLAGS = (
-    "--iterations 1600 --evaluate-every 400 --batch-size 2 --lr 0.8 --warmup-iterations 40 "
+    "--iterations 3200 --evaluate-every 800 --batch-size 2 --lr 0.8 --warmup-iterations 40 "
     "--train-images.short-sides 256 --train-images.long-side 384 --train-images.flip-probability 0 "
     "--test-images.short-sides 256 --test-images.long-side 384 "
     "--architecture.pyramid-channels 48 --architecture.rpn.channels 48 --architecture.rpn.scales 2 4 "
