@@ -2,7 +2,7 @@
 
     python benchmarks/detection_shapes.py --out runs/shapes
 
-1,200 images of 64 x 64 are learnt from and 150 scored; benchmarks/shapes.py draws them. Anchors, channels and sampled
+600 images of 64 x 64 are learnt from and 150 scored; benchmarks/shapes.py draws them. Anchors, channels and sampled
 boxes are fewer than published, since the images are small. Further words are flags of `simsiam evaluate
 detection-folder`; the same command goes on where it was interrupted. What came out is in
 docs/protocols/detection_coco.md.
@@ -21,7 +21,7 @@ from simsiam.cli import main as simsiam
 from simsiam.weights.save import write_backbone
 
 FLAGS = (
-    "--iterations 4500 --evaluate-every 1500 --batch-size 8 --lr 0.4 --warmup-iterations 100 "
+    "--iterations 3000 --evaluate-every 1000 --batch-size 8 --lr 0.3 --warmup-iterations 100 "
     "--train-images.short-sides 56 64 72 --train-images.long-side 96 --test-images.short-sides 64 "
     "--architecture.pyramid-channels 32 --architecture.rpn.channels 32 --architecture.rpn.sampling.count 32 "
     "--architecture.rpn.train.before-nms 400 --architecture.rpn.train.kept 100 "
@@ -35,7 +35,7 @@ def main() -> None:
     """Draw the images, then train and score."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/shapes"))
-    parser.add_argument("--train", type=int, default=1200)
+    parser.add_argument("--train", type=int, default=600)
     parser.add_argument("--test", type=int, default=150)
     options, rest = parser.parse_known_args()
     data = options.out / "coco"
