@@ -23,11 +23,12 @@ from simsiam.data.loader import image_batches
 from simsiam.data.preprocess import Preprocess
 from simsiam.data.sources import Source, open_source
 from simsiam.evaluation.protocol import Protocol, Splits, Subject
+from simsiam.evaluation.subjects import open_subject
 from simsiam.experiment import Machine
 from simsiam.recipes.linear import adapted, linear_cifar10, linear_probe
 from simsiam.recipes.pretrain import CIFAR_MEAN, CIFAR_STD
 from simsiam.results import Result, WeightsId
-from simsiam.weights.load import fingerprint, load_backbone
+from simsiam.weights.load import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +109,7 @@ def _options() -> argparse.Namespace:
 
 def _subject(weights: str | None, train: Source) -> Subject:
     if weights is not None:
-        loaded = load_backbone(weights)
-        about = loaded.preprocess
-        return Subject(
-            backbone=loaded.backbone,
-            size=about.size,
-            mean=about.mean,
-            std=about.std,
-            weights=loaded.weights,
-            seed=0,
-        )
+        return open_subject(weights, seed=0)
     torch.manual_seed(0)
     backbone = build_backbone("resnet10", width=16, stem="small-stride2")
     _settle(backbone, train)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 
 from simsiam.commands.evaluations import EVALUATIONS, find_evaluation, plain
-from simsiam.commands.running import interruptible, is_first_process
+from simsiam.commands.running import interruptible, is_first_process, say
 from simsiam.errors import UserError
 from simsiam.experiment import Machine
 from simsiam.results import Result
@@ -101,7 +101,7 @@ def run(arguments: list[str]) -> int:
     ready = [job for job in jobs if job.missing is None]
     failed: dict[str, str] = {}
     for number, job in enumerate(ready, 1):
-        _say(f"\n[{number}/{len(ready)}] {job.name} on {job.data}")
+        say(f"\n[{number}/{len(ready)}] {job.name} on {job.data}")
         code = _attempt(job, command, failed)
         if code > 128:  # interrupted: what is done is kept, and the same command goes on
             return code
@@ -234,8 +234,3 @@ def _summary(command: Command, jobs: list[Job], failed: dict[str, str]) -> None:
         for name in EVALUATIONS:
             if name not in named and name not in command.skip:
                 print(f"not part of this: {name}: run it alone, simsiam evaluate {name} --help")
-
-
-def _say(text: str) -> None:
-    if is_first_process():
-        print(text, file=sys.stderr)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 
-from simsiam.commands.evaluations import EVALUATIONS, plain, result_folder
+from simsiam.commands.evaluation_line import own_folder, parse
+from simsiam.commands.evaluations import plain
 from simsiam.commands.names import value_of
-from simsiam.commands.running import is_first_process
+from simsiam.commands.running import is_first_process, say
 from simsiam.errors import UserError, did_you_mean
 from simsiam.evaluation.detection import BoxSets, Detection
 from simsiam.evaluation.protocol import run_once
@@ -23,6 +23,7 @@ from simsiam.recipes import detection as recipes
 if TYPE_CHECKING:
     from simsiam.evaluation.detectors.data import Words
 
+CONFIG = (tyro.conf.AvoidSubcommands,)
 FOLDER, CITYSCAPES = "detection-folder", "detection-cityscapes"
 RECIPES: dict[str, tuple[Callable[[], Detection], ...]] = {  # by name of `simsiam evaluate`; the first is the usual one
     "detection-voc0712": (recipes.faster_rcnn_r50_c4_mstrain_24k_voc0712, recipes.transfer_c4_voc0712),
@@ -60,7 +61,9 @@ def run(name: str, arguments: list[str]) -> int:
     arguments = spread_lists(arguments)
     asks_help = "-h" in arguments or "--help" in arguments
     # A folder's own recipe is known once its annotations are; the one with masks has the flags of both.
-    options, machine, settings = _parse(name, arguments, _recipe(name, arguments, masks=name == FOLDER))
+    options, machine, settings = parse(
+        name, arguments, Options(), _recipe(name, arguments, masks=name == FOLDER), config=CONFIG
+    )
     if asks_help:
         return 0
     sources = (*options.weights, *options.starts)
@@ -71,10 +74,12 @@ def run(name: str, arguments: list[str]) -> int:
     data = _open(name, options)
     if name == FOLDER:
         masks = data.train.has_masks and data.test.has_masks
-        options, machine, settings = _parse(name, arguments, _recipe(name, arguments, masks=masks))
+        options, machine, settings = parse(
+            name, arguments, Options(), _recipe(name, arguments, masks=masks), config=CONFIG
+        )
     settings.check()
     places = [
-        _evaluate(name, source, seed, data, options, machine, settings, several=len(sources) > 1)
+        _evaluate(name, source, seed, data, options, machine, settings, sources=len(sources))
         for source in sources
         for seed in options.seeds
     ]
@@ -94,18 +99,15 @@ def _evaluate(
     machine: Machine,
     settings: Detection,
     *,
-    several: bool,
+    sources: int,
 ) -> Path:
     from simsiam.evaluation.subjects import open_subject
 
     subject = open_subject(source, seed=seed, backbone=options.backbone)
     named = name if name != FOLDER else f"{name}-{plain(data.train.name)}"
-    out = result_folder(source, f"{named}-{options.recipe}" if options.recipe else named, machine.out)
-    if machine.out is not None and several:
-        out /= plain(source)
-    if len(options.seeds) > 1:
-        out /= f"seed{seed}"
-    _say(
+    named = f"{named}-{options.recipe}" if options.recipe else named
+    out = own_folder(named, source, seed, out=machine.out, sources=sources, seeds=options.seeds)
+    say(
         f"{settings.name}: {source} ({subject.backbone.name}), {len(data.train):,} images to learn from and "
         f"{len(data.test):,} to be scored on, seed {seed} -> {out}"
     )
@@ -169,31 +171,3 @@ def spread_lists(arguments: list[str]) -> list[str]:
         else:
             spread.append(argument)
     return spread
-
-
-def _parse(name: str, arguments: list[str], recipe: Detection) -> tuple[Options, Machine, Detection]:
-    command = dataclasses.make_dataclass(
-        "Command",
-        [
-            ("options", Annotated[Options, tyro.conf.arg(name="")], field(default=Options())),
-            ("machine", Annotated[Machine, tyro.conf.arg(name="")], field(default_factory=Machine)),
-            ("settings", Annotated[Detection, tyro.conf.arg(name="")]),
-        ],
-        frozen=True,
-        kw_only=True,
-    )
-    command.__doc__ = EVALUATIONS[name].about
-    read = tyro.cli(
-        command,
-        args=arguments,
-        default=command(settings=recipe),
-        config=(tyro.conf.AvoidSubcommands,),
-        prog=f"simsiam evaluate {name}",
-    )
-    found = cast("Any", read)
-    return found.options, found.machine, found.settings
-
-
-def _say(text: str) -> None:
-    if is_first_process():
-        print(text, file=sys.stderr)

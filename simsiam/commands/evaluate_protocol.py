@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from simsiam.commands.evaluations import EVALUATIONS, plain, result_folder
+from simsiam.commands.evaluation_line import own_folder, parse
 from simsiam.commands.names import value_of
-from simsiam.commands.running import is_first_process
+from simsiam.commands.running import is_first_process, say
 from simsiam.commands.tables import print_table
 from simsiam.errors import UserError
-from simsiam.evaluation.protocol import Protocol, run_once
-from simsiam.experiment import Machine
+from simsiam.evaluation.protocol import run_once
 from simsiam.protocols import fitted, named, open_data
 from simsiam.recipes.evaluation import CHOICES
 
 if TYPE_CHECKING:
-    from simsiam.results import DataId
+    pass
+
+CONFIG = (tyro.conf.OmitArgPrefixes,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +44,19 @@ def run(name: str, arguments: list[str]) -> int:
     asks_help = "-h" in arguments or "--help" in arguments
     sources = _leading_words(arguments)
     if asks_help or not sources:
-        _parse(name, arguments, CHOICES[name].recipe(224, value_of("--recipe", arguments)))
+        parse(name, arguments, Options(), CHOICES[name].recipe(224, value_of("--recipe", arguments)), config=CONFIG)
         if asks_help:
             return 0
         raise UserError(f"name the weights to measure: simsiam evaluate {name} RUN --train DIR --test DIR.")
     places = []
     for source in sources:
-        places += _evaluate(name, source, arguments, several=len(sources) > 1)
+        places += _evaluate(name, source, arguments, sources=len(sources))
     if is_first_process():
         print_table(places)
     return 0
 
 
-def _evaluate(name: str, source: str, arguments: list[str], *, several: bool) -> list[Path]:
+def _evaluate(name: str, source: str, arguments: list[str], *, sources: int) -> list[Path]:
     from simsiam.evaluation.datasets import Words
     from simsiam.evaluation.knn import Knn
     from simsiam.evaluation.subjects import open_subject
@@ -66,55 +66,23 @@ def _evaluate(name: str, source: str, arguments: list[str], *, several: bool) ->
     subject = open_subject(source, seed=0, backbone=backbone)
     size = _whole(value_of("--size", arguments)) or subject.size
     recipe = choice.recipe(size, value_of("--recipe", arguments))
-    options, machine, settings = _parse(name, arguments, recipe)
+    options, machine, settings = parse(name, arguments, Options(), recipe, config=CONFIG)
     words = Words(data=options.data, train=options.train, test=options.test, cache=machine.cache)
     data = open_data(name, words, part=options.part)
     asked = frozenset(field for field in ("k", "stages", "layer") if value_of(f"--{field}", arguments) is not None)
     settings = fitted(named(settings, recipe), subject, data, asked=asked)
     if isinstance(settings, Knn) and settings.k != getattr(recipe, "k", settings.k) and "k" not in asked:
-        _say(f"{data.train.name} has {len(data.train)} images: k {', '.join(map(str, settings.k))} only")
+        say(f"{data.train.name} has {len(data.train)} images: k {', '.join(map(str, settings.k))} only")
+    words_of_name = [name, settings.data_id(data).name.removesuffix("-test"), options.recipe or ""]
+    folder_name = "-".join(word for word in words_of_name if word)
     places = []
     for seed in options.seeds:
-        subject = open_subject(source, seed=seed, backbone=backbone)
-        out = _folder(name, source, seed, settings.data_id(data), options, machine, several=several)
-        _say(f"{settings.name}: {source} ({subject.backbone.name}, {size} px), seed {seed} -> {out}")
+        subject = subject if seed == subject.seed else open_subject(source, seed=seed, backbone=backbone)
+        out = own_folder(folder_name, source, seed, out=machine.out, sources=sources, seeds=options.seeds)
+        say(f"{settings.name}: {source} ({subject.backbone.name}, {size} px), seed {seed} -> {out}")
         run_once(settings, subject, data, machine=dataclasses.replace(machine, out=out), again=options.again)
         places.append(out)
     return places
-
-
-def _folder(
-    name: str, source: str, seed: int, data: DataId, options: Options, machine: Machine, *, several: bool
-) -> Path:
-    """A folder of its own for each subject, protocol, recipe, data set and seed."""
-    named = [name, data.name.removesuffix("-test"), options.recipe or ""]
-    folder = result_folder(source, "-".join(word for word in named if word), machine.out)
-    if machine.out is not None and several:
-        folder /= plain(source)
-    return folder / f"seed{seed}" if len(options.seeds) > 1 else folder
-
-
-def _parse(name: str, arguments: list[str], recipe: Protocol[Any]) -> tuple[Options, Machine, Protocol[Any]]:
-    command = dataclasses.make_dataclass(
-        "Command",
-        [
-            ("options", Annotated[Options, tyro.conf.arg(name="")], field(default=Options())),
-            ("machine", Annotated[Machine, tyro.conf.arg(name="")], field(default_factory=Machine)),
-            ("settings", Annotated[type(recipe), tyro.conf.arg(name="")]),
-        ],
-        frozen=True,
-        kw_only=True,
-    )
-    command.__doc__ = EVALUATIONS[name].about
-    read = tyro.cli(
-        command,
-        args=arguments,
-        default=command(settings=recipe),
-        config=(tyro.conf.OmitArgPrefixes,),
-        prog=f"simsiam evaluate {name}",
-    )
-    found = cast("Any", read)
-    return found.options, found.machine, found.settings
 
 
 def _leading_words(arguments: list[str]) -> list[str]:
@@ -129,8 +97,3 @@ def _whole(text: str | None) -> int | None:
     if not text.isdecimal() or int(text) == 0:
         raise UserError(f"--size {text}: a whole number of pixels above zero.")
     return int(text)
-
-
-def _say(text: str) -> None:
-    if is_first_process():
-        print(text, file=sys.stderr)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from simsiam.commands.evaluations import EVALUATIONS, plain, result_folder
+from simsiam.commands.evaluation_line import own_folder, parse
+from simsiam.commands.evaluations import plain
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process
 from simsiam.commands.tables import print_table
@@ -54,7 +55,7 @@ def run(name: str, arguments: list[str]) -> int:
         if not size.isdecimal() or int(size) < 8:
             raise UserError(f"--size {size}: a whole number of pixels, 8 or more.")
         recipe = recipes.sized(recipe, int(size))
-    options, machine, settings = _parse(name, arguments, recipe)
+    options, machine, settings = parse(name, arguments, Options(), recipe, config=(tyro.conf.OmitArgPrefixes,))
     sources = [*options.weights, *options.start]
     if not sources:
         raise UserError(f"name the weights to train from: simsiam evaluate {name} RUN --data DIR (or --from random).")
@@ -63,7 +64,7 @@ def run(name: str, arguments: list[str]) -> int:
         raise UserError(f"{', '.join(repeated)}: named twice; each start is trained once.")
     data = _data(name, options)
     places = [
-        _evaluate(name, source, seed, options, machine, settings, data, several=len(sources) > 1)
+        _evaluate(name, source, seed, options, machine, settings, data, sources=len(sources))
         for source in sources
         for seed in options.seeds
     ]
@@ -81,12 +82,14 @@ def _evaluate(
     settings: recipes.SegmentationRecipe,
     data: MaskSplits,
     *,
-    several: bool,
+    sources: int,
 ) -> Path:
     from simsiam.evaluation.subjects import open_subject
 
     subject = open_subject(source, seed=seed, backbone=options.backbone)
-    out = _folder(name, source, seed, options, machine, data, several=several)
+    words = [name, data.train.name if name == "segmentation-folder" else "", options.recipe or ""]
+    named = "-".join(plain(word) for word in words if word)
+    out = own_folder(named, source, seed, out=machine.out, sources=sources, seeds=options.seeds)
     if is_first_process():
         course = settings.segmentation.course
         print(
@@ -140,39 +143,3 @@ def _own_data(options: Options, own: dict[str, Path | None], given: list[str]) -
         raise UserError("--classes: name the list of classes, a text file with a line for each.")
     test = Folders(images=test_images, masks=test_masks) if test_images and test_masks else None
     return open_mask_folders(Folders(images=train_images, masks=train_masks), test, options.classes, seed=seed)
-
-
-def _folder(
-    name: str, source: str, seed: int, options: Options, machine: Machine, data: MaskSplits, *, several: bool
-) -> Path:
-    """A folder of its own for each start, protocol, recipe, data set and seed."""
-    named = [name, data.train.name if name == "segmentation-folder" else "", options.recipe or ""]
-    folder = result_folder(source, "-".join(plain(word) for word in named if word), machine.out)
-    if machine.out is not None and several:
-        folder /= plain(source)
-    return folder / f"seed{seed}" if len(options.seeds) > 1 else folder
-
-
-def _parse(
-    name: str, arguments: list[str], recipe: recipes.SegmentationRecipe
-) -> tuple[Options, Machine, recipes.SegmentationRecipe]:
-    command = dataclasses.make_dataclass(
-        "Command",
-        [
-            ("options", Annotated[Options, tyro.conf.arg(name="")], field(default=Options())),
-            ("machine", Annotated[Machine, tyro.conf.arg(name="")], field(default_factory=Machine)),
-            ("settings", Annotated[type(recipe), tyro.conf.arg(name="")]),
-        ],
-        frozen=True,
-        kw_only=True,
-    )
-    command.__doc__ = EVALUATIONS[name].about
-    read = tyro.cli(
-        command,
-        args=arguments,
-        default=command(settings=recipe),
-        config=(tyro.conf.OmitArgPrefixes,),
-        prog=f"simsiam evaluate {name}",
-    )
-    found = cast("Any", read)
-    return found.options, found.machine, found.settings

@@ -26,3 +26,9 @@ def is_first_process() -> bool:
     import os
 
     return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str) -> None:
+    """Tell the person, on stderr and once, however many processes run."""
+    if is_first_process():
+        print(text, file=sys.stderr)

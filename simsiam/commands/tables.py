@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-RESULT_FILE = "result.json"
+from simsiam.report.collect import RESULT_FILE
 
 
 def print_table(places: list[Path]) -> None:
