@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simsiam.commands.given_files import file_names, image_files
 from simsiam.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ def run(folder: Path, images: Sequence[Path], out: Path, *, device: str = "auto"
     from simsiam.data.images import UnreadableImage, read_image
     from simsiam.evaluation.mask_pictures import overlay, palette_image
 
-    files = _files(images)
+    files = image_files(images)
     tester, classes = open_segmentor(folder, device=device)
     (out / "masks").mkdir(parents=True, exist_ok=True)
     (out / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
     failed = []
-    for file, name in track(list(zip(files, _names(files), strict=True)), description="predicting", transient=True):
+    for file, name in track(list(zip(files, file_names(files), strict=True)), description="predicting", transient=True):
         try:
             image = read_image(file, name=str(file))
         except UnreadableImage as error:
@@ -112,34 +113,3 @@ def classes_of_image(tester: Tester, image: Any) -> Any:
     pixels = torch.from_numpy(np.array(image.resize(size, Resampling.BILINEAR)))[None].to(tester.device)
     found = tester.classes_of(tester.normalisation(pixels), image.height, image.width)
     return found.cpu().numpy().astype(np.uint8)
-
-
-def _files(images: Sequence[Path]) -> list[Path]:
-    from simsiam.data.images import IMAGE_SUFFIXES
-
-    files: list[Path] = []
-    for place in images:
-        if place.is_dir():
-            inside = sorted(f for f in place.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise UserError(f"{place}: no image in it or below it.")
-            files += inside
-        elif place.is_file():
-            files.append(place)
-        else:
-            raise UserError(f"{place}: no such image or folder.")
-    if not files:
-        raise UserError("name the images: files, or folders of them.")
-    return files
-
-
-def _names(files: Sequence[Path]) -> list[str]:
-    """A name for each file's results: its own, numbered where several files share it."""
-    names: dict[str, None] = {}
-    for file in files:
-        name, number = file.stem, 1
-        while name in names:
-            number += 1
-            name = f"{file.stem}-{number}"
-        names[name] = None
-    return list(names)
