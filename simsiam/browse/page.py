@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jinja2
+from simsiam.report.html import template
 
 if TYPE_CHECKING:
     from simsiam.browse.collection import Collection
@@ -31,15 +31,8 @@ class Page:
     @staticmethod
     def of(collection: Collection) -> Page:
         """The page of a collection; every value from it is escaped by the template engine."""
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATES),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
         embedded = collection.embedded
-        html = environment.get_template("page.html").render(
+        html = template("page.html", TEMPLATES).render(
             name=embedded.source.name,
             images=len(collection),
             left_out=len(embedded.bad),

@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from simsiam.errors import UserError
-from simsiam.report import evaluation_parts, svg
-from simsiam.report.page import TEMPLATES, code, duration, figure, flat, words
+from simsiam.report import evaluation_parts, html, svg
+from simsiam.report.html import flat
 from simsiam.report.pictures import Album, Picture
 from simsiam.results import Result, now, read_metrics, write_atomic
 
@@ -42,22 +39,8 @@ def write_evaluation_page(folder: Path) -> Path:
 
 def render(folder: Path, result: Result) -> str:
     """The page as text; every value of the result is escaped by the template engine."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "figure": figure,
-        "duration": duration,
-        "words": words,
-        "sha": lambda text: text[:12],
-        "code": code,
-    }
     charts = evaluation_parts.charts(read_metrics(folder / "metrics.jsonl"))
-    return environment.get_template("evaluation.html").render(
+    return html.template("evaluation.html").render(
         result=result,
         name=str(result.recipe.get("name") or result.protocol),
         headline=evaluation_parts.headline(result),
@@ -69,8 +52,8 @@ def render(folder: Path, result: Result) -> str:
         recipe_rows=list(flat(result.recipe)),
         detail_rows=list(flat({key: value for key, value in result.detail.items() if key not in _OWN_SECTION})),
         written=now(),
-        style=Markup((TEMPLATES / "page.css").read_text()),
-        script=Markup((TEMPLATES / "page.js").read_text()),
+        style=html.style(),
+        script=html.script(),
     )
 
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-import jinja2
-from markupsafe import Markup
-
 from simsiam import published
+from simsiam.report.html import style, template
 from simsiam.report.tables import Cell, Row, Table
 
 Format = Literal["markdown", "html", "csv", "latex"]
 EMPTY = "–"
-TEMPLATES = Path(__file__).parent / "templates"
 LEADING = ("Self-Supervised Config", "Figures", "Data")
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -114,26 +110,11 @@ def markdown_text(text: str) -> str:
 
 def html(tables: Sequence[Table]) -> str:
     """A whole page that needs no network, in the style of the pre-training report."""
-    return (
-        templates()
-        .get_template("tables.html")
-        .render(
-            tables=[shown(table) for table in tables],
-            closing=closing_notes(tables),
-            leading=len(LEADING),
-            style=Markup((TEMPLATES / "page.css").read_text()),
-        )
-    )
-
-
-def templates() -> jinja2.Environment:
-    """What renders the pages of this package."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return template("tables.html").render(
+        tables=[shown(table) for table in tables],
+        closing=closing_notes(tables),
+        leading=len(LEADING),
+        style=style(),
     )
 
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup, escape
-
-from simsiam.report import answer, curves, embedding, pictures, svg
+from simsiam.report import answer, curves, embedding, html, pictures, svg
+from simsiam.report.html import flat
 from simsiam.report.runfolder import RunFolder, read_run
 from simsiam.results import now, write_atomic, write_json
 
 SCHEMA = 1
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(run: Path) -> Path:
@@ -68,24 +64,10 @@ def gather(folder: RunFolder, charts: list[curves.Chart]) -> dict[str, Any]:
 
 def render(folder: RunFolder, facts: dict[str, Any], charts: list[curves.Chart]) -> str:
     """The page as text; every value from the run is escaped by the template engine."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "figure": figure,
-        "duration": duration,
-        "words": words,
-        "sha": lambda text: text[:12],
-        "code": code,
-    }
     album = pictures.Album(folder=folder.path)
     shown_neighbours = pictures.neighbours(folder.figures.get("neighbours") or [], album)
     shown_views = pictures.views(folder.figures.get("views") or [], album)
-    return environment.get_template("page.html").render(
+    return html.template("page.html").render(
         facts=facts,
         charts=[{"chart": chart, "svg": svg.draw(chart)} for chart in charts],
         measures=answer.MEASURES,
@@ -99,8 +81,8 @@ def render(folder: RunFolder, facts: dict[str, Any], charts: list[curves.Chart])
         recipe_rows=list(flat(folder.recipe or {})),
         machine_rows=list(flat(folder.machine)),
         metric_rows=list(flat(facts["metrics"])),
-        style=Markup((TEMPLATES / "page.css").read_text()),
-        script=Markup((TEMPLATES / "page.js").read_text()),
+        style=html.style(),
+        script=html.script(),
     )
 
 
@@ -112,55 +94,6 @@ def _measured_throughput(folder: RunFolder) -> dict[str, float]:
     values = {"images_per_second": sum(row["images_per_second"] for row in rates) / len(rates)}
     waits = [row["data_wait"] for row in rates if isinstance(row.get("data_wait"), int | float)]
     return values | ({"data_wait": sum(waits) / len(waits)} if waits else {})
-
-
-def figure(value: Any) -> str:
-    """A value as the page shows it: numbers with four significant digits or more, a true minus, grouped integers."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, int):
-        return f"{value:,}".replace("-", "−")
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return "not finite"
-        text = f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
-        return text.replace("e-0", "e-").replace("-", "−")
-    if isinstance(value, list | tuple):
-        return ", ".join(figure(item) for item in value)
-    return str(value)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that reads best."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def words(key: str) -> str:
-    """A field's name as words."""
-    return key.replace("_", " ")
-
-
-def code(text: str) -> Markup:
-    """Text whose parts between backticks are set as code."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:  # a backtick without its partner stays a backtick
-        return escape(text)
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
-    )
-
-
-def flat(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings under dotted names."""
-    for key, value in mapping.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def strict(value: Any) -> Any:

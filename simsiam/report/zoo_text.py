@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from markupsafe import Markup
-
 from simsiam.report import formats
+from simsiam.report.html import style, template
 from simsiam.report.zoo_page import ABOUT, TITLE, Model, Part, ZooPage
 from simsiam.results import write_atomic
 
@@ -45,9 +44,7 @@ def markdown(page: ZooPage) -> str:
 
 def html(page: ZooPage) -> str:
     """A whole page that needs no network."""
-    environment = formats.templates()
-    style = (formats.TEMPLATES / "page.css").read_text()
-    return environment.get_template("zoo_page.html").render(
+    return template("zoo_page.html").render(
         page=page,
         title=TITLE,
         about=ABOUT,
@@ -58,7 +55,7 @@ def html(page: ZooPage) -> str:
         models=[_cells(model) for model in page.models],
         shown=formats.shown,
         leading=len(formats.LEADING),
-        style=Markup(style),
+        style=style(),
     )
 
 

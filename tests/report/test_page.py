@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from simsiam.report.page import code, figure, flat, write_page
+from simsiam.report.html import code, figure, flat
+from simsiam.report.page import write_page
 from simsiam.results import read_json, write_json
 from tests.report.parsed import read
 from tests.report.runs import make_run
