@@ -57,11 +57,11 @@ def open_inputs(recipe: Pretraining, *, data: str | Path | None, labels: Path | 
     notes: list[str] = []
     train: Source
     if recipe.data_kind == "demo":
-        from simsiam.data.cifar import demo_source
+        from simsiam.data.cifar import demo_sources
 
-        train_data, test_data = demo_source(cache, "train"), demo_source(cache, "test")
-        notes += [train_data.note] if train_data.note else []
-        train, held_out = train_data.source, _sample(test_data.source, recipe.monitor_images, recipe.seed)
+        demo = demo_sources(cache)
+        notes.append(demo.note)
+        train, held_out = demo.train, _sample(demo.test, recipe.monitor_images, recipe.seed)
     elif recipe.data_kind in ("cifar10", "imagenet"):
         where = data if data not in (None, recipe.data_kind) else None
         if recipe.data_kind == "imagenet" and where is None:

@@ -35,10 +35,11 @@ _DIGITS_TEST = 360  # of 1,797
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoData:
-    """Real images for the demo, and a sentence on what they are."""
+class Demo:
+    """What the demo trains on and is measured with, and a sentence on what it is."""
 
-    source: ArraySource
+    train: ArraySource
+    test: ArraySource
     note: str
 
 
@@ -62,17 +63,18 @@ def cifar10(root: Path | None, *, cache: Path, split: str) -> ArraySource:
     return _source(kept, split)
 
 
-def demo_source(cache: Path, split: str) -> DemoData:
-    """CIFAR-10, or where it cannot be had the 1,797 handwritten digits that ship inside scikit-learn."""
+def demo_sources(cache: Path) -> Demo:
+    """CIFAR-10, or where either half cannot be had the 1,797 handwritten digits that ship inside scikit-learn."""
     try:
-        return DemoData(source=cifar10(None, cache=cache, split=split), note="CIFAR-10, 32 x 32 photographs.")
+        train, test = (cifar10(None, cache=cache, split=split) for split in ("train", "test"))
     except UserError as error:
         reasons = " ".join(str(error).split())
         note = (
             "CIFAR-10 could not be had, so this demo uses scikit-learn's 1,797 handwritten digits (8 x 8 scans, "
             f"enlarged to 32 x 32). They are real images but easy ones. {reasons}"
         )
-        return DemoData(source=_digits(split), note=note)
+        return Demo(train=_digits("train"), test=_digits("test"), note=note)
+    return Demo(train=train, test=test, note="CIFAR-10, 32 x 32 photographs.")
 
 
 def _obtain(folder: Path) -> Cifar:

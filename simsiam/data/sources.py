@@ -58,7 +58,8 @@ def open_source(data: str | Path, *, kind: str, split: str = "train", cache: Pat
 
             return cifar10(Path(data) if str(data) not in ("", "cifar10") else None, cache=where, split=split)
         case "demo":
-            from simsiam.data.cifar import demo_source
+            from simsiam.data.cifar import demo_sources
 
-            return demo_source(where, split).source
+            demo = demo_sources(where)
+            return demo.train if split == "train" else demo.test
     raise UserError(f"data kind {kind!r} is not known. Use one of: {', '.join(KINDS)}.")

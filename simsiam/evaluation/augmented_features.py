@@ -27,8 +27,8 @@ from simsiam.data.preprocess import Preprocess
 from simsiam.data.sources import Source
 from simsiam.engine import precision as number_format
 from simsiam.engine.precision import Precision
+from simsiam.evaluation.features import evaluation_mode
 from simsiam.evaluation.labelled_transforms import Augmenter
-from simsiam.evaluation.linear_heads import evaluation_mode
 from simsiam.experiment import as_dict
 from simsiam.results import read_json, write_json
 

@@ -108,7 +108,7 @@ def stream(
     """Features batch by batch: evaluation mode, no gradients; each row is a flattened pooled map or a pooled vector."""
     pools: list[nn.Module] = []
     notes: list[str] = []
-    with _frozen(backbone):
+    with evaluation_mode(backbone):
         for batch in batches:
             arrays: dict[str, np.ndarray] = {}
             if len(batch.indices):
@@ -147,8 +147,8 @@ def _pooling_notes(maps: Sequence[Tensor], pools: Sequence[nn.Module], pooling: 
 
 
 @contextmanager
-def _frozen(backbone: Backbone) -> Iterator[None]:
-    """Evaluation mode for the block, then every module back in its own mode."""
+def evaluation_mode(backbone: Backbone) -> Iterator[None]:
+    """Running BatchNorm statistics, used and not updated; every module gets its own mode back at the end."""
     modes = [(module, module.training) for module in backbone.modules()]
     backbone.eval()
     try:

@@ -139,7 +139,8 @@ def _score_stages(
     from simsiam.data.labelled import class_count
     from simsiam.engine.optimizers import Group
     from simsiam.evaluation.classifier_fit import Classifier
-    from simsiam.evaluation.linear_heads import Heads, evaluation_mode, features_of, seeded, stage_heads
+    from simsiam.evaluation.features import evaluation_mode
+    from simsiam.evaluation.linear_heads import Heads, features_of, seeded, stage_heads
 
     schooling = heads.schooling
     classes = class_count(data.train, data.test)
@@ -177,7 +178,7 @@ def _school(
 ) -> Measured:
     """Train the heads on the frozen trunk, and prove the trunk unchanged."""
     from simsiam.evaluation.classifier_fit import School, run_folder, run_processes
-    from simsiam.evaluation.linear_heads import evaluation_mode
+    from simsiam.evaluation.features import evaluation_mode
     from simsiam.weights.load import fingerprint
 
     before = fingerprint(subject.backbone.state_dict())

@@ -152,15 +152,3 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def evaluation_mode(backbone: Backbone) -> Iterator[None]:
-    """Running BatchNorm statistics, used and not updated; every module gets its own mode back at the end."""
-    modes = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

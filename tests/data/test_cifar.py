@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from simsiam.data import cifar, cifar_formats
-from simsiam.data.cifar import cifar10, demo_source
+from simsiam.data.cifar import cifar10, demo_sources
 from simsiam.data.download import Unavailable
 from simsiam.errors import UserError
 from tests import tiny
@@ -206,25 +206,35 @@ def test_without_any_way_the_user_is_told_each_reason(tmp_path: Path, no_network
 
 
 def test_demo_falls_back_to_real_digits(tmp_path: Path, no_network: None) -> None:
-    train, test = (demo_source(tmp_path, split) for split in ("train", "test"))
-    assert "handwritten digits" in train.note
-    assert "no network in this test" in train.note
-    assert (len(train.source), len(test.source)) == (1437, 360)
-    assert train.source.pixels is not None
-    assert train.source.pixels.shape[1:] == (32, 32, 3)
-    assert train.source.pixels.max() == 255
+    demo = demo_sources(tmp_path)
+    assert "handwritten digits" in demo.note
+    assert "no network in this test" in demo.note
+    train, test = demo.train, demo.test
+    assert (len(train), len(test)) == (1437, 360)
+    assert train.pixels is not None
+    assert train.pixels.shape[1:] == (32, 32, 3)
+    assert train.pixels.max() == 255
     from sklearn.neighbors import KNeighborsClassifier
 
-    assert test.source.pixels is not None
-    nearest = KNeighborsClassifier(1).fit(train.source.pixels.reshape(1437, -1), train.source.labels)
-    assert nearest.score(test.source.pixels.reshape(360, -1), test.source.labels) > 0.95  # labels belong to the images
+    assert test.pixels is not None
+    nearest = KNeighborsClassifier(1).fit(train.pixels.reshape(1437, -1), train.labels)
+    assert nearest.score(test.pixels.reshape(360, -1), test.labels) > 0.95  # labels belong to the images
 
 
 def test_demo_with_cifar(tmp_path: Path, no_network: None) -> None:
     tiny.cifar_cache(tmp_path)
-    demo = demo_source(tmp_path, "test")
+    demo = demo_sources(tmp_path)
     assert demo.note.startswith("CIFAR-10")
-    assert len(demo.source) == 60
+    assert len(demo.test) == 60
+
+
+def test_demo_is_never_half_cifar_and_half_digits(tmp_path: Path, no_network: None) -> None:
+    tiny.cifar_cache(tmp_path)
+    for file in (tmp_path / "cifar10").glob("test*"):
+        file.unlink()
+    demo = demo_sources(tmp_path)
+    assert "handwritten digits" in demo.note
+    assert (len(demo.train), len(demo.test)) == (1437, 360)
 
 
 WRITER = """

@@ -20,7 +20,8 @@ from simsiam.data.sources import ArraySource
 from simsiam.engine.checkpoints import Checkpoints
 from simsiam.errors import UserError
 from simsiam.evaluation.classifier_fit import School
-from simsiam.evaluation.linear_heads import FrozenFeatureNorm, evaluation_mode, features_of, stage_heads
+from simsiam.evaluation.features import evaluation_mode
+from simsiam.evaluation.linear_heads import FrozenFeatureNorm, features_of, stage_heads
 from simsiam.evaluation.protocol import Splits
 from simsiam.evaluation.stage_pooling import stage_pools
 from simsiam.evaluation.tally import Tally
