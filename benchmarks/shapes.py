@@ -100,15 +100,15 @@ def voc_folder(root: Path, *, images: int, side: int, seed: int = 0) -> Path:
     return root
 
 
-def coco_folder(root: Path, *, train: int, test: int, side: int, seed: int = 0) -> Path:
-    """COCO 2017's layout, with polygons, run lengths of both forms and crowds."""
+def coco_folder(root: Path, *, train: int, test: int, side: int, most: int = 4, seed: int = 0) -> Path:
+    """COCO 2017's layout, with polygons, run lengths of both forms and crowds; up to `most` shapes an image."""
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     for split, first, count in (("train", 0, train), ("val", train, test)):
         (root / f"{split}2017").mkdir(exist_ok=True)
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for number in range(first, first + count):
-            drawn = draw_shapes(np.random.default_rng([seed, number]), side)
+            drawn = draw_shapes(np.random.default_rng([seed, number]), side, most=most)
             image: dict[str, Any] = {
                 "id": 1000 + 7 * number,
                 "file_name": f"{number:012d}.jpg",

@@ -107,6 +107,22 @@ def test_a_run_that_was_killed_goes_on_to_the_same_detector(
     assert steps == [2, 4]
 
 
+def test_anchors_that_suit_no_object_are_told_before_and_after(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes = tiny_shapes.voc_folder(tmp_path / "set", images=5, side=SIDE)
+    words = [weights, "--data", shapes, "--out", tmp_path / "out", "--recipe", "folder_boxes", *SHORT]
+    assert evaluate("folder", *words, "--architecture.rpn.scales", "20") == 0
+    told = "no anchor comes close to 100 % of the objects"
+    assert told in capsys.readouterr().err
+    result = Result.read(tmp_path / "out" / "result.json")
+    [note] = [note for note in result.notes if told in note]
+    better = re.search(r"--architecture\.rpn\.scales ([\d.]+)`", note)
+    assert better is not None
+    assert evaluate("folder", *words, "--again", "--architecture.rpn.scales", better[1]) == 0
+    assert "no anchor comes close" not in capsys.readouterr().err
+
+
 def test_it_learns_what_it_is_shown(weights: Path, tmp_path: Path) -> None:
     """Boxes and masks of four images, by the flags of the command alone; a wrong target or loss gets nowhere near."""
     coco = tiny_shapes.coco_folder(tmp_path / "coco", train=4, test=1, side=SIDE)

@@ -101,6 +101,7 @@ def _evaluate(
     *,
     sources: int,
 ) -> Path:
+    from simsiam.evaluation.detectors.outcome import anchor_remark
     from simsiam.evaluation.subjects import open_subject
 
     subject = open_subject(source, seed=seed, backbone=options.backbone)
@@ -111,6 +112,8 @@ def _evaluate(
         f"{settings.name}: {source} ({subject.backbone.name}), {len(data.train):,} images to learn from and "
         f"{len(data.test):,} to be scored on, seed {seed} -> {out}"
     )
+    if (remark := anchor_remark(settings, subject, data)) is not None:
+        say(f"note: {remark}")
     run_once(settings, subject, data, machine=dataclasses.replace(machine, out=out), again=options.again)
     return out
 

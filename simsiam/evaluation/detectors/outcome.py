@@ -12,6 +12,7 @@ from simsiam.data.box_checks import with_objects
 from simsiam.engine.distributed import Process, barrier
 from simsiam.errors import UserError
 from simsiam.evaluation.classifier_fit import run_folder, run_processes
+from simsiam.evaluation.detectors.anchor_fit import anchor_fit
 from simsiam.evaluation.detectors.files import FILE, TrainedDetector, save_detector
 from simsiam.evaluation.detectors.pictures import draw_examples
 from simsiam.evaluation.detectors.training import RateTooHigh, Trained, Trainer
@@ -77,7 +78,18 @@ def train_and_score(settings: Detection, subject: Subject, data: BoxSets, *, mac
             detail["pictures"] = _keep(trained, settings, setting, folder)
         barrier()
     left_out = len(data.train) - len(learnt.train)
-    return Measured(metrics=trained.metrics, detail=detail, notes=_notes(settings, data, lr, left_out))
+    notes = _notes(settings, data, lr, left_out)
+    if (remark := anchor_remark(settings, subject, data)) is not None:
+        notes.append(remark)
+    return Measured(metrics=trained.metrics, detail=detail, notes=notes)
+
+
+def anchor_remark(settings: Detection, subject: Subject, data: BoxSets) -> str | None:
+    """What to know before training on a set of one's own: objects that the anchors are far from, and the cure."""
+    if settings.benchmark != "folder":  # the published sets have the published anchors
+        return None
+    fit = anchor_fit(data.train, settings.test_images, settings.architecture, subject.backbone)
+    return fit.remark if fit is not None else None
 
 
 def _sweep(setting: _Setting, settings: Detection, folder: Path) -> list[dict[str, Any]]:
