@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -57,6 +59,10 @@ def checked(source: BoxFiles, bad: Policy) -> Checked:
         problems=(),
     )
     if not len(kept) or not len(kept.objects.labels):
+        if not problems:
+            raise UserError(
+                f"{source.place}: {len(source):,} images and not one annotated object; nothing to learn from."
+            )
         raise UserError(f"{source.place}: no image with a usable object is left. " + message(source, problems))
     return Checked(source=kept, notes=_notes(source, problems))
 
@@ -165,12 +171,26 @@ def _look(image: BoxImage) -> BoxImage | Problem:
 
 
 def _unreadable(image: BoxImage) -> Problem:
+    if not image.file.exists():
+        near = _namesake(image.file)
+        what = "no such file" if near is None else f"no such file, but there is {near}"
+        return Problem(kind="missing image", where=str(image.file), what=what)
     kind: Kind = "damaged image" if image.file.is_file() else "missing image"
     try:
         read_image(image.file, name=image.path)  # says why in plain words
     except UnreadableImage as error:
         return Problem(kind=kind, where=str(image.file), what=error.reason)
     return Problem(kind=kind, where=str(image.file), what="its header cannot be read")
+
+
+def _namesake(file: Path) -> Path | None:
+    """What was probably meant: the name in other letters, or in the nearest folder above that exists.
+
+    Labelling tools write paths of the machine that they ran on, and folders that an export does not have.
+    """
+    folder = next(each for each in file.parents if each.is_dir())
+    name = file.name.replace("\\", "/").rsplit("/", 1)[-1].lower()
+    return next((folder / each for each in sorted(os.listdir(folder)) if each.lower() == name), None)
 
 
 def _where(source: BoxFiles, owners: np.ndarray, row: int) -> str:

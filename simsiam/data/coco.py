@@ -134,9 +134,12 @@ def _read(json: Path, folder: Path, raw: dict[str, Any], classes: Sequence[str] 
         if entry["image_id"] not in by_image:
             what = f"its image {entry['image_id']!r} is not among the images"
             gathered.problems.append(Problem(kind="annotation without image", where=where, what=what))
-        elif names.get(entry["category_id"]) not in label:
-            found = names.get(entry["category_id"], entry["category_id"])
-            what = f"category {found!r} is not among {some(known)}"
+        elif entry["category_id"] not in names:
+            ids = some([f"{number!r} ({name})" for number, name in names.items()])
+            what = f"category_id {entry['category_id']!r} is none of the categories' ids: {ids}"
+            gathered.problems.append(Problem(kind="unknown class", where=where, what=what))
+        elif names[entry["category_id"]] not in label:
+            what = f"category {names[entry['category_id']]!r} is not among {some(known)}"
             gathered.problems.append(Problem(kind="unknown class", where=where, what=what))
         else:
             by_image[entry["image_id"]].append(entry)
@@ -189,7 +192,7 @@ def _add(gathered: _Gathered, entry: dict[str, Any], image: BoxImage, label: int
     shape = _shape(entry.get("segmentation"), image)
     mask = _pixels(shape, image) if shape is not None and not {"bbox", "area"} <= entry.keys() else None
     if "bbox" in entry or mask is None:
-        x, y, width, height = (float(value) for value in entry["bbox"])
+        x, y, width, height = _box(entry["bbox"])
     else:
         columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
         if not len(rows):
@@ -205,6 +208,14 @@ def _add(gathered: _Gathered, entry: dict[str, Any], image: BoxImage, label: int
     gathered.shapes.append(shape if shape is not None else Polygons(parts=()))
 
 
+def _box(found: Any) -> list[float]:
+    try:
+        x, y, width, height = (float(value) for value in found)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"bbox must be four numbers, x, y, width and height, not {found!r}") from error
+    return [x, y, width, height]
+
+
 def _pixels(shape: Polygons | Rle, image: BoxImage) -> np.ndarray:
     rle = shape if isinstance(shape, Rle) else shape.encode(height=image.height, width=image.width)
     return rle.decode()
@@ -215,6 +226,9 @@ def _shape(found: Any, image: BoxImage) -> Polygons | Rle | None:
     if not found:
         return None
     if isinstance(found, list):
+        for part in found:
+            if len(part) % 2:
+                raise ValueError(f"a polygon of {len(part)} numbers; it takes pairs, x and y of each corner")
         parts = [np.array(part, np.float64).reshape(-1, 2) for part in found]
         parts = [part for part in parts if len(part) >= 3]
         return Polygons(parts=tuple(parts)) if parts else None

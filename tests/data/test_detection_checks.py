@@ -173,3 +173,30 @@ def test_images_without_ordinary_objects_are_not_trained_on(tmp_path: Path) -> N
 def open_coco_folder(root: Path) -> Any:
     coco_folder(root, train=3, test=1, side=48)
     return open_coco(root / "annotations" / "instances_train2017.json", root / "train2017")
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["a b.jpg", "images/A b.JPG", "C:\\photos\\A b.JPG", "/home/me/A b.JPG"],
+    ids=["letters", "folder", "windows", "home"],
+)
+def test_a_missing_image_that_lies_nearby_is_named(tmp_path: Path, written: str) -> None:
+    root = tmp_path / "images of mine"
+    root.mkdir()
+    Image.new("RGB", (10, 8)).save(root / "A b.JPG")
+    image = {"id": 1, "file_name": written}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3]}
+    content = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="missing image: 1") as raised:
+        checked(open_coco(tmp_path / "set.json", root), "stop")
+    told = f"no such file, but there is {root / 'A b.JPG'}" in str(raised.value)
+    assert told == (not written.startswith("/"))  # an absolute path is looked for where it says
+
+
+def test_a_set_without_any_object(tmp_path: Path) -> None:
+    Image.new("RGB", (10, 8)).save(tmp_path / "a.png")
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="1 images and not one annotated object; nothing to learn from"):
+        checked(open_coco(tmp_path / "set.json", tmp_path), "drop")

@@ -211,6 +211,20 @@ def test_entries_of_the_wrong_form_are_told_one_by_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        ({"bbox": None}, "bbox must be four numbers, x, y, width and height, not None"),
+        ({"bbox": [1, 2, 3]}, "bbox must be four numbers"),
+        ({"segmentation": [[1, 1, 5, 1, 5]]}, "a polygon of 5 numbers; it takes pairs"),
+        ({"category_id": "5"}, "category_id '5' is none of the categories' ids: 2 (cat), 5 (dog)"),
+    ],
+)
+def test_the_message_says_what_the_field_should_hold(tmp_path: Path, entry: dict[str, Any], what: str) -> None:
+    [problem] = made(tmp_path, [{"bbox": [1, 2, 3, 4], "category_id": 5, **entry}]).problems
+    assert what in problem.what
+
+
+@pytest.mark.parametrize(
     ("content", "what"),
     [
         ([], "lacks images, annotations, categories"),
