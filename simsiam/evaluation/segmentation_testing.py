@@ -56,20 +56,19 @@ class Tester:
 
     @torch.no_grad()
     def classes_of(self, image: Tensor, height: int, width: int) -> Tensor:
-        """The best class of each pixel of 1 x 3 x H x W, at another size: height x width int64."""
-        testing, network = self.settings.testing, self.network
+        """The best class of each pixel of 1 x 3 x H x W, at another size: height x width int64.
+
+        Scores go to the size of the image that the network saw, and from there to the other, as published.
+        """
+        testing = self.settings.testing
         if testing.windows == "whole":
             scores = self._scores(image)
         else:
-            scores = slide(
-                image,
-                lambda part: network.scores_at(self._scores(part), (part.shape[2], part.shape[3])),
-                crop=testing.window,
-                stride=testing.window_stride,
-            )
-        return network.scores_at(scores, (height, width))[0].argmax(0)
+            scores = slide(image, self._scores, crop=testing.window, stride=testing.window_stride)
+        return self.network.scores_at(scores, (height, width))[0].argmax(0)
 
     def _scores(self, images: Tensor) -> Tensor:
+        """B x C x H x W of B x 3 x H x W."""
         with precision.autocast(self.settings.course.precision, self.device):
             scores: Tensor = self.network(images).main
-        return scores.float()
+        return self.network.scores_at(scores, (images.shape[2], images.shape[3]))

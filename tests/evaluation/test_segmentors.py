@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet50
 
 from simsiam.backbones import ResNet, build_backbone
+from simsiam.data.mask_loader import Normalisation
 from simsiam.errors import UserError
+from simsiam.evaluation import segmentation_testing  # pytest takes the name Tester for a test
 from simsiam.evaluation.dilation import dilate, output_stride
 from simsiam.evaluation.segmentors import FullyConvolutionalHead, Segmentor, check_complete, segmentation_loss
 from simsiam.recipes.segmentation import fcn_r50_d8_512x512_20k_voc12aug, fcn_r50_d8_769x769_40k_cityscapes
@@ -140,6 +142,36 @@ def test_scores_of_both_heads_and_their_resize() -> None:
         network.design = design
         expected = functional.interpolate(scores.main, (64, 96), mode="bilinear", align_corners=aligned)
         assert torch.equal(network.scores_at(scores.main, (64, 96)), expected)
+
+
+@pytest.mark.parametrize("make", [fcn_r50_d8_512x512_20k_voc12aug, fcn_r50_d8_769x769_40k_cityscapes])
+def test_scores_of_a_test_go_to_the_size_of_the_image_and_then_to_that_of_the_mask(make: Any) -> None:
+    """Both tests of the published program: up to what the network saw, averaged, down to the mask, the best class."""
+    recipe = make().segmentation
+    aligned = recipe.design.corners == "aligned"
+    torch.manual_seed(3)
+    network = Segmentor(random_resnet("resnet18"), 5, replace(NARROW, corners=recipe.design.corners)).eval()
+    nn.init.normal_(network.head.classifier.weight)
+    testing = replace(recipe.testing, window=64, window_stride=64)  # windows that do not overlap: each once
+    image = torch.randn(1, 3, 64, 128)
+    tester = segmentation_testing.Tester(
+        network=network,
+        settings=replace(recipe, testing=testing),
+        normalisation=Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+        device=torch.device("cpu"),
+        workers=0,
+    )
+    parts = [image] if recipe.testing.windows == "whole" else [image[..., :64], image[..., 64:]]
+
+    def resized(scores: Tensor, size: tuple[int, ...]) -> Tensor:
+        return functional.interpolate(scores, size, mode="bilinear", align_corners=aligned)
+
+    with torch.no_grad():
+        seen = torch.cat([resized(network(part).main, part.shape[2:]) for part in parts], 3)
+        directly = resized(torch.cat([network(part).main for part in parts], 3), (45, 90))
+    expected = resized(seen, (45, 90))[0].argmax(0)
+    assert torch.equal(tester.classes_of(image, 45, 90), expected)
+    assert not torch.equal(directly[0].argmax(0), expected)  # one resize is another test
 
 
 def test_corners_as_published() -> None:
