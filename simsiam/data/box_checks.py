@@ -68,7 +68,11 @@ def checked(source: BoxFiles, bad: Policy) -> Checked:
 
 
 def with_objects(source: BoxSource) -> BoxSource:
-    """The images that have an ordinary object, as the published trainings take them."""
+    """The images that have an ordinary object.
+
+    The published trainings leave out images without any object; one with difficult objects alone, or crowds, they keep
+    as background, which this does not: it would teach that nothing is there.
+    """
     if isinstance(source, BoxFiles):
         rows = source.with_ordinary
     else:

@@ -167,7 +167,7 @@ def _notes(settings: Detection, data: BoxSets, lr: float, left_out: int) -> list
     if settings.expected_classes is not None and classes != settings.expected_classes:
         notes.append(f"{classes} classes; the published benchmark has {settings.expected_classes}")
     if left_out:
-        notes.append(f"{left_out} training images without an object to learn from were left out, as published")
+        notes.append(f"{left_out} training images without an object to learn from were left out")
     if settings.lr_sweep:
         rates = ", ".join(f"{rate:g}" for rate in settings.lr_sweep)
         chosen = f"{lr:g} was taken" if settings.sweep_pick == "best" else f"trained at {lr:g} all the same"
