@@ -187,7 +187,7 @@ def transfer_c4_voc07() -> Detection:
 
 
 def transfer_c4_voc0712() -> Detection:
-    """The paper's VOC07+12 column: the zoo's schedule; the paper searched the rate."""
+    """The paper's VOC07+12 column: the zoo's schedule; the paper searched the rate (from memory, not verified)."""
     return replace(faster_rcnn_r50_c4_mstrain_24k_voc0712(), name="transfer_c4_voc0712")
 
 
