@@ -192,7 +192,10 @@ def transfer_c4_voc0712() -> Detection:
 
 
 def transfer_c4_coco() -> Detection:
-    """The paper's COCO columns: C4, 1x, the long side at most 1200 pixels in training as in MoCo's list."""
+    """The paper's COCO columns: C4, 1x; a long side of at most 1200 in training, from the zoo's Detectron2 list.
+
+    MoCo's own list does not set that limit.
+    """
     one = mask_rcnn_r50_c4_mstrain_1x_coco()
     return replace(one, name="transfer_c4_coco", train_images=replace(one.train_images, long_side=1200))
 
