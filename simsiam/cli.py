@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -13,6 +14,16 @@ from simsiam.commands.verbs import VERBS, find_verb
 from simsiam.errors import UserError
 
 EXIT_USER_ERROR = 2
+_ANOTHER = "Name another place."
+OF_THE_PLACE = {  # what a disk or its rights may say no matter which verb runs, and the cure
+    errno.EACCES: "Give yourself the right to it, or name another place.",
+    errno.EPERM: "Give yourself the right to it, or name another place.",
+    errno.EROFS: _ANOTHER,
+    errno.ENOTDIR: "A file stands where a folder should be. " + _ANOTHER,
+    errno.EEXIST: "A file stands where a folder should be. " + _ANOTHER,
+    errno.ENOSPC: "Free some space; the same command goes on from what was saved.",
+    errno.EDQUOT: "Free some space; the same command goes on from what was saved.",
+}
 LOOKS = 5  # at how many programs run, a few milliseconds apart
 
 
@@ -29,6 +40,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output went away; what is left of it goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.errno not in OF_THE_PLACE:
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"simsiam: {where}{error.strerror}. {OF_THE_PLACE[error.errno]}", file=sys.stderr)
+        code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("simsiam: stopped", file=sys.stderr)
         code = 128 + signal.SIGINT

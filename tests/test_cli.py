@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -108,3 +110,36 @@ def test_a_busy_neighbour_is_seen() -> None:
         for each in neighbours:
             each.kill()
             each.wait()
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (
+            errno.EACCES,
+            "simsiam: /there/it: Permission denied. Give yourself the right to it, or name another place.\n",
+        ),
+        (errno.ENOTDIR, "simsiam: /there/it: Not a directory. A file stands where a folder should be."),
+        (errno.ENOSPC, "simsiam: /there/it: No space left on device. Free some space;"),
+    ],
+)
+def test_what_the_disk_refuses_is_told_without_a_traceback(
+    number: int, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuses(arguments: list[str]) -> int:
+        raise OSError(number, os.strerror(number), "/there/it")
+
+    monkeypatch.setattr(cli, "run", refuses)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["predict"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(told)
+
+
+def test_other_failures_of_the_system_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(arguments: list[str]) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(cli, "run", fails)
+    with pytest.raises(OSError, match="Bad file"):
+        cli.main(["predict"])
