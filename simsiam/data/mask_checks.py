@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from simsiam.data.images import UnreadableImage
-from simsiam.data.masks import UNKNOWN, MaskSource, read_raw
+from simsiam.data.masks import IGNORE, UNKNOWN, MaskSource, read_raw
 from simsiam.errors import UserError
 from simsiam.results import write_atomic
 
@@ -47,6 +47,25 @@ def complain(problems: Sequence[str], what: str, *, listing: Path | None) -> Non
     raise UserError(
         f"{what}: {len(problems)} problem{'s' if len(problems) > 1 else ''} in the data; nothing was trained.\n"
         f"{shown}{more}\nMend or remove these files (and their names in the lists), then run the same command."
+    )
+
+
+def single_class(source: MaskSource) -> str | None:
+    """What to do about a set whose masks show no two classes, from which nothing can be learnt; None for others.
+
+    Masks are read until a second class turns up, which is soon. Raises UnreadableImage as they are read.
+    """
+    seen: set[int] = set()
+    for index in range(len(source)):
+        seen |= {int(each) for each in np.unique(source.mask(index)) if each != IGNORE}
+        if len(seen) > 1:
+            return None
+    shown = ", ".join(source.classes[each] for each in seen) or "no class"
+    ignored = ", ".join(str(value) for value, meaning in source.coding.ids.items() if meaning == IGNORE)
+    return (
+        f"{source.pairs[0].mask.parent}: {shown} in all {len(source):,} masks and nothing else, apart from values that "
+        f"are not scored ({ignored}). Where such a value is a class, give it a line of its own in the list of "
+        f"classes, for example: 255 {source.classes[-1]}"
     )
 
 

@@ -46,7 +46,7 @@ def read_classes(file: Path) -> ClassList:
     names: list[str] = []
     ids: dict[int, int] = {}
     colours: dict[Colour, int] = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(_text(file).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         numbers, name = _numbers_and_name(line, f"{file}, line {number}")
@@ -64,6 +64,13 @@ def read_classes(file: Path) -> ClassList:
     if colours:  # masks of such a set may also store the class numbers themselves
         ids = {**{n: n for n in range(len(names))}, **ids}
     return ClassList(names=tuple(names), coding=Coding(ids=ids, colours=colours))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")  # editors of Windows put a mark before the first word
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8 text ({error}); save it as UTF-8.") from error
 
 
 def open_mask_folders(train: Folders, test: Folders | None, classes: Path, *, seed: int) -> MaskSplits:

@@ -12,7 +12,7 @@ import numpy as np
 import torch.distributed as dist
 
 from simsiam.data.base import split_held_out
-from simsiam.data.mask_checks import complain, mask_problems
+from simsiam.data.mask_checks import complain, mask_problems, single_class
 from simsiam.data.masks import MaskSource, MaskSplits
 from simsiam.engine.distributed import Process, any_process
 from simsiam.engine.logs import Display
@@ -130,6 +130,8 @@ def check_data(data: MaskSplits, folder: Path, process: Process, machine: Machin
     found = list(dict.fromkeys(found))
     keeps = machine.out is not None and process.is_main
     complain(found, data.train.name, listing=folder / PROBLEMS_FILE if keeps else None)
+    if (lacking := single_class(data.train)) is not None:
+        raise UserError(lacking)
     if process.is_main:
         write_json(stamp, {"data": known, "images": len(data.train) + len(data.test)})
 

@@ -12,7 +12,7 @@ from PIL import Image
 from simsiam.data import cityscapes, voc12aug
 from simsiam.data.cityscapes import open_cityscapes
 from simsiam.data.images import UnreadableImage
-from simsiam.data.mask_checks import complain, mask_problems
+from simsiam.data.mask_checks import complain, mask_problems, single_class
 from simsiam.data.mask_folders import Folders, open_mask_folders, open_mask_tree, read_classes
 from simsiam.data.masks import IGNORE, UNKNOWN, Coding, MaskSource, Pair, read_raw
 from simsiam.data.voc12aug import open_voc12aug
@@ -285,3 +285,30 @@ def test_fingerprints_tell_masks_and_meanings_apart(tmp_path: Path) -> None:
     assert source.fingerprint() == same.fingerprint() != other.fingerprint()
     pairs = [Pair(name=p.name, image=p.image, mask=root / "masks/val/scene003.png") for p in source.pairs]
     assert MaskSource(pairs, name="x", classes=source.classes, coding=source.coding).fingerprint() != same.fingerprint()
+
+
+def test_a_class_list_of_windows_and_one_in_another_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_bytes(b"\xef\xbb\xbfground\r\ncrow\r\n")
+    assert read_classes(file).names == ("ground", "crow")
+    file.write_bytes("ground\nKr\xe4he\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"classes.txt: not UTF-8 text .* save it as UTF-8"):
+        read_classes(file)
+
+
+def test_masks_of_black_and_white_are_not_taken_for_unscored(tmp_path: Path) -> None:
+    for number in range(4):
+        for kind in ("images", "masks"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            pixels = np.zeros((8, 10), np.uint8)
+            pixels[2:5, : number + 1] = 255
+            Image.fromarray(pixels).save(tmp_path / kind / f"{number}.png")
+    (tmp_path / "classes.txt").write_text("ground\nleaf\n")
+    found = single_class(open_mask_tree(tmp_path, None, seed=0).train)
+    assert found is not None
+    assert "ground in all 2 masks and nothing else" in found
+    assert found.endswith("in the list of classes, for example: 255 leaf")
+    (tmp_path / "classes.txt").write_text("0 ground\n255 leaf\n")  # as the message says
+    train = open_mask_tree(tmp_path, None, seed=0).train
+    assert single_class(train) is None
+    assert set(np.unique(train.mask(0))) == {0, 1}
