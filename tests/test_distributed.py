@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,32 @@ def test_two_processes_train_as_one_run(photos: Path, tmp_path: Path) -> None:
     states = [torch.load(sorted((p / "checkpoints").glob("step-*"))[-1], weights_only=True) for p in (one, out)]
     first, second = (state["modules"]["model"]["backbone.conv1.weight"] for state in states)
     assert torch.nn.functional.cosine_similarity(first.flatten(), second.flatten(), dim=0) > 0.99
+
+
+TWO_GROUPS = """
+import time, torch
+from simsiam.engine.distributed import any_process, processes
+for number in range(3):
+    with processes("cpu") as process:
+        assert any_process(process.is_main, process.device)
+    if process.is_main:
+        time.sleep(1)  # it writes its results while the other one goes on
+print("all met", flush=True)
+"""
+
+
+def test_processes_of_torchrun_meet_again_for_a_second_training(tmp_path: Path) -> None:
+    (tmp_path / "meet.py").write_text(TWO_GROUPS)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, str(tmp_path / "meet.py")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("all met") == 2
 
 
 def test_a_batch_that_does_not_divide_names_what_would() -> None:

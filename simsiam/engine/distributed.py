@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,13 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from simsiam.errors import UserError
+
+_groups = itertools.count()  # every process of a run joins the same groups in the same order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +50,22 @@ def processes(device: str) -> Iterator[Process]:
     if picked.type == "cuda":
         picked = torch.device("cuda", local)
         torch.cuda.set_device(picked)
-    dist.init_process_group("nccl" if picked.type == "cuda" else "gloo")
+    _join("nccl" if picked.type == "cuda" else "gloo")
     try:
         yield Process(rank=dist.get_rank(), world=world, device=picked)
     finally:
         dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Meet the other processes, under a number of its own each time.
+
+    torchrun keeps one store of addresses for the whole command. A second group under the first one's names would find
+    addresses at which nobody listens any more, as where several seeds are trained one after the other.
+    """
+    store, rank, world = next(iter(rendezvous("env://")))
+    prefixed = PrefixStore(f"group{next(_groups)}", store)
+    dist.init_process_group(backend, store=prefixed, rank=rank, world_size=world)
 
 
 def pick_device(device: str) -> torch.device:
