@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -216,6 +218,33 @@ def test_refusal_needs_the_whole_key() -> None:
         assert refusal({"host": "localhost", "cookie": cookies}, path="/", key=key) is None
     assert refusal({"host": "localhost", "cookie": cookies}, path="/", key="abcdefgx") is not None
     assert refusal({"host": "localhost", "cookie": cookies}, path="/", key="abcdefg") is not None
+
+
+def test_closing_waits_for_answers_but_for_no_idle_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(threading.enumerate())
+    asked, ended = threading.Event(), threading.Event()
+
+    def search(content: bytes, *, k: int) -> Any:
+        asked.set()
+        time.sleep(0.5)
+        ended.set()
+        return {}
+
+    with serve(tmp_path) as one:
+        monkeypatch.setattr(one.collection, "search", search)
+        idle = http.client.HTTPConnection("127.0.0.1", one.server.server_address[1])
+        idle.request("GET", f"/?key={one.server.key}")
+        assert idle.getresponse().read() == b""  # and the connection stays open
+        searching = http.client.HTTPConnection("127.0.0.1", one.server.server_address[1])
+        cookie = f"{cookie_name(one.server.key)}={one.server.key}"
+        searching.request("POST", "/api/search", body=b"picture", headers={"Cookie": cookie})
+        assert asked.wait(30)
+        began = time.monotonic()
+    assert ended.is_set()
+    assert set(threading.enumerate()) == before
+    assert time.monotonic() - began < 10  # a silent browser would hold its thread for a minute
+    idle.close()
+    searching.close()
 
 
 def test_the_command_serves_until_ctrl_c(tmp_path: Path) -> None:

@@ -6,6 +6,9 @@ import hmac
 import json
 import re
 import secrets
+import socket
+import threading
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,19 +37,44 @@ class Refused(Exception):
 class Server(ThreadingHTTPServer):
     """Serves one collection until it is closed.
 
+    Closing hangs up on every browser and waits for the threads that answer: one that still held the network while
+    Python ends would abort the program (torch cannot be left by a thread that Python stops).
+
     Attributes:
         address: what to open in the browser, the key included.
     """
 
-    daemon_threads = True
+    daemon_threads = False  # so that closing waits for them
 
     def __init__(self, collection: Collection, *, port: int) -> None:
         self.key = secrets.token_urlsafe(18)
+        self._connections: set[Any] = set()
+        self._connecting = threading.Lock()
         try:
             super().__init__((LOOPBACK, port), partial(_Handler, collection, Page.of(collection), self.key))
         except (OSError, OverflowError) as error:
             raise UserError(f"--port {port}: cannot be listened on ({error}). Use another, or 0 for any.") from error
         self.address = f"http://{LOOPBACK}:{self.server_address[1]}/?key={self.key}"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a browser in a thread of its own, its connection known here until it ends."""
+        with self._connecting:
+            self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """A connection has ended."""
+        with self._connecting:
+            self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Hang up on every browser, and wait for what is being answered."""
+        with self._connecting:
+            for connection in self._connections:
+                with suppress(OSError):  # the browser hung up first
+                    connection.shutdown(socket.SHUT_RDWR)
+        super().server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -70,6 +98,12 @@ class _Handler(BaseHTTPRequestHandler):
         """The terminal is the person's, not the server's."""
 
     def _answer(self, method: Any) -> None:
+        try:
+            self._answer_or_refuse(method)
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):  # the browser went on to something else
+            self.close_connection = True
+
+    def _answer_or_refuse(self, method: Any) -> None:
         self._url = urlsplit(self.path)
         self._query = parse_qs(self._url.query)
         self._said = {name.lower(): value for name, value in self.headers.items()}
@@ -85,8 +119,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(refused.status, str(refused).encode(), "text/plain; charset=utf-8")
         except UserError as error:
             self._send_json({"error": str(error)}, status=HTTPStatus.BAD_REQUEST)
-        except (BrokenPipeError, ConnectionResetError, TimeoutError):  # the browser went on to something else
-            self.close_connection = True
 
     def _is_first_visit(self) -> bool:
         """Whether the request carries the printed key; it is then put in a cookie and out of the address."""
