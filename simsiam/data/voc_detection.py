@@ -17,6 +17,7 @@ from simsiam.data.voc import image_ids, some
 from simsiam.errors import UserError
 
 FirstPixel = Literal[0, 1]
+XML = "*.[xX][mM][lL]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +91,10 @@ def open_voc_folder(
     Raises UserError where there is no XML file at all.
     """
     folder = Path(folder)
-    annotations = _first_folder(folder, ("Annotations", "annotations"), "*.xml")
-    files = sorted(annotations.glob("*.xml"))
+    annotations = _first_folder(folder, ("Annotations", "annotations"), XML)
+    files = sorted(annotations.glob(XML))
     if not files:
-        raise UserError(f"{folder}: no VOC-XML annotation (*.xml) in it or in its Annotations folder.")
+        raise UserError(f"{folder}: no VOC-XML annotation (*.xml) in it or in its Annotations folder.{_deeper(folder)}")
     images = next((folder / name for name in ("JPEGImages", "images", "Images") if (folder / name).is_dir()), folder)
     present = _images_by_stem(images)
     read = [_parse(file, first_pixel) for file in files]
@@ -116,6 +117,14 @@ def open_voc_folder(
     made = _files(folder.resolve().name, folder, read, known, find)
     made.problems += tuple(problems)
     return made
+
+
+def _deeper(folder: Path) -> str:
+    """Where annotations lie that were looked for in `folder`, as a hint."""
+    places = {file.parent for file in folder.rglob(XML)}
+    places = {each.parent if each.name.lower() == "annotations" else each for each in places}
+    named = some(sorted(map(str, places)), 3)
+    return f" There are some in {named}: name one folder, and another by --test." if places else ""
 
 
 def _devkit(root: Path, years: Sequence[str]) -> Path:

@@ -178,3 +178,19 @@ def write(
     width, height = size
     sizes = f"<size><width>{width}</width><height>{height}</height></size>"
     (folder / f"{name}.xml").write_text(f"<annotation><filename>{image}</filename>{sizes}{entries}</annotation>")
+
+
+def test_annotations_further_down_are_pointed_at(tmp_path: Path) -> None:
+    voc_folder(tmp_path / "train", images=2, side=SIDE)
+    voc_folder(tmp_path / "test" / "Annotations", images=2, side=SIDE)
+    with pytest.raises(UserError, match="no VOC-XML annotation") as raised:
+        open_voc_folder(tmp_path)
+    assert f"There are some in {tmp_path}/test, {tmp_path}/train: name one folder" in str(raised.value)
+
+
+def test_annotations_in_capitals(tmp_path: Path) -> None:
+    folder = voc_folder(tmp_path / "set", images=3, side=SIDE)
+    before = len(open_voc_folder(folder))
+    for file in list(folder.rglob("*.xml")):
+        file.rename(file.with_suffix(".XML"))
+    assert len(open_voc_folder(folder)) == before == 3
