@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from simsiam.commands.evaluate_detection import spread_lists
+from simsiam.evaluation.detectors.data import Words, open_sets
 from simsiam.evaluation.detectors.detector import Detector
 from simsiam.results import Result, read_metrics
 from tests import tiny_shapes
@@ -216,7 +218,7 @@ def test_frozen_norms_allow_small_passes(weights: Path, voc: Path, tmp_path: Pat
         (["WEIGHTS", "--data", "VOC", "--iterations", "4", "--evaluate-every", "3"], "must divide --length 4"),
         (["WEIGHTS", "--data", "VOC", "--iterations", "none"], "a whole number above zero"),
         (["WEIGHTS", "--data", "VOC", "--recipe", "transfer_c4_voc"], "Did you mean transfer_c4_voc0712"),
-        (["WEIGHTS", "--data", "VOC", "--lr-sweep", "0.1"], "--sweep-iterations 0: both must be above zero"),
+        (["WEIGHTS", "--data", "VOC", "--lr-sweep", "0.1"], "say by --sweep-iterations N"),
         (["WEIGHTS", "--data", "VOC", "--images", "VOC"], "belong to detection-folder"),
         (["timm:resnet10t", "--data", "VOC"], "timm:resnet10t"),
     ],
@@ -246,3 +248,22 @@ def test_two_processes_train_and_score_together(weights: Path, coco: Path, tmp_p
     assert math.isfinite(result.metrics["mask_ap"])
     assert (tmp_path / "detector.safetensors").exists()
     assert (tmp_path / "pictures" / "predictions.jpg").exists()
+
+
+def test_images_that_are_learnt_from_and_scored_on_are_noted(tmp_path: Path) -> None:
+    own = tiny_shapes.voc_folder(tmp_path / "own", images=4, side=SIDE)
+    words = Words(data=own, images=None, test=own, test_images=None, first_pixel=0)
+    [note] = open_sets("folder", words, bad="stop").notes
+    assert note.startswith("4 of the 4 test images are training images too")
+    other = tiny_shapes.voc_folder(tmp_path / "other", images=2, side=SIDE)
+    assert open_sets("folder", replace(words, test=other), bad="stop").notes == ()
+
+
+def test_words_that_contradict_the_data(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tiny_shapes.voc_folder(tmp_path / "own", images=4, side=SIDE)
+    assert evaluate("folder", weights, "--data", own, "--images", own) == 2
+    assert "goes with a COCO json" in capsys.readouterr().err
+    assert evaluate("folder", weights, "--from", weights, "--data", own) == 2
+    assert "named twice" in capsys.readouterr().err
+    assert evaluate("folder", weights, "--data", own, "--lr-sweep", "0.1,0.2") == 2
+    assert "say by --sweep-iterations N" in capsys.readouterr().err

@@ -69,6 +69,8 @@ def run(name: str, arguments: list[str]) -> int:
     sources = (*options.weights, *options.starts)
     if not sources:
         raise UserError(f"name the weights to measure: simsiam evaluate {name} RUN --data DIR.")
+    if repeated := sorted({source for source in sources if sources.count(source) > 1}):
+        raise UserError(f"{', '.join(repeated)}: named twice; each start is trained once.")
     if options.data is None:
         raise UserError(f"--data: {_wanted(name)}")
     data = _open(name, options)
@@ -101,6 +103,7 @@ def _evaluate(
     *,
     sources: int,
 ) -> Path:
+    from simsiam.data.voc import some
     from simsiam.evaluation.detectors.outcome import anchor_remark
     from simsiam.evaluation.subjects import open_subject
 
@@ -110,7 +113,8 @@ def _evaluate(
     out = own_folder(named, source, seed, out=machine.out, sources=sources, seeds=options.seeds)
     say(
         f"{settings.name}: {source} ({subject.backbone.name}), {len(data.train):,} images to learn from and "
-        f"{len(data.test):,} to be scored on, seed {seed} -> {out}"
+        f"{len(data.test):,} to be scored on, {len(data.train.classes)} classes ({some(data.train.classes)}), "
+        f"seed {seed} -> {out}"
     )
     if (remark := anchor_remark(settings, subject, data)) is not None:
         say(f"note: {remark}")

@@ -118,6 +118,8 @@ class Detection(Protocol[BoxSets]):
         for name, value in above_zero.items():
             if value <= 0:
                 raise UserError(f"--{name} {value}: must be above zero.")
+        if self.lr_sweep and not self.sweep_iterations:
+            raise UserError("--lr-sweep: say by --sweep-iterations N how long each rate is tried.")
         if self.lr_sweep and (self.sweep_iterations <= 0 or min(self.lr_sweep) <= 0):
             raise UserError(
                 f"--lr-sweep {' '.join(map(str, self.lr_sweep))} --sweep-iterations {self.sweep_iterations}: both "

@@ -54,9 +54,11 @@ def open_sets(kind: Kind, words: Words, *, bad: Policy) -> BoxSets:
 def _own(words: Words, bad: Policy) -> BoxSets:
     whole = checked(_any(words.data, words.images, words.first_pixel, classes=None), bad)
     if words.test is not None:
-        images = words.test_images if words.test_images is not None else words.images
+        usual = words.images if words.test.is_file() else None
+        images = words.test_images if words.test_images is not None else usual
         test = checked(_any(words.test, images, words.first_pixel, classes=whole.source.classes), bad)
-        return BoxSets(train=whole.source, test=test.source, notes=(*whole.notes, *test.notes))
+        notes = (*whole.notes, *test.notes, *_shared(whole.source, test.source))
+        return BoxSets(train=whole.source, test=test.source, notes=notes)
     count = len(whole.source)
     if count < 2:
         raise UserError(f"{words.data}: one image only; to hold some out for the score it takes two, or name --test.")
@@ -70,10 +72,26 @@ def _own(words: Words, bad: Policy) -> BoxSets:
     )
 
 
+def _shared(train: BoxFiles, test: BoxFiles) -> list[str]:
+    """What a reader must know of figures from images that were learnt from."""
+    learnt = {image.file.resolve() for image in train.images}
+    count = sum(image.file.resolve() in learnt for image in test.images)
+    if not count:
+        return []
+    return [
+        f"{count} of the {len(test)} test images are training images too: the figures say how well they were learnt"
+    ]
+
+
 def _any(place: Path, images: Path | None, first_pixel: FirstPixel, classes: tuple[str, ...] | None) -> BoxFiles:
     """A VOC-XML folder, or a COCO json with its folder of images (its own, where none is named)."""
     if not place.exists():
         raise UserError(f"{place}: no such file or folder.")
     if place.is_dir():
+        if images is not None:
+            raise UserError(
+                f"--images {images}: goes with a COCO json, and {place} is a folder. Images of VOC-XML annotations lie "
+                "beside them, or in JPEGImages or images in that folder."
+            )
         return open_voc_folder(place, classes, first_pixel=first_pixel)
     return open_coco(place, images if images is not None else place.parent, classes)
