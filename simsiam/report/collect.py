@@ -106,9 +106,10 @@ def _plain_name(source: str) -> str:
 
 
 def _origin(result: Result, run: Run | None) -> str:
-    """What stays the same of a pre-training that is repeated with another seed: its recipe and its data."""
+    """What stays the same when all is repeated with another seed: recipe and data, or an untrained network's name."""
     if run is None:
-        return result.weights.sha256
+        source = result.weights.source
+        return source if source.startswith(RANDOM) else result.weights.sha256
     trained = run.folder / RESULT_FILE
     data = Result.read(trained).data.sha256 if trained.is_file() else ""
     return _as_key(_without_seed(run.recipe), data)

@@ -121,6 +121,18 @@ def test_a_random_network_is_not_the_run_it_lies_in(folder: Path) -> None:
     assert {line[0] for line in lines(_table(folder, "knn"))} >= {"untrained"}
 
 
+def test_seeds_of_an_untrained_network_are_one_row(tmp_path: Path) -> None:
+    for seed, weights, source in (
+        (0, "aa", "random:resnet10"),
+        (1, "bb", "random:resnet10"),
+        (0, "cc", "random:resnet8"),
+    ):
+        result = make_result("knn", {"top1_k20": 3.0 + seed}, data="x", source=source, weights=weights, seed=seed)
+        result.write(tmp_path / f"{weights}" / "result.json")
+    rows = [row for row in _table(tmp_path, "knn").rows if row.origin == "ours"]
+    assert sorted((row.model, row.results) for row in rows) == [("resnet10, untrained", 2), ("resnet8, untrained", 1)]
+
+
 def test_a_moved_run_is_known_by_its_name(tmp_path: Path) -> None:
     run = make_pretrained(tmp_path / "here" / "run-7", "demo")
     make_result("knn", {"top1_k20": 3.0}, data="x", source="elsewhere/run-7").write(run / "knn" / "result.json")
