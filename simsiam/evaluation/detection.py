@@ -64,7 +64,7 @@ class Detection(Protocol[BoxSets]):
     precision: Literal["fp32", "tf32", "bf16"]
     lr_sweep: tuple[float, ...]  # rates to try first, each on its own short schedule; empty: none
     sweep_iterations: int  # of that schedule, in which the rate falls at the same fractions
-    sweep_pick: Literal["report", "best"]  # report: train at `lr` all the same; best: at the one that scored best
+    sweep_choice: Literal["report", "best"]  # report: train at `lr` all the same; best: at the one that scored best
     expected_classes: int | None  # of the published data set; other counts are allowed and noted
 
     @property
@@ -86,7 +86,8 @@ class Detection(Protocol[BoxSets]):
         """The same training in another number of iterations, and under a name that says so.
 
         The rate falls at the same fractions of the whole and the warm-up takes at most a fifth. The evaluations are
-        as many, or fewer where that many do not divide `count` or would come every few iterations.
+        as many, or fewer where that many do not divide `count` or would come every few iterations. No rate of a
+        sweep is tried for longer.
         """
         evaluations = max(1, min(self.length // self.evaluate_every, count // CLOSEST))
         while count % evaluations:
@@ -99,6 +100,7 @@ class Detection(Protocol[BoxSets]):
             milestones=tuple(round(milestone / self.length * count) for milestone in self.milestones),
             warmup_iterations=min(self.warmup_iterations, max(1, count // 5)),
             evaluate_every=count // evaluations,
+            sweep_iterations=min(self.sweep_iterations, count),
         )
 
     def data_id(self, data: BoxSets) -> DataId:
@@ -118,12 +120,15 @@ class Detection(Protocol[BoxSets]):
         for name, value in above_zero.items():
             if value <= 0:
                 raise UserError(f"--{name} {value}: must be above zero.")
-        if self.lr_sweep and not self.sweep_iterations:
-            raise UserError("--lr-sweep: say by --sweep-iterations N how long each rate is tried.")
         if self.lr_sweep and (self.sweep_iterations <= 0 or min(self.lr_sweep) <= 0):
             raise UserError(
                 f"--lr-sweep {' '.join(map(str, self.lr_sweep))} --sweep-iterations {self.sweep_iterations}: both "
                 "must be above zero."
+            )
+        if self.lr_sweep and self.unit == "iterations" and self.sweep_iterations > self.length:
+            raise UserError(
+                f"--sweep-iterations {self.sweep_iterations}: longer than the training itself ({self.length}); a sweep "
+                "tries each rate on a short schedule."
             )
         if self.length % self.evaluate_every:
             raise UserError(

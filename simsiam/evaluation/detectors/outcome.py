@@ -63,7 +63,7 @@ def train_and_score(settings: Detection, subject: Subject, data: BoxSets, *, mac
             (folder / FILE).unlink(missing_ok=True)  # of an earlier run; the file stands for a finished training
         setting = _Setting(subject=subject, data=learnt, machine=machine, process=process)
         sweep = _sweep(setting, settings, folder)
-        lr = _best(sweep, settings.main_metric) if sweep and settings.sweep_pick == "best" else settings.lr
+        lr = _best(sweep, settings.main_metric) if sweep and settings.sweep_choice == "best" else settings.lr
         trained = setting.train(replace(settings, lr=lr), folder)
         detail: dict[str, Any] = {
             "per_class": trained.per_class,
@@ -170,7 +170,7 @@ def _notes(settings: Detection, data: BoxSets, lr: float, left_out: int) -> list
         notes.append(f"{left_out} training images without an object to learn from were left out")
     if settings.lr_sweep:
         rates = ", ".join(f"{rate:g}" for rate in settings.lr_sweep)
-        chosen = f"{lr:g} was taken" if settings.sweep_pick == "best" else f"trained at {lr:g} all the same"
+        chosen = f"{lr:g} was taken" if settings.sweep_choice == "best" else f"trained at {lr:g} all the same"
         notes.append(
             f"rates {rates} were compared on held-out training images after {settings.sweep_iterations} iterations; "
             f"{chosen}"
