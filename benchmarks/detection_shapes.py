@@ -39,12 +39,13 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=1200, help="images")
     parser.add_argument("--test", type=int, default=150, help="images")
     parser.add_argument("--most", type=int, default=4, help="shapes of an image")
+    parser.add_argument("--stem", default="small-stride2", help="imagenet: half the resolution, faster, less exact")
     options, rest = parser.parse_known_args()
     data = options.out / "coco"
     if not data.exists():
         coco_folder(data, train=options.train, test=options.test, side=64, most=options.most)
     torch.manual_seed(0)
-    weights = write_backbone(options.out, build_backbone("resnet10", width=16, stem="small-stride2"), recipe=None)
+    weights = write_backbone(options.out, build_backbone("resnet10", width=16, stem=options.stem), recipe=None)
     words = [str(weights)]
     for flag, split in (("", "train"), ("test", "val")):
         words += [f"--{flag or 'data'}", str(data / f"annotations/instances_{split}2017.json")]

@@ -21,6 +21,14 @@ def held_out(folder: Path, *words: object) -> dict[str, float]:
     return Result.read(folder / "result" / "result.json").metrics
 
 
+def test_a_short_training_finds_half_of_what_it_never_saw(tmp_path: Path) -> None:
+    """Fewer shapes, half the resolution and a quarter of the iterations."""
+    words = "--train 400 --most 2 --stem imagenet --iterations 800 --evaluate-every 800 --lr 0.3".split()
+    metrics = held_out(tmp_path, *words)
+    assert metrics["box_ap50"] > 40
+    assert metrics["mask_ap50"] > 40
+
+
 @pytest.mark.slow
 def test_boxes_and_masks_of_unseen_images_are_found(tmp_path: Path) -> None:
     """Ten to fifteen minutes; 94.1 and 92.3 when it was written."""
