@@ -168,6 +168,23 @@ class TimmBackbone(Backbone):
         return [[self.net]]
 
 
+def check_known(name: str, *, flag: str = "--backbone") -> None:
+    """Raise UserError that names the flag and the nearest networks where no network has this name."""
+    if name in BLOCKS:
+        return
+    if name.startswith(TIMM):
+        try:
+            import timm
+        except ImportError as error:
+            raise UserError(f"{flag} {name}: needs timm: pip install 'simsiam[timm]'.") from error
+        short = name.removeprefix(TIMM)
+        if not timm.is_model(short):
+            raise UserError(f"{flag} {name}: timm has no such model.{did_you_mean(short, timm.list_models(), most=3)}")
+        return
+    known = f"{', '.join(BLOCKS)} or timm:NAME"
+    raise UserError(f"{flag} {name}: there is no such network.{did_you_mean(name, BLOCKS)} Known: {known}.")
+
+
 def build_backbone(name: str, *, width: int = 64, stem: Stem = "imagenet") -> Backbone:
     """A freshly initialised backbone by name; raises UserError with the nearest names on a typo."""
     if name.startswith(TIMM):

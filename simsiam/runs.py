@@ -124,7 +124,9 @@ def start_network(recipe: Pretraining, init: str | None) -> Start:
     if init is None:
         return Start(network=network, notes=[])
     model = recipe.model
-    loaded = load_backbone(init, backbone=model.backbone, width=model.width, stem=model.stem)
+    loaded = load_backbone(
+        init, backbone=model.backbone, width=model.width, stem=model.stem, backbone_flag="--model.backbone"
+    )
     network.backbone.load_state_dict(loaded.backbone.state_dict())
     if isinstance(network.backbone, ResNet) and isinstance(loaded.backbone, ResNet):
         network.backbone.conv1.padding = loaded.backbone.conv1.padding  # some programs pad a 3x3 stem otherwise

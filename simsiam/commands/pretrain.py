@@ -64,11 +64,13 @@ def run(arguments: list[str]) -> int:
 
 
 def _pretrain(command: Command) -> int:
+    from simsiam.backbones import check_known
     from simsiam.commands.report import print_answer
     from simsiam.engine.stopping import Interrupted
     from simsiam.pretraining import pretrain
 
     options = command.options
+    check_known(command.settings.model.backbone, flag="--model.backbone")
     try:
         result = pretrain(
             command.settings,

@@ -42,28 +42,40 @@ def open_subject(source: str, *, seed: int, backbone: str | None = None, size: i
 
 def load_any(source: str, *, seed: int, backbone: str | None = None) -> Loaded:
     """`load_backbone`, and untrained networks by the names that `open_subject` explains."""
+    from simsiam.backbones import check_known
     from simsiam.weights.load import load_backbone
 
+    if backbone is not None:
+        check_known(backbone)
     kind, _, rest = source.partition(":")
     if kind != RANDOM:
         return load_backbone(source, backbone=backbone)
-    return untrained(rest or backbone or "resnet50", seed=seed)
+    return untrained(rest or backbone or "resnet50", seed=seed, backbone=backbone)
 
 
-def untrained(like: str, *, seed: int) -> Loaded:
-    """A freshly initialised network: by backbone name at 224 pixels, or the same one as a run's or file's."""
+def untrained(like: str, *, seed: int, backbone: str | None = None) -> Loaded:
+    """A freshly initialised network: by backbone name at 224 pixels, or the same one as a run's or file's.
+
+    Raises UserError if it is neither; `backbone` names the network of a file that does not tell.
+    """
     import torch
 
     from simsiam.backbones import BLOCKS, TIMM, ResNet, build_backbone
-    from simsiam.weights.load import IMAGENET_MEAN, IMAGENET_STD, Loaded, Preprocess, fingerprint, load_backbone
+    from simsiam.errors import UserError, did_you_mean
+    from simsiam.weights.load import IMAGENET_MEAN, IMAGENET_STD, Loaded, Preprocess, fingerprint, load_backbone, locate
 
     preprocess = Preprocess(size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD, origin="assumed")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if like in BLOCKS or like.startswith(TIMM):
             network = build_backbone(like)
+        elif not locate(like).exists():
+            raise UserError(
+                f"{RANDOM}:{like}: {like} is neither a network nor weights that are here."
+                f"{did_you_mean(like, BLOCKS)} Networks: {', '.join(BLOCKS)} or timm:NAME."
+            )
         else:
-            model = load_backbone(like)
+            model = load_backbone(like, backbone=backbone)
             preprocess = model.preprocess
             if isinstance(model.backbone, ResNet):
                 network = build_backbone(model.backbone.name, width=model.backbone.width, stem=model.backbone.stem)

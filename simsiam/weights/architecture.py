@@ -69,14 +69,23 @@ def infer(state: Mapping[str, Tensor], choice: Choice, path: Path) -> Architectu
     )
 
 
-def _name(state: Mapping[str, Tensor], path: Path) -> str:
+def recognised(state: Mapping[str, Tensor]) -> str | None:
+    """The ResNet here that has the blocks of these tensors, if there is one."""
+    block, depths = _blocks(state)
+    return next((name for name, (kind, blocks) in BLOCKS.items() if kind is block and blocks == depths), None)
+
+
+def _blocks(state: Mapping[str, Tensor]) -> tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]:
     blocks = [re.fullmatch(r"layer(\d)\.(\d+)\.conv1\.weight", name) for name in state]
-    found = [(int(m[1]), int(m[2])) for m in blocks if m]
-    depths = tuple(sum(stage == s for s, _ in found) for stage in (1, 2, 3, 4))
-    block = Bottleneck if "layer1.0.conv3.weight" in state else BasicBlock
-    for name, known in BLOCKS.items():
-        if known == (block, depths):
-            return name
+    stages = [int(match[1]) for match in blocks if match]
+    depths = tuple(stages.count(stage) for stage in range(1, max([0, *stages]) + 1))
+    return Bottleneck if "layer1.0.conv3.weight" in state else BasicBlock, depths
+
+
+def _name(state: Mapping[str, Tensor], path: Path) -> str:
+    if (name := recognised(state)) is not None:
+        return name
+    block, depths = _blocks(state)
     raise UserError(
         f"{path}: a ResNet of {block.__name__} blocks with depths {depths}, which is none of {', '.join(BLOCKS)}. "
         "If timm has it, name it: --backbone timm:NAME."

@@ -12,12 +12,12 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from simsiam.backbones import TIMM, Backbone
+from simsiam.backbones import TIMM, Backbone, check_known
 from simsiam.errors import UserError
 from simsiam.experiment import Pretraining, Stem, pretraining_from_dict
 from simsiam.results import WeightsId, read_json
 from simsiam.weights import cards, timm_state
-from simsiam.weights.architecture import Choice, fill, infer
+from simsiam.weights.architecture import Choice, fill, infer, recognised
 from simsiam.weights.formats import Converted, convert
 from simsiam.weights.reading import Content, read
 
@@ -83,6 +83,7 @@ def load_backbone(
     width: int | None = None,
     stem: Stem | None = None,
     channel_order: Literal["auto", "rgb", "bgr"] = "auto",
+    backbone_flag: str = "--backbone",
 ) -> Loaded:
     """Load a backbone, whole or not at all.
 
@@ -94,14 +95,18 @@ def load_backbone(
         stem: likewise; the tensors do not show the stride of a 3x3 stem, `small` (stride 1) is taken.
         channel_order: of the images that the weights were trained on; auto: BGR for the zoo's files that were, by
             file name, else RGB. BGR weights are turned round, first convolution and normalisation, to take RGB.
+        backbone_flag: what messages call `backbone`.
 
     Raises:
-        UserError: the source cannot be read safely, is of no known format, or does not fit the network tensor by
-            tensor (the message lists both sides).
+        UserError: the source cannot be read safely, is of no known format or of another network than `backbone`, or
+            does not fit the network tensor by tensor (the message lists both sides).
     """
+    if backbone is not None:
+        check_known(backbone, flag=backbone_flag)
     path = locate(source)
     wanted = Choice(backbone=backbone, width=width, stem=stem)
     found = _find(path, wanted)
+    _refuse_another_network(source, found, backbone, backbone_flag)
     architecture = infer(found.converted.backbone, wanted.over(found.declared), path)
     preprocess = found.preprocess or _preprocess(found.recipe, architecture.stem)
     if channel_order == "bgr" or (channel_order == "auto" and cards.channel_order(path.name) == "BGR"):
@@ -116,6 +121,17 @@ def load_backbone(
         source_format=found.converted.format,
         preprocess=preprocess,
         notes=(*found.converted.notes, *cards.notes_for_file(path.name)),
+    )
+
+
+def _refuse_another_network(source: str | Path, found: _Found, asked: str | None, flag: str) -> None:
+    """A name that contradicts the file is told in a line; the list of misfitting tensors would say nothing more."""
+    it_is = found.declared.backbone or recognised(found.converted.backbone)
+    if asked is None or it_is is None or asked == it_is:
+        return
+    raise UserError(
+        f"{source}: the network in it is {it_is}, but {flag} says {asked}, for all weights. Leave {flag} out or say "
+        f"{it_is}.\nUntrained networks: `random:{asked}`, or `random:{source}` for an untrained twin of this one."
     )
 
 

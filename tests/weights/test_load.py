@@ -15,8 +15,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from simsiam.backbones import build_backbone
 from simsiam.engine.checkpoints import serialise
 from simsiam.errors import UserError
+from simsiam.evaluation.subjects import load_any
 from simsiam.experiment import Model, Pretraining, Views, as_dict
 from simsiam.model import SimSiam
 from simsiam.weights.load import Loaded, fingerprint, load_backbone
@@ -186,8 +188,51 @@ def test_misfit_lists_both_sides(tmp_path: Path) -> None:
     assert rows["layer1.0.extra.weight"] == ["3", "unexpected"]
     assert rows["bn1.bias"] == ["32", "64"]
     assert "3 of 120 tensors" in str(caught.value)
-    with pytest.raises(UserError, match=r"do not fit resnet34 .*\n(.*\n)+.*and \d+ more"):
-        load_backbone(tmp_path / "f.pth", backbone="resnet34")
+    torch.save(
+        {n: t for n, t in state.items() if not n.startswith("layer3.1.bn")}
+        | {"conv1.weight": state["bn1.weight"].new_zeros(32, 3, 7, 7)},
+        tmp_path / "f.pth",
+    )
+    with pytest.raises(UserError, match=r"do not fit resnet18 .*\n(.*\n)+.*and \d+ more"):
+        load_backbone(tmp_path / "f.pth")
+
+
+def test_another_network_than_the_file_holds_is_told_in_two_lines(model: SimSiam, tmp_path: Path) -> None:
+    torch.save(foreign.resnet().state_dict(), tmp_path / "f.pth")
+    write_backbone(tmp_path / "run", model.backbone, recipe=RECIPE)
+    for source, it_is, others in (
+        (tmp_path / "f.pth", "resnet18", ["resnet34"]),
+        (tmp_path / "run", "resnet10", ["resnet34", "timm:resnet50"]),
+    ):
+        for asked in others:
+            with pytest.raises(UserError) as caught:
+                load_backbone(source, backbone=asked)
+            first, second = str(caught.value).splitlines()
+            assert f"{source}: the network in it is {it_is}, but --backbone says {asked}" in first
+            assert f"random:{source}" in second
+        assert load_backbone(source, backbone=it_is).backbone.name == it_is
+
+
+def test_three_stages_are_told_from_the_tensors(tmp_path: Path) -> None:
+    torch.save(build_backbone("resnet8", width=8).state_dict(), tmp_path / "f.pth")
+    assert load_backbone(tmp_path / "f.pth").backbone.name == "resnet8"
+
+
+@pytest.mark.parametrize("source", ["random", "random:resnet18", "nothing.pth"])
+@pytest.mark.parametrize(("asked", "near"), [("resnet99", "resnet50"), ("timm:resnt50", "resnet50")])
+def test_a_misspelt_network_is_told_with_its_flag(source: str, asked: str, near: str) -> None:
+    with pytest.raises(UserError, match=rf"^--backbone {asked}: .*Did you mean .*{near}"):
+        load_any(source, seed=0, backbone=asked)
+
+
+def test_an_untrained_network_is_a_known_one_or_that_of_weights(model: SimSiam, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"resnet99 is neither a network nor weights.*Did you mean .*resnet50"):
+        load_any("random:resnet99", seed=0)
+    write_backbone(tmp_path, model.backbone, recipe=RECIPE)
+    twin = load_any(f"random:{tmp_path}", seed=5)
+    trained = model.backbone.state_dict()
+    assert {n: t.shape for n, t in twin.backbone.state_dict().items()} == {n: t.shape for n, t in trained.items()}
+    assert not torch.equal(twin.backbone.state_dict()["conv1.weight"], trained["conv1.weight"])
 
 
 def test_nan_weights_are_refused(tmp_path: Path) -> None:
