@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from simsiam import appraisal, pictures, runs
 from simsiam.appraisal import Contender
 from simsiam.data.images import BadImage
 from simsiam.evaluation.protocol import data_id, versions
-from simsiam.experiment import Pretraining, as_dict
+from simsiam.experiment import Model, Pretraining, as_dict
 from simsiam.model import SimSiam
 from simsiam.monitor import Monitor
 from simsiam.report.page import write_page
@@ -22,6 +23,8 @@ from simsiam.runs import Inputs, RunFolder
 from simsiam.verdict import Verdict, as_json
 from simsiam.weights.load import fingerprint, load_backbone
 from simsiam.weights.save import write_backbone
+
+IN_TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
 class Renormalised(nn.Module):
@@ -157,12 +160,30 @@ def _data_notes(inputs: Inputs) -> list[str]:
     return notes
 
 
+def _use(root: Path, model: Model) -> str:
+    """Where the backbone opens: only a ResNet of the usual shape goes by its name in other libraries."""
+    if model.backbone.startswith("timm:"):
+        return f"Use the backbone: `simsiam export {root} --to timm` (or onnx, pt2)."
+    if model.backbone in IN_TORCHVISION and model.width == 64 and model.stem == "imagenet":
+        return (
+            f"Use the backbone: {root}/backbone.pth loads in torchvision's {model.backbone}, backbone.safetensors "
+            f"carries its recipe; `simsiam export {root} --to timm` (or detectron2, onnx, ...) writes other forms."
+        )
+    return (
+        f"Use the backbone: `simsiam.load_backbone('{root}')` in Python, `simsiam export {root} --to onnx` (or pt2) "
+        f"for other programs. It is a {model.backbone} of width {model.width} with the stem {model.stem}, which "
+        "goes by no name in torchvision or timm."
+    )
+
+
 def next_steps(folder: RunFolder, recipe: Pretraining, verdict: Verdict, throughput: dict[str, float]) -> list[str]:
     """What a person does with the outcome."""
     if verdict.status in ("collapsed", "partial collapse"):
         return [f"{cause.cause}: {cause.cure}" for cause in verdict.causes[:3]]
     steps = [
-        f"Use the backbone: {folder.root}/backbone.pth loads in torchvision, backbone.safetensors carries its recipe."
+        _use(folder.root, recipe.model),
+        f"See what it makes of your images: `simsiam browse {folder.root} IMAGES` searches a folder by example on a "
+        f"local page, `simsiam neighbors {folder.root} IMAGES --query PICTURE` in the terminal.",
     ]
     if recipe.data_kind in ("demo", "cifar10") and recipe.name != "cifar10":
         steps.append(
