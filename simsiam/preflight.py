@@ -14,6 +14,7 @@ from torch import Tensor
 from simsiam.backbones import parameter_bytes
 from simsiam.engine.logs import duration
 from simsiam.model import SimSiam
+from simsiam.wording import counted
 
 MEASURED_STEPS = 4  # the first warms up
 LONG_ENOUGH = 20.0  # seconds; a slow machine measures fewer steps
@@ -39,7 +40,8 @@ class Preflight:
         """The estimate as one line for a person."""
         finish = time.strftime("%a %H:%M", time.localtime(time.time() + self.seconds))
         return (
-            f"{self.images:,} images, {self.epochs} epochs x {self.steps_per_epoch:,} steps on {device}; "
+            f"{counted(self.images, 'image')}, {counted(self.epochs, 'epoch')} x "
+            f"{counted(self.steps_per_epoch, 'step')} on {device}; "
             f"about {self._memory()}; {self.seconds_per_step * 1000:,.0f} ms a step measured; "
             f"about {duration(self.seconds)}, done by {finish}"
         )

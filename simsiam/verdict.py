@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from simsiam.experiment import Pretraining
+from simsiam.wording import counted
 
 Status = Literal["healthy", "partial collapse", "collapsed", "too early to say"]
 
@@ -91,7 +92,7 @@ def judge(checks: Sequence[Check], recipe: Pretraining, *, diverged: str | None 
             causes=_causes(recipe, images),
         )
     if last.step < EARLY_STEPS:
-        return Verdict(status="too early to say", summary=f"Only {last.step} steps so far.", numbers=numbers)
+        return Verdict(status="too early to say", summary=f"Only {counted(last.step, 'step')} so far.", numbers=numbers)
     collapsed, partial = _evidence(start, last)
     if collapsed:
         collapsed += partial
@@ -188,7 +189,8 @@ def _causes(recipe: Pretraining, images: int) -> list[Cause]:
     if images and images < 2000:
         causes.append(
             Cause(
-                cause=f"{images:,} images are few for a network with {recipe.model.projector_dim} output channels",
+                cause=f"{counted(images, 'image is', 'images are')} few for a network with "
+                f"{recipe.model.projector_dim} output channels",
                 cure="more images, or --model.backbone resnet18 --model.projector-dim 512 --model.predictor-dim 128",
             )
         )

@@ -19,6 +19,7 @@ from simsiam.browse.collection import MOST_ROWS, Collection
 from simsiam.browse.guard import HEADERS, cookie_name, refusal
 from simsiam.browse.page import Page
 from simsiam.errors import UserError
+from simsiam.wording import counted, plural
 
 LOOPBACK = "127.0.0.1"
 THUMB, LARGE = 256, 1600  # pixels of the longer side
@@ -170,7 +171,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _row(self, text: str) -> int:
         if int(text) >= len(self._collection):
-            raise Refused(HTTPStatus.NOT_FOUND, f"There are {len(self._collection):,} images.")
+            raise Refused(
+                HTTPStatus.NOT_FOUND,
+                f"There {plural(len(self._collection), 'is', 'are')} {counted(len(self._collection), 'image')}.",
+            )
         return int(text)
 
     def _number(self, name: str, default: int, most: int) -> int:

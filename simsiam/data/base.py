@@ -13,6 +13,7 @@ from PIL import Image
 
 from simsiam.data.images import read_image
 from simsiam.errors import UserError
+from simsiam.wording import counted
 
 UNKNOWN = -1  # the label of an image whose class nobody has said
 
@@ -208,7 +209,10 @@ def split_held_out(source: Source, *, images: int, seed: int) -> HeldOut:
     """
     total = len(source)
     if total < 4:
-        raise UserError(f"{source.name}: {total} image(s) are too few: two are held out and two must be left to train.")
+        raise UserError(
+            f"{source.name}: {counted(total, 'image is', 'images are')} too few: two are held out and two "
+            f"must be left to train."
+        )
     count = max(2, min(images, total // 10))
     keys = np.array([_key(source.path(index), seed) for index in range(total)], np.uint64)
     chosen = np.zeros(total, bool)

@@ -19,6 +19,7 @@ from simsiam.data.boxes import AS_STORED, ORIENTATION, BoxImage, BoxSource
 from simsiam.data.images import UnreadableImage, read_image
 from simsiam.data.progress import watched
 from simsiam.errors import UserError
+from simsiam.wording import counted
 
 Policy = Literal["stop", "drop"]
 
@@ -61,7 +62,7 @@ def checked(source: BoxFiles, bad: Policy) -> Checked:
     if not len(kept) or not len(kept.objects.labels):
         if not problems:
             raise UserError(
-                f"{source.place}: {len(source):,} images and not one annotated object; nothing to learn from."
+                f"{source.place}: {counted(len(source), 'image')} and not one annotated object; nothing to learn from."
             )
         raise UserError(f"{source.place}: no image with a usable object is left. " + message(source, problems))
     return Checked(source=kept, notes=_notes(source, problems))
@@ -88,7 +89,7 @@ def message(source: BoxFiles, problems: Iterable[Problem]) -> str:
     lines = [f"  {problem.where}: {problem.kind} ({problem.what})" for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         lines.append(f"  and {len(problems) - SHOWN} more")
-    head = f"{source.place}: {len(problems)} thing{'s are' if len(problems) > 1 else ' is'} wrong ({counts}):"
+    head = f"{source.place}: {counted(len(problems), 'thing is', 'things are')} wrong ({counts}):"
     return "\n".join([head, *lines, "Mend them, or leave these images and objects out with --skip-bad."])
 
 

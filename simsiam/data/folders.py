@@ -12,6 +12,7 @@ import numpy as np
 from simsiam.data.base import UNKNOWN, FileSource
 from simsiam.data.images import IMAGE_SUFFIXES
 from simsiam.errors import UserError
+from simsiam.wording import counted, plural
 
 
 class FolderSource(FileSource):
@@ -155,7 +156,8 @@ def _check_files(file: Path, base: Path, names: list[str]) -> None:
             missing.append(name)
     if missing:
         raise UserError(
-            f"{file}: {len(missing):,} of {len(names):,} lines point to no file, the first {missing[0]!r} "
+            f"{file}: {len(missing):,} of {counted(len(names), 'line')} "
+            f"{plural(len(missing), 'points', 'point')} to no file, the first {missing[0]!r} "
             f"(looked for below {base}). Correct the list, or name the folder that the paths are relative to."
         )
 

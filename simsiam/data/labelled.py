@@ -16,6 +16,7 @@ from simsiam.data.images import BadImage, UnreadableImage
 from simsiam.data.reading import Crops, Request
 from simsiam.data.workers import WorkerPool
 from simsiam.errors import UserError
+from simsiam.wording import counted, plural
 
 
 class Augment(Protocol):
@@ -137,7 +138,10 @@ def labels_of(source: Source) -> np.ndarray[Any, Any]:
     missing = np.flatnonzero(source.labels < 0)
     if len(missing):
         shown = ", ".join(source.path(int(i)) for i in missing[:3])
-        raise UserError(f"{source.name}: {len(missing)} of {len(source)} images have no label (first: {shown}).")
+        raise UserError(
+            f"{source.name}: {len(missing)} of {counted(len(source), 'image')} "
+            f"{plural(len(missing), 'has', 'have')} no label (first: {shown})."
+        )
     return source.labels
 
 
@@ -175,13 +179,16 @@ def class_count(train: Source, test: Source) -> int:
         if len(beyond):
             first = int(beyond[0])
             raise UserError(
-                f"{source.name}: {len(beyond)} images have a class id outside 0..{count - 1} "
+                f"{source.name}: {counted(len(beyond), 'image has', 'images have')} a class id outside 0..{count - 1} "
                 f"(first: {source.path(first)}, id {labels[first]}). Both sets must count classes alike, from 0."
             )
     empty = np.flatnonzero(np.bincount(train_labels, minlength=count) == 0)
     if len(empty):
         shown = ", ".join(str(names[i] if names is not None else i) for i in empty[:5])
-        raise UserError(f"{train.name}: {len(empty)} of {count} classes have no training image ({shown}).")
+        raise UserError(
+            f"{train.name}: {len(empty)} of {count} classes {plural(len(empty), 'has', 'have')} no training "
+            f"image ({shown})."
+        )
     if count < 2:
         raise UserError(f"{train.name}: only one class; a classifier needs at least two.")
     return count

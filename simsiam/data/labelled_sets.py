@@ -15,6 +15,7 @@ from simsiam.data.folders import _check_files as check_files
 from simsiam.data.folders import imagenet_source
 from simsiam.errors import UserError
 from simsiam.results import write_atomic
+from simsiam.wording import counted, plural
 
 INATURALIST_CLASSES = 8142
 PLACES205_CLASSES = 205
@@ -78,7 +79,8 @@ def imagenet_part(root: Path | str, part: Path | str) -> Source:
     missing = [words[0] for words in lines if os.path.basename(words[0]) not in place]
     if missing:
         raise UserError(
-            f"{part}: {len(missing):,} of {len(lines):,} images are not in {root} (first: {missing[0]}). "
+            f"{part}: {len(missing):,} of {counted(len(lines), 'image')} "
+            f"{plural(len(missing), 'is', 'are')} not in {root} (first: {missing[0]}). "
             "The list belongs to another data set, or the folder is incomplete."
         )
     chosen = np.array([place[os.path.basename(words[0])] for words in lines], np.int64)
@@ -129,7 +131,10 @@ def _read_annotations(file: Path) -> _Entries:
     without = [path for key, path in paths.items() if key not in wanted]
     if without or not paths:
         first = f" (first: {without[0]})" if without else ""
-        raise UserError(f"{file}: {len(without):,} of {len(paths):,} images have no annotation{first}.")
+        raise UserError(
+            f"{file}: {len(without):,} of {counted(len(paths), 'image')} "
+            f"{plural(len(without), 'has', 'have')} no annotation{first}."
+        )
     names, labels = list(paths.values()), [wanted[key] for key in paths]
     beyond = sorted({label for label in labels if label not in categories or label < 0})
     if beyond:

@@ -11,6 +11,7 @@ import numpy as np
 from simsiam.data.base import FileSource, Source
 from simsiam.data.folders import FolderSource
 from simsiam.errors import UserError
+from simsiam.wording import counted, plural
 
 
 def labelled_source(path: Path) -> Source:
@@ -41,7 +42,10 @@ def csv_source(file: Path) -> Source:
     names = [row[0].strip() for row in rows]
     classes = tuple(sorted({row[1].strip() for row in rows}))
     if len(classes) < 2:
-        raise UserError(f"{file}: {len(classes)} class in {len(rows)} rows; at least two are needed.")
+        raise UserError(
+            f"{file}: {counted(len(classes), 'class', 'classes')} in {counted(len(rows), 'row')}; at least "
+            f"two are needed."
+        )
     number = {name: label for label, name in enumerate(classes)}
     labels = np.array([number[row[1].strip()] for row in rows], np.int64)
     return FileSource(file.parent, names, labels, name=file.stem, classes=classes)
@@ -57,7 +61,8 @@ def _check_rows(file: Path, rows: list[list[str]]) -> None:
     missing = [path for path in paths if not (file.parent / path).is_file()]
     if missing:
         raise UserError(
-            f"{file}: {len(missing)} of {len(rows)} images are not there, the first {missing[0]!r} "
+            f"{file}: {len(missing)} of {counted(len(rows), 'image')} {plural(len(missing), 'is', 'are')} "
+            f"not there, the first {missing[0]!r} "
             f"(looked for in {file.parent}). Paths are relative to the CSV, or absolute."
         )
     twice = [path for path, count in Counter(paths).items() if count > 1]

@@ -18,6 +18,7 @@ from simsiam.data.views import Draws, ViewPair, draw_pair, step_generator
 from simsiam.data.workers import WorkerPool
 from simsiam.errors import UserError
 from simsiam.experiment import Views
+from simsiam.wording import counted
 
 _PAIRS_EPOCH = 2**31  # no training epoch: the draws of `pair_batches` are their own
 
@@ -81,7 +82,8 @@ class ViewLoader:
             )
         if len(source) < batch_size:
             raise UserError(
-                f"{source.name}: {len(source):,} images are fewer than one batch of {batch_size}. "
+                f"{source.name}: {counted(len(source), 'image is', 'images are')} fewer than one batch of "
+                f"{batch_size}. "
                 f"Use a batch size of {max(world, len(source) // world * world)} or less."
             )
         self.source = source

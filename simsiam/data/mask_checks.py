@@ -13,6 +13,7 @@ from simsiam.data.images import UnreadableImage
 from simsiam.data.masks import IGNORE, UNKNOWN, MaskSource, read_raw
 from simsiam.errors import UserError
 from simsiam.results import write_atomic
+from simsiam.wording import counted
 
 SHOWN = 20  # lines of a message
 
@@ -45,7 +46,7 @@ def complain(problems: Sequence[str], what: str, *, listing: Path | None) -> Non
         write_atomic(listing, ("\n".join(problems) + "\n").encode("utf-8", "surrogateescape"))
         more += f" (all in {listing})"
     raise UserError(
-        f"{what}: {len(problems)} problem{'s' if len(problems) > 1 else ''} in the data; nothing was trained.\n"
+        f"{what}: {counted(len(problems), 'problem')} in the data; nothing was trained.\n"
         f"{shown}{more}\nMend or remove these files (and their names in the lists), then run the same command."
     )
 
@@ -63,7 +64,8 @@ def single_class(source: MaskSource) -> str | None:
     shown = ", ".join(source.classes[each] for each in seen) or "no class"
     ignored = ", ".join(str(value) for value, meaning in source.coding.ids.items() if meaning == IGNORE)
     return (
-        f"{source.pairs[0].mask.parent}: {shown} in all {len(source):,} masks and nothing else, apart from values that "
+        f"{source.pairs[0].mask.parent}: {shown} in all {counted(len(source), 'mask')} and nothing else, "
+        f"apart from values that "
         f"are not scored ({ignored}). Where such a value is a class, give it a line of its own in the list of "
         f"classes, for example: 255 {source.classes[-1]}"
     )

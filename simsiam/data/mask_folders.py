@@ -9,6 +9,7 @@ from typing import TypeVar
 from simsiam.data.images import IMAGE_SUFFIXES
 from simsiam.data.masks import IGNORE, MOST_CLASSES, Coding, Colour, MaskSource, MaskSplits, Pair
 from simsiam.errors import UserError
+from simsiam.wording import counted
 
 CLASS_FILE = "classes.txt"
 IGNORED_NAMES = ("ignore", "void", "unlabelled", "unlabeled")
@@ -59,7 +60,7 @@ def read_classes(file: Path) -> ClassList:
         else:
             _claim(ids, numbers[0] if numbers else len(ids), meaning, f"{file}, line {number}")
     if not 2 <= len(names) <= MOST_CLASSES:
-        raise UserError(f"{file}: {len(names)} classes; a segmentation needs 2 to {MOST_CLASSES}.")
+        raise UserError(f"{file}: {counted(len(names), 'class', 'classes')}; a segmentation needs 2 to {MOST_CLASSES}.")
     ids.setdefault(255, IGNORE)
     if colours:  # masks of such a set may also store the class numbers themselves
         ids = {**{n: n for n in range(len(names))}, **ids}

@@ -12,6 +12,7 @@ from simsiam.data.base import FileSource
 from simsiam.data.marks import ABSENT, DIFFICULT, PRESENT
 from simsiam.data.voc import MultiLabelSet, MultiLabelSplits, checked
 from simsiam.errors import UserError
+from simsiam.wording import counted, plural
 
 PATH_HEADINGS = ("path", "image", "file", "filename")
 MARKS = {"1": PRESENT, "0": ABSENT, "": ABSENT, "-1": DIFFICULT}
@@ -57,7 +58,8 @@ def _read(file: Path) -> _Table:
     missing = [path for path in table.paths if not (file.parent / path).is_file()]
     if missing:
         raise UserError(
-            f"{file}: {len(missing)} of {len(table.paths)} images are not there, the first {missing[0]!r} "
+            f"{file}: {len(missing)} of {counted(len(table.paths), 'image')} "
+            f"{plural(len(missing), 'is', 'are')} not there, the first {missing[0]!r} "
             f"(looked for in {file.parent}). Paths are relative to the CSV, or absolute."
         )
     if len(set(table.paths)) < len(table.paths):

@@ -18,6 +18,7 @@ from simsiam.data.base import Source
 from simsiam.data.images import UnreadableImage, read_image
 from simsiam.data.shard_index import ShardIndex, load_or_build
 from simsiam.errors import UserError
+from simsiam.wording import counted, plural
 
 WINDOW = 16_384  # samples shuffled together: some two ImageNet shards, so a pass reads each shard about once
 _OPEN_FILES = 8
@@ -37,7 +38,10 @@ class ShardSource(Source):
         self.window = window
         self._index: ShardIndex = load_or_build(self.shards, cache=cache)
         if len(self) == 0:
-            raise UserError(f"{data}: {len(self.shards)} shard(s), but no image in them (jpg, png or webp members).")
+            raise UserError(
+                f"{data}: {counted(len(self.shards), 'shard')}, but no image in "
+                f"{plural(len(self.shards), 'it', 'them')} (jpg, png or webp members)."
+            )
         known: np.ndarray = self._index.labels
         self.labels = known if bool((known >= 0).any()) else None
         self.classes = None if self.labels is None else tuple(str(n) for n in range(int(known.max()) + 1))
@@ -120,7 +124,9 @@ def find_shards(data: str) -> list[Path]:
     missing = [path for path in found if not path.is_file()]
     if not found or missing:
         first = missing[0] if missing else data
-        raise UserError(f"{data}: {len(missing) or 'no'} shard(s) {'missing' if missing else 'found'}: {first}.")
+        raise UserError(
+            f"{data}: {counted(len(missing), 'shard') + ' missing' if missing else 'no shards found'}: {first}."
+        )
     return found
 
 

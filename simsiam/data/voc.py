@@ -12,6 +12,7 @@ import numpy as np
 from simsiam.data.base import FileSource, Source
 from simsiam.data.marks import ABSENT, DIFFICULT, PRESENT
 from simsiam.errors import UserError
+from simsiam.wording import counted, plural
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -136,7 +137,8 @@ def _from_lists(tree: Path, split: str, classes: tuple[str, ...]) -> MultiLabelS
             extra, missing = sorted(marks.keys() - place.keys()), sorted(place.keys() - marks.keys())
             raise UserError(
                 f"{tree / 'ImageSets' / 'Main' / f'{name}_{split}.txt'}: disagrees with {split}.txt: "
-                f"{len(missing)} images without a label ({some(missing)}), {len(extra)} labels without an image "
+                f"{counted(len(missing), 'image')} without a label ({some(missing)}), "
+                f"{counted(len(extra), 'label')} without an image "
                 f"({some(extra)}). Take both files from the same release."
             )
         for image, mark in marks.items():
@@ -163,7 +165,8 @@ def _read_annotations(tree: Path, ids: list[str]) -> dict[str, dict[str, int]]:
     missing = [name for name, file in files.items() if not file.is_file()]
     if missing:
         raise UserError(
-            f"{tree / 'Annotations'}: {len(missing)} of {len(ids)} images have no annotation: {some(missing)}, and "
+            f"{tree / 'Annotations'}: {len(missing)} of {counted(len(ids), 'image')} "
+            f"{plural(len(missing), 'has', 'have')} no annotation: {some(missing)}, and "
             "ImageSets/Main has no CLASS_SPLIT.txt files to take labels from instead."
         )
     found: dict[str, dict[str, int]] = {}
@@ -204,7 +207,10 @@ def _source(tree: Path, split: str, ids: list[str]) -> FileSource:
     present = {file.stem: file.name for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES}
     missing = [name for name in ids if name not in present]
     if missing:
-        raise UserError(f"{folder}: {len(missing)} of the {len(ids)} images of {split} are missing: {some(missing)}.")
+        raise UserError(
+            f"{folder}: {len(missing)} of {counted(len(ids), 'image')} of {split} "
+            f"{plural(len(missing), 'is', 'are')} missing: {some(missing)}."
+        )
     name = f"{tree.resolve().name.lower()}-{split}"
     return FileSource(folder, [present[each] for each in ids], None, name=name, classes=None)
 

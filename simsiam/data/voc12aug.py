@@ -11,6 +11,7 @@ from pathlib import Path
 
 from simsiam.data.masks import IGNORE, Coding, Colour, MaskSource, MaskSplits, Pair
 from simsiam.errors import UserError
+from simsiam.wording import counted, plural
 
 CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
@@ -115,8 +116,9 @@ def _not_both(tree: Path, train: list[str], test: list[str]) -> None:
     both = sorted(set(train) & set(test))
     if both:
         raise UserError(
-            f"{tree / 'ImageSets' / 'Segmentation'}: {len(both)} images are listed for training and in val.txt "
-            f"({', '.join(both[:5])}). Take them out of the training list."
+            f"{tree / 'ImageSets' / 'Segmentation'}: {counted(len(both), 'image is', 'images are')} listed "
+            f"for training and in val.txt "
+            f"({', '.join(both[:5])}). Take {plural(len(both), 'it', 'them')} out of the training list."
         )
 
 

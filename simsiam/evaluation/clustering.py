@@ -11,6 +11,7 @@ from simsiam.evaluation.protocol import Measured, Protocol, Subject, data_id
 from simsiam.evaluation.svm import normalised
 from simsiam.experiment import Machine
 from simsiam.results import DataId
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from simsiam.data.sources import Source
@@ -51,7 +52,10 @@ class Clustering(Protocol["Source"]):
         labels = features.labels(data)
         clusters = self.clusters if self.clusters is not None else len(np.unique(labels))
         if not 2 <= clusters <= len(labels):
-            raise UserError(f"{data.name}: {clusters} clusters of {len(labels)} images; use 2 ... {len(labels)}.")
+            raise UserError(
+                f"{data.name}: {counted(clusters, 'cluster')} of {counted(len(labels), 'image')}; use 2 ... "
+                f"{len(labels)}."
+            )
         means = KMeans(clusters, n_init=self.starts, max_iter=self.iterations, random_state=subject.seed)
         found = means.fit_predict(normalised(features.pooled).astype(np.float32))
         return Measured(

@@ -34,6 +34,7 @@ from simsiam.evaluation.features import Block, Features, Layers, Pooling, Storag
 from simsiam.evaluation.protocol import Subject, loader_workers
 from simsiam.experiment import Machine, as_dict
 from simsiam.results import write_json
+from simsiam.wording import counted
 
 LAYOUT = 1  # of the files; a new layout never reads an old one's
 SAVE_SECONDS = 30.0  # work that an interruption may cost
@@ -205,7 +206,7 @@ def _open(folder: Path, source: Source) -> Features:
     state, raw = _read_state(folder, len(source)), _read_json(folder)
     if state.rows == 0:
         first = f" (first: {state.bad[0].path}: {state.bad[0].reason})" if state.bad else ""
-        raise UserError(f"{source.name}: none of the {len(source)} images could be read{first}.")
+        raise UserError(f"{source.name}: none of {counted(len(source), 'image')} could be read{first}.")
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r")[: state.rows] for name in raw["layers"]}
     indices = np.array(np.load(folder / "indices.npy", mmap_mode="r")[: state.rows])
     return Features(arrays=arrays, indices=indices, bad=state.bad or [], notes=state.notes or [])

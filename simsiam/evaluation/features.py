@@ -19,6 +19,7 @@ from simsiam.engine import precision as number_format
 from simsiam.engine.precision import Precision
 from simsiam.errors import UserError
 from simsiam.evaluation.stage_pooling import stage_pools
+from simsiam.wording import counted, plural
 
 Layers = Literal["pooled", "stages"]  # the globally pooled output, or the pooled map of every stage
 Pooling = Literal["specified", "adaptive"]
@@ -50,7 +51,10 @@ class Features:
         unknown = int((labels < 0).sum())
         if unknown:
             first = source.path(int(self.indices[int((labels < 0).argmax())]))
-            raise UserError(f"{source.name}: {unknown} images have no label (first: {first}). Label or remove them.")
+            raise UserError(
+                f"{source.name}: {counted(unknown, 'image has', 'images have')} no label (first: {first}). Label or "
+                f"remove {plural(unknown, 'it', 'them')}."
+            )
         return labels
 
     def skipped(self, source: Source) -> list[str]:

@@ -11,6 +11,7 @@ from simsiam.evaluation.metrics import bootstrap_interval
 from simsiam.evaluation.protocol import Measured, Protocol, Subject, data_id
 from simsiam.experiment import Machine
 from simsiam.results import DataId
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,7 +99,7 @@ class FewLabels(Protocol["Source"]):
             detail=_detail(guesses, labels, names, folds, hits),
             notes=[
                 f"{len(labels)} labelled images, each guessed by classifiers that did not see it ({folds} folds, "
-                f"{self.repeats} repeats); the interval is over the images",
+                f"{counted(self.repeats, 'repeat')}); the interval is over the images",
                 *features.skipped(data),
             ],
         )

@@ -15,6 +15,7 @@ from simsiam.evaluation.optimisation import Schooling
 from simsiam.evaluation.protocol import Measured, Protocol, Splits, Subject
 from simsiam.experiment import Machine, as_dict
 from simsiam.results import DataId
+from simsiam.wording import counted, plural
 
 if TYPE_CHECKING:
     from simsiam.data.sources import Source
@@ -142,9 +143,11 @@ class SemiSupervised(Protocol[Splits]):
         if self.selection == "test":
             notes.append("the grid cell was chosen on the test set, as published; selection=held-out does not")
         if self.expected_classes is not None and classes != self.expected_classes:
-            notes.append(f"{classes} classes; the published protocol has {self.expected_classes}")
+            notes.append(f"{counted(classes, 'class', 'classes')}; the published protocol has {self.expected_classes}")
         if bad:
-            notes.append(f"{bad} images could not be read and were left out (skipped.csv)")
+            notes.append(
+                f"{counted(bad, 'image')} could not be read and {plural(bad, 'was', 'were')} left out (skipped.csv)"
+            )
         return notes
 
 

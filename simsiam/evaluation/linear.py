@@ -15,6 +15,7 @@ from simsiam.evaluation.optimisation import Schooling
 from simsiam.evaluation.protocol import Measured, Protocol, Splits, Subject
 from simsiam.experiment import Machine, as_dict
 from simsiam.results import DataId
+from simsiam.wording import counted, plural
 
 if TYPE_CHECKING:
     from simsiam.evaluation.classifier_fit import Classifier
@@ -226,9 +227,14 @@ def identity(protocol: Protocol[Splits], subject: Subject, data: Splits) -> dict
 def _notes(schooling: Schooling, expected: int | None, classes: int, bad: int) -> list[str]:
     notes = []
     if expected is not None and classes != expected:
-        notes.append(f"{classes} classes; the published protocol is on {expected}, so its figures do not compare")
+        notes.append(
+            f"{counted(classes, 'class', 'classes')}; the published protocol is on {expected}, so its "
+            f"figures do not compare"
+        )
     if schooling.keep == "best":
         notes.append("the best of the evaluated epochs by test accuracy, as the official script keeps it")
     if bad:
-        notes.append(f"{bad} images could not be read and were left out (skipped.csv)")
+        notes.append(
+            f"{counted(bad, 'image')} could not be read and {plural(bad, 'was', 'were')} left out (skipped.csv)"
+        )
     return notes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from simsiam.data.marks import ABSENT, PRESENT
 from simsiam.errors import UserError
+from simsiam.wording import counted, plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,8 +41,8 @@ def sample_targets(
             if len(rows) < count:
                 kind = "positive" if mark == PRESENT else "negative"
                 raise UserError(
-                    f"low-shot, k = {k}: class {name} has {len(rows)} {kind} training images and {count} are to be "
-                    "drawn. Leave this k out of the list."
+                    f"low-shot, k = {k}: class {name} has {counted(len(rows), f'{kind} training image')} and {count} "
+                    f"{plural(count, 'is', 'are')} to be drawn. Leave this k out of the list."
                 )
             sample[generator.choice(rows, count, replace=False), column] = mark
     return sample
@@ -84,5 +85,8 @@ def read_sample(folder: Path, targets: np.ndarray, *, k: int, number: int, class
         counts = (sample == mark).sum(0)
         if (counts != count).any():
             column = int((counts != count).argmax())
-            raise UserError(f"{file}: class {classes[column]} has {counts[column]} labels of {mark}; expected {count}.")
+            raise UserError(
+                f"{file}: class {classes[column]} has {counted(int(counts[column]), 'label')} of {mark}; "
+                f"expected {count}."
+            )
     return sample

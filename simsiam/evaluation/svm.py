@@ -18,6 +18,7 @@ from simsiam.evaluation.metrics import area_average_precision
 from simsiam.evaluation.protocol import Measured, Protocol, Subject, data_id
 from simsiam.experiment import Machine
 from simsiam.results import DataId
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -241,7 +242,8 @@ def fold_masks(positive: np.ndarray, folds: int, classes: tuple[str, ...]) -> np
     few = [name for name, count in zip(classes, positive.sum(0), strict=True) if count < folds]
     if few:
         raise UserError(
-            f"{', '.join(few[:5])}: fewer than {folds} positive training images (of {len(few)} classes), so "
+            f"{', '.join(few[:5])}: fewer than {folds} positive training images (of "
+            f"{counted(len(few), 'class', 'classes')}), so "
             f"{folds}-fold cross-validation cannot choose a cost. Add images or leave these classes out."
         )
     masks = np.ones((*positive.shape, 1 + folds), bool)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simsiam.report.pictures import Album
+from simsiam.wording import counted
 
 COLOURS = 10  # categories with a colour of their own; the rest share grey
 MAP_SIDE = 720  # user units of the drawing
@@ -106,7 +107,7 @@ def _legend(categories: list[Category]) -> list[Category]:
     shown, rest = categories[:COLOURS], categories[COLOURS:]
     if not rest:
         return shown
-    return [*shown, Category(name=f"{len(rest)} others", count=sum(one.count for one in rest), colour=COLOURS)]
+    return [*shown, Category(name=counted(len(rest), "other"), count=sum(one.count for one in rest), colour=COLOURS)]
 
 
 def _crowded(points: list[dict[str, Any]], side: float) -> list[bool]:

@@ -12,6 +12,7 @@ from typing import Literal
 from simsiam import published
 from simsiam.report.collect import Found
 from simsiam.report.layout import OWN_LAYOUTS, PAGE_LAYOUTS, Column, Layout
+from simsiam.wording import counted
 
 Which = Literal["measured", "all"]
 NOT_HERE = "†"  # marks data that is not the published set
@@ -216,7 +217,7 @@ def _our_cell(column: Column, groups: Sequence[Sequence[Found]]) -> Cell:
 def _rests_on(model: str, group: Sequence[Found], layout: Layout) -> str:
     """One sentence: protocol, recipe, seeds, spread, weights, and what else was measured."""
     result = group[0].result
-    said = [f"{model} on {result.data.name} ({result.data.images:,} images): protocol {result.protocol}"]
+    said = [f"{model} on {result.data.name} ({counted(result.data.images, 'image')}): protocol {result.protocol}"]
     if result.recipe.get("name"):
         said.append(f"recipe {result.recipe['name']}")
     seeds = sorted({one.result.seed for one in group})

@@ -11,6 +11,7 @@ from simsiam.report import formats
 from simsiam.report.collect import Found
 from simsiam.report.layout import PAGE_LAYOUTS, Layout
 from simsiam.report.tables import Cell, Row, Table, build
+from simsiam.wording import counted
 
 NOT_MEASURED = "not measured here"
 TITLE = "Model zoo"
@@ -172,7 +173,7 @@ def _own_model(one: Found) -> Model:
     recipe, verdict = one.result.recipe, one.result.detail.get("verdict") or {}
     return Model(
         name=one.model,
-        by=f"this program, on {one.result.data.name} ({one.result.data.images:,} images)",
+        by=f"this program, on {one.result.data.name} ({counted(one.result.data.images, 'image')})",
         epochs=str(recipe.get("epochs", "")),
         batch_size=str(recipe.get("batch_size", "")),
         licence="yours",

@@ -19,6 +19,7 @@ from simsiam.weights.cards import is_published
 from simsiam.weights.load import Loaded, Preprocess
 from simsiam.weights.modelcard import Target as Target
 from simsiam.weights.targets import Reader
+from simsiam.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,8 @@ class Exported:
     def __str__(self) -> str:
         """One line for the terminal."""
         return (
-            f"{self.path}: loaded again with {self.library}; on {self.images} images the features differ by at most "
+            f"{self.path}: loaded again with {self.library}; on {counted(self.images, 'image')} the "
+            f"features differ by at most "
             f"{self.max_relative_difference:.1e} (tolerance {self.tolerance:.0e})"
         )
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from simsiam.experiment import Pretraining
 from simsiam.results import Result
+from simsiam.wording import counted
 
 Target = Literal[
     "torchvision", "timm", "detectron2", "mmpretrain", "mmdet", "onnx", "pt2", "safetensors", "huggingface"
@@ -165,7 +166,7 @@ Where timm has the network: `timm.create_model("local-dir:FOLDER")`, or `hf-hub:
 
 def _recipe(recipe: Pretraining) -> str:
     return (
-        f"{recipe.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, base lr {recipe.base_lr}, "
+        f"{recipe.name}: {counted(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, base lr {recipe.base_lr}, "
         f"weight decay {recipe.weight_decay}, data as {recipe.data_kind}, seed {recipe.seed}"
     )
 

@@ -18,6 +18,7 @@ from simsiam.results import Result, now, read_json, write_atomic, write_json
 from simsiam.weights import cards
 from simsiam.weights.cards import Card
 from simsiam.weights.zoo_tables import own_figure, published_tables
+from simsiam.wording import counted
 
 _SMALLEST = 10 << 20  # bytes; a ResNet-50's weights are about 100 MB, an error page is not
 
@@ -170,7 +171,7 @@ def add(run: Path, *, name: str | None = None, licence: str, cache: Path | None 
         usage=modelcard.usage("safetensors", "backbone.safetensors", loaded.backbone.name, "imagenet"),
         results=results,
         verdict=verdict,
-        notes=[f"Data: {r.data.name}, {r.data.images:,} images, SHA-256 {r.data.sha256}" for r in results[:1]],
+        notes=[f"Data: {r.data.name}, {counted(r.data.images, 'image')}, SHA-256 {r.data.sha256}" for r in results[:1]],
     )
     write_atomic(part / "README.md", modelcard.render(facts).encode())
     write_json(part / "card.json", _own_card(name, licence, loaded.recipe, loaded.weights.sha256, verdict))

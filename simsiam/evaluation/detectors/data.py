@@ -15,6 +15,7 @@ from simsiam.data.coco import open_coco, open_coco2017
 from simsiam.data.voc_detection import FirstPixel, open_voc07, open_voc0712, open_voc_folder
 from simsiam.errors import UserError
 from simsiam.evaluation.detection import BoxSets
+from simsiam.wording import plural
 
 Kind = Literal["voc0712", "voc07", "coco2017", "cityscapes", "folder"]
 HELD_OUT = 5  # one image in so many, where no test set is named
@@ -64,7 +65,8 @@ def _own(words: Words, bad: Policy) -> BoxSets:
         raise UserError(f"{words.data}: one image only; to hold some out for the score it takes two, or name --test.")
     held = np.zeros(count, bool)
     held[np.random.default_rng(0).permutation(count)[: max(1, count // HELD_OUT)]] = True
-    note = f"{int(held.sum())} of {count} images were held out to be scored on, drawn by seed 0"
+    out = int(held.sum())
+    note = f"{out} of {count} images {plural(out, 'was', 'were')} held out to be scored on, drawn by seed 0"
     return BoxSets(
         train=whole.source.subset(np.flatnonzero(~held)),
         test=whole.source.subset(np.flatnonzero(held)),

@@ -18,6 +18,7 @@ from simsiam.evaluation.detectors.pictures import draw_examples
 from simsiam.evaluation.detectors.training import RateTooHigh, Trained, Trainer
 from simsiam.evaluation.protocol import Measured, Subject
 from simsiam.experiment import Machine, as_dict
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from simsiam.evaluation.detection import BoxSets, Detection
@@ -99,7 +100,9 @@ def _sweep(setting: _Setting, settings: Detection, folder: Path) -> list[dict[st
     order = np.random.default_rng((setting.subject.seed, 3)).permutation(len(setting.data.train))
     count = min(MOST_HELD_OUT, max(1, len(order) // 5))
     if count >= len(order):
-        raise UserError(f"--lr-sweep: {setting.data.train.name} has {len(order)} images, too few to hold some out.")
+        raise UserError(
+            f"--lr-sweep: {setting.data.train.name} has {counted(len(order), 'image')}, too few to hold some out."
+        )
     held, learnt = np.sort(order[:count]), np.sort(order[count:])
     train = setting.data.train
     trial = replace(setting, data=replace(setting.data, train=train.subset(learnt), test=train.subset(held)))
@@ -162,17 +165,20 @@ def _notes(settings: Detection, data: BoxSets, lr: float, left_out: int) -> list
         notes.append(f"batch {settings.batch_size} instead of {settings.lr_batch}: the rate {lr:g} became {scaled:g}")
         if settings.unit == "iterations":
             seen, usual = (settings.length * batch for batch in (settings.batch_size, settings.lr_batch))
-            notes.append(f"{settings.length:,} iterations saw {seen:,} images, at batch {settings.lr_batch} {usual:,}")
+            notes.append(
+                f"{counted(settings.length, 'iteration')} saw {seen:,} images, at batch {settings.lr_batch} {usual:,}"
+            )
     classes = len(data.train.classes)
     if settings.expected_classes is not None and classes != settings.expected_classes:
-        notes.append(f"{classes} classes; the published benchmark has {settings.expected_classes}")
+        notes.append(f"{counted(classes, 'class', 'classes')}; the published benchmark has {settings.expected_classes}")
     if left_out:
         notes.append(f"{left_out} training images without an object to learn from were left out")
     if settings.lr_sweep:
         rates = ", ".join(f"{rate:g}" for rate in settings.lr_sweep)
         chosen = f"{lr:g} was taken" if settings.sweep_choice == "best" else f"trained at {lr:g} all the same"
         notes.append(
-            f"rates {rates} were compared on held-out training images after {settings.sweep_iterations} iterations; "
+            f"rates {rates} were compared on held-out training images after "
+            f"{counted(settings.sweep_iterations, 'iteration')}; "
             f"{chosen}"
         )
     if settings.architecture.backbone_norm == "frozen" or settings.architecture.head_norm == "none":

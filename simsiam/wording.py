@@ -1,0 +1,13 @@
+"""Counts in sentences: `1 image is`, `2 images are`."""
+
+from __future__ import annotations
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """The word that fits the number; without `many`, the plural is `one` with an s."""
+    return one if number == 1 else many or f"{one}s"
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """The number, with commas, and the word or words that fit it."""
+    return f"{number:,} {plural(number, one, many)}"

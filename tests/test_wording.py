@@ -1,0 +1,46 @@
+"""Counts in sentences, and that messages have none that is put together by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from simsiam import wording
+from simsiam.data.labels import labelled_source
+from simsiam.errors import UserError
+from tests import tiny
+
+ROOT = Path(wording.__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(0, "0 images are"), (1, "1 image is"), (2, "2 images are"), (1234, "1,234 images are")]
+)
+def test_number_and_words_agree(number: int, said: str) -> None:
+    assert wording.counted(number, "image is", "images are") == said
+
+
+def test_the_plural_is_usually_an_s() -> None:
+    assert wording.counted(1, "mask") == "1 mask"
+    assert wording.counted(3, "mask") == "3 masks"
+    assert wording.plural(2, "has", "have") == "have"
+
+
+def test_one_missing_image_is_told_as_one(tmp_path: Path) -> None:
+    tiny.folder(tmp_path / "a", images=2)
+    rows = ["a/circle/000.jpg,x", "a/circle/nothing.jpg,y"]
+    (tmp_path / "labels.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    with pytest.raises(UserError, match="1 of 2 images is not there, the first 'a/circle/nothing.jpg'"):
+        labelled_source(tmp_path / "labels.csv")
+
+
+def test_no_message_leaves_the_number_open() -> None:
+    """`image(s)` says that nobody counted."""
+    found = [
+        f"{path.relative_to(ROOT)}: {match}"
+        for path in sorted(ROOT.rglob("*.py"))
+        for match in re.findall(r"\w+\(s\)(?= |,|\")", path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
