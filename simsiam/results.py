@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 import os
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,32 @@ def write_atomic(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
+
+
+def require_writable(folder: Path, *, flag: str = "--out") -> None:
+    """Try whether files can be written in a folder that is there or shall be made; nothing is left behind.
+
+    Raises UserError that names the flag with which to name another place: before hours of work, not after them.
+    """
+    nearest = folder
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not os.path.isdir(nearest):
+        raise UserError(f"{folder}: {nearest} is no folder, so nothing can be written there. Give another {flag}.")
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: nothing can be written in {nearest} ({error.strerror}). Give another {flag}."
+        ) from error
+
+
+def require_writable_file(file: Path, *, flag: str = "--out") -> None:
+    """The same for a file that is to be written; raises UserError as well where a folder has its name."""
+    if file.is_dir():
+        raise UserError(f"{flag} {file}: that is a folder. Name a file.")
+    require_writable(file.parent, flag=flag)
 
 
 def read_json(path: Path) -> Any:

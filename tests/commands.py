@@ -69,6 +69,8 @@ def _stopped() -> Iterator[None]:
         contextlib.redirect_stdout(io.StringIO()),
         mock.patch.object(tyro, "cli", read),
         mock.patch("simsiam.evaluation.subjects.open_subject", subject),
+        mock.patch("simsiam.results.require_writable"),  # documents name places of other machines
+        mock.patch("simsiam.evaluation.embedding_files.check"),  # and files without an ending
         mock.patch("simsiam.commands.pretrain.find_pretraining", recipe),
     ):
         yield

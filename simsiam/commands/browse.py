@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from simsiam.commands.embedding_options import read, say
+from simsiam.wording import counted
 
 ABOUT = """Search a set of images by example, on a page that this machine alone can open.
 
@@ -35,7 +36,7 @@ def run(arguments: list[str]) -> int:
 
     embedder = Embedder(asked.subject, asked.settings, device=asked.inputs.device)
     with Server(Collection(embedded, embedder), port=asked.options.port) as server:
-        print(f"{len(embedded):,} images at {server.address}")
+        print(f"{counted(len(embedded), 'image')} at {server.address}")
         say("only this machine can open it, with this address; Ctrl-C ends it")
         sys.stdout.flush()
         if not asked.options.no_open and _has_screen():

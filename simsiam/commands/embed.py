@@ -9,8 +9,10 @@ from typing import Annotated
 import tyro
 
 from simsiam.commands.embedding_options import read, say
+from simsiam.commands.names import value_of
 from simsiam.commands.progress import share_bar
 from simsiam.errors import UserError
+from simsiam.wording import counted
 
 ABOUT = """Write one vector for each image to a file that other programs read.
 
@@ -29,24 +31,33 @@ class Options:
 
 def run(arguments: list[str]) -> int:
     """Embed the images and write the file."""
+    asks_help = "-h" in arguments or "--help" in arguments
+    out = Path() if asks_help else _place(value_of("--out", arguments), again="--again" in arguments)
     asked = read(arguments, Options(), about=ABOUT, prog="simsiam embed")
     from simsiam.evaluation import embedding_files
 
-    out: Path | None = asked.options.out
-    if out is None:
-        raise UserError("--out: name the file to write, for instance --out features.parquet (or .npy, .csv).")
-    embedding_files.check(out)
-    if out.exists() and not asked.options.again:
-        raise UserError(f"--out {out}: exists already. Give another name, or --again to replace it.")
     embedded = asked.embed()
     with share_bar(f"writing {out.name}") as progress:
         written = embedding_files.write(embedded, out, progress=progress)
-    print(f"{written.file}: {len(embedded):,} images, {embedded.channels} numbers each")
+    print(f"{written.file}: {counted(len(embedded), 'image')}, {embedded.channels} numbers each")
     for file in written.beside:
         print(f"{file}: {_purpose(file)}")
     if embedded.bad:
         say(f"{len(embedded.bad):,} of {len(embedded.source):,} images could not be read")
     return 0
+
+
+def _place(named: str | None, *, again: bool) -> Path:
+    """The file to write, before the weights are loaded; raises UserError if it cannot be written."""
+    if named is None:
+        raise UserError("--out: name the file to write, for instance --out features.parquet (or .npy, .csv).")
+    from simsiam.evaluation import embedding_files
+
+    out = Path(named)
+    embedding_files.check(out)
+    if out.exists() and not again:
+        raise UserError(f"--out {out}: exists already. Give another name, or --again to replace it.")
+    return out
 
 
 def _purpose(file: Path) -> str:

@@ -15,6 +15,7 @@ from simsiam.errors import UserError
 from simsiam.evaluation.embedding import Embedding
 from simsiam.experiment import Machine
 from simsiam.recipes.embedding import embedding
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from simsiam.data.sources import Source
@@ -59,7 +60,10 @@ class Asked:
         from simsiam.evaluation.embedding import embed_source
 
         source = open_images(self.inputs)
-        say(f"{len(source):,} images of {source.name}, {self.subject.backbone.name} at {self.settings.size} pixels")
+        say(
+            f"{counted(len(source), 'image')} of {source.name}, {self.subject.backbone.name} at "
+            f"{self.settings.size} pixels"
+        )
         try:
             embedded = embed_source(self.subject, source, self.settings, machine=self.inputs.machine)
         except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from simsiam.commands.evaluation_line import check_places, refuse_repeated_seeds
 from simsiam.commands.evaluations import EVALUATIONS, find_evaluation, plain
 from simsiam.commands.running import interruptible, is_first_process, say
 from simsiam.errors import UserError
@@ -94,8 +95,10 @@ def run(arguments: list[str]) -> int:
     command = tyro.cli(Command, args=arguments, prog="simsiam evaluate all")
     if not command.weights:
         raise UserError("name the weights to measure: simsiam evaluate all RUN --root DATA.")
+    refuse_repeated_seeds(command.seeds)
     for name in (*command.only, *command.skip):
         find_evaluation(name)
+    check_places("all", command.weights, out=command.machine.out)
     jobs = [job for job in jobs_for(command) if not command.only or job.name in command.only]
     jobs = [job for job in jobs if job.name not in command.skip]
     ready = [job for job in jobs if job.missing is None]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 
-from simsiam.commands.evaluation_line import own_folder, parse
+from simsiam.commands.evaluation_line import check_places, check_weights, own_folder, parse
 from simsiam.commands.evaluations import plain
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process, say
@@ -19,6 +19,7 @@ from simsiam.evaluation.detection import BoxSets, Detection
 from simsiam.evaluation.protocol import run_once
 from simsiam.experiment import Machine
 from simsiam.recipes import detection as recipes
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from simsiam.evaluation.detectors.data import Words
@@ -73,6 +74,8 @@ def run(name: str, arguments: list[str]) -> int:
         raise UserError(f"{', '.join(repeated)}: named twice; each start is trained once.")
     if options.data is None:
         raise UserError(f"--data: {_wanted(name)}")
+    check_places(name, sources, out=machine.out, seeds=options.seeds)
+    check_weights(sources, backbone=options.backbone)
     data = _open(name, options)
     if name == FOLDER:
         masks = data.train.has_masks and data.test.has_masks
@@ -112,8 +115,9 @@ def _evaluate(
     named = f"{named}-{options.recipe}" if options.recipe else named
     out = own_folder(named, source, seed, out=machine.out, sources=sources, seeds=options.seeds)
     say(
-        f"{settings.name}: {source} ({subject.backbone.name}), {len(data.train):,} images to learn from and "
-        f"{len(data.test):,} to be scored on, {len(data.train.classes)} classes ({some(data.train.classes)}), "
+        f"{settings.name}: {source} ({subject.backbone.name}), {counted(len(data.train), 'image')} to learn from "
+        f"and {len(data.test):,} to be scored on, {counted(len(data.train.classes), 'class', 'classes')} "
+        f"({some(data.train.classes)}), "
         f"seed {seed} -> {out}"
     )
     if (remark := anchor_remark(settings, subject, data)) is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from simsiam.commands.evaluation_line import own_folder, parse
+from simsiam.commands.evaluation_line import check_places, check_weights, own_folder, parse
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process, say
 from simsiam.commands.tables import print_table
@@ -17,6 +17,7 @@ from simsiam.errors import UserError
 from simsiam.evaluation.protocol import run_once
 from simsiam.protocols import fitted, named, open_data
 from simsiam.recipes.evaluation import CHOICES
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     pass
@@ -48,6 +49,10 @@ def run(name: str, arguments: list[str]) -> int:
         if asks_help:
             return 0
         raise UserError(f"name the weights to measure: simsiam evaluate {name} RUN --train DIR --test DIR.")
+    out = value_of("--out", arguments)
+    check_places(name, sources, out=Path(out) if out is not None else None)
+    if len(sources) > 1:
+        check_weights(sources, backbone=value_of("--backbone", arguments))
     places = []
     for source in sources:
         places += _evaluate(name, source, arguments, sources=len(sources))
@@ -72,7 +77,7 @@ def _evaluate(name: str, source: str, arguments: list[str], *, sources: int) -> 
     asked = frozenset(field for field in ("k", "stages", "layer") if value_of(f"--{field}", arguments) is not None)
     settings = fitted(named(settings, recipe), subject, data, asked=asked)
     if isinstance(settings, Knn) and settings.k != getattr(recipe, "k", settings.k) and "k" not in asked:
-        say(f"{data.train.name} has {len(data.train)} images: k {', '.join(map(str, settings.k))} only")
+        say(f"{data.train.name} has {counted(len(data.train), 'image')}: k {', '.join(map(str, settings.k))} only")
     words_of_name = [name, settings.data_id(data).name.removesuffix("-test"), options.recipe or ""]
     folder_name = "-".join(word for word in words_of_name if word)
     places = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from simsiam.commands.evaluation_line import own_folder, parse
+from simsiam.commands.evaluation_line import check_places, check_weights, own_folder, parse
 from simsiam.commands.evaluations import plain
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process
@@ -18,6 +18,7 @@ from simsiam.errors import UserError
 from simsiam.evaluation.protocol import run_once
 from simsiam.experiment import Machine
 from simsiam.recipes import segmentation as recipes
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from simsiam.data.masks import MaskSplits
@@ -62,6 +63,8 @@ def run(name: str, arguments: list[str]) -> int:
     repeated = sorted({source for source in sources if sources.count(source) > 1})
     if repeated:
         raise UserError(f"{', '.join(repeated)}: named twice; each start is trained once.")
+    check_places(name, sources, out=machine.out, seeds=options.seeds)
+    check_weights(sources, backbone=options.backbone)
     data = _data(name, options)
     places = [
         _evaluate(name, source, seed, options, machine, settings, data, sources=len(sources))
@@ -94,7 +97,8 @@ def _evaluate(
         course = settings.segmentation.course
         print(
             f"{settings.name}: {source} ({subject.backbone.name}), {len(data.train):,} training and "
-            f"{len(data.test):,} test images, {course.iterations:,} iterations of {course.batch_size}, seed {seed} "
+            f"{counted(len(data.test), 'test image')}, {counted(course.iterations, 'iteration')} of "
+            f"{course.batch_size}, seed {seed} "
             f"-> {out}"
         )
     run_once(settings, subject, data, machine=dataclasses.replace(machine, out=out), again=options.again)

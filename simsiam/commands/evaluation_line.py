@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 
+from simsiam import results
 from simsiam.commands.evaluations import EVALUATIONS, plain, result_folder
+from simsiam.errors import UserError
 from simsiam.experiment import Machine
 
 Options = TypeVar("Options")
@@ -42,7 +45,37 @@ def parse(
         command, args=arguments, default=command(settings=settings), config=config, prog=f"simsiam evaluate {name}"
     )
     found = cast("Any", read)
+    refuse_repeated_seeds(found.options.seeds)
     return found.options, found.machine, found.settings
+
+
+def refuse_repeated_seeds(seeds: Sequence[int]) -> None:
+    """Raise UserError where a seed comes twice: it would give the same result, counted as another."""
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if repeated:
+        named = ", ".join(map(str, repeated))
+        raise UserError(f"--seeds {' '.join(map(str, seeds))}: {named} is named twice; each seed gives one result.")
+
+
+def check_places(named: str, sources: Sequence[str], *, out: Path | None, seeds: tuple[int, ...] = (0,)) -> None:
+    """Raise UserError where a result could not be written, before data are read or a network is built."""
+    for source in sources:
+        for seed in seeds:
+            results.require_writable(own_folder(named, source, seed, out=out, sources=len(sources), seeds=seeds))
+
+
+def check_weights(sources: Sequence[str], *, backbone: str | None) -> None:
+    """Open every source once, before the first is trained for hours; raises UserError with all that do not open."""
+    from simsiam.evaluation.subjects import open_subject
+
+    wrong = []
+    for source in sources:
+        try:
+            open_subject(source, seed=0, backbone=backbone)
+        except UserError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise UserError("\n".join(dict.fromkeys(wrong)))
 
 
 def own_folder(named: str, source: str, seed: int, *, out: Path | None, sources: int, seeds: tuple[int, ...]) -> Path:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from simsiam import results
 from simsiam.commands.embedding_options import Asked, printable, read, say
 from simsiam.errors import UserError
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from simsiam.browse.contact_sheet import Row, Shown
@@ -87,6 +89,9 @@ def _check(options: Options) -> None:
         raise UserError(f"--out {options.out}: the sheet's name must end in {', '.join(PICTURES)}.")
     if options.table is not None and options.table.suffix.lower() != ".csv":
         raise UserError(f"--table {options.table}: the name must end in .csv.")
+    for flag, file in (("--out", options.out), ("--table", options.table)):
+        if file is not None:
+            results.require_writable_file(file, flag=flag)
 
 
 def _neighbours(asked: Asked, embedded: Embedded, index: Index) -> Found:
@@ -143,7 +148,8 @@ def _print_groups(options: Options, embedded: Embedded, groups: list[Group]) -> 
             table.append({**number_and_path, "similarity": f"{member.similarity:.6f}", "copy_of": same})
     members = sum(len(group.members) for group in groups)
     print(
-        f"groups at a similarity of {options.threshold:g} or more: {len(groups)}, of {members} images in all; "
+        f"groups at a similarity of {options.threshold:g} or more: {len(groups)}, of "
+        f"{counted(members, 'image')} in all; "
         f"exact copies of another: {sum(group.copies for group in groups)}"
     )
     if groups and len(groups[0].members) > max(10, len(embedded) // 10):

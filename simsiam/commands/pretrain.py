@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from simsiam import results
 from simsiam.commands.names import find_pretraining, value_of
 from simsiam.errors import UserError
 from simsiam.experiment import Machine, Pretraining
@@ -54,6 +55,8 @@ def run(arguments: list[str]) -> int:
         raise UserError(ACCUMULATE)
     asks_help = "-h" in arguments or "--help" in arguments
     data = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    if not asks_help:
+        results.require_writable(Path(value_of("--out", arguments) or "runs"))
     base = find_pretraining(
         value_of("--recipe", arguments), data, device=value_of("--device", arguments), fit=not asks_help
     )

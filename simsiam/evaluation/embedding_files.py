@@ -19,7 +19,7 @@ import numpy as np
 
 from simsiam.data.images import write_skipped
 from simsiam.errors import UserError
-from simsiam.results import write_json
+from simsiam.results import require_writable_file, write_json
 
 if TYPE_CHECKING:
     from simsiam.evaluation.embedding import Embedded
@@ -42,12 +42,7 @@ def check(file: Path) -> None:
         raise UserError(f"--out {file}: the name must end in {', '.join(_WRITERS)}.")
     if file.suffix == ".parquet":
         _pyarrow()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {file}: its folder cannot be made ({error.strerror}).") from error
-    if not os.access(file.parent, os.W_OK):
-        raise UserError(f"--out {file}: no permission to write in {file.parent}.")
+    require_writable_file(file)
 
 
 def write(embedded: Embedded, file: Path, *, progress: Callable[[float], None] = lambda share: None) -> Written:
@@ -57,6 +52,7 @@ def write(embedded: Embedded, file: Path, *, progress: Callable[[float], None] =
     is told the share of the rows that is written, from 0 to 1.
     """
     check(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
     facts, bad, paths = (file.with_suffix(end) for end in (".json", ".bad.csv", ".paths.csv"))
     beside = [facts]
     try:
