@@ -60,6 +60,29 @@ def test_predict_draws_and_writes_what_it_finds(
             assert thing["mask"]["size"] == [SIDE, SIDE]
 
 
+def test_a_thicket_is_thinned_and_told(
+    done: Path, voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = sorted((voc / "VOC2007" / "JPEGImages").iterdir())[:2]
+    drawn = []
+    for most in (1, 1000):
+        out = tmp_path / str(most)
+        assert predict(done, *pictures, "--out", out, "--threshold", 0, "--most", most) == 0
+        drawn.append([(out / f"{picture.stem}.jpg").read_bytes() for picture in pictures])
+        printed = capsys.readouterr().out
+        counts = [len(each["objects"]) for each in json.loads((out / "predictions.json").read_text())]
+        assert min(counts) > 1  # all are written, however few are drawn
+        told = "more than 1 object in 2 images: there the surest is drawn (--most)" in printed
+        assert told == (most == 1), printed
+    assert all(one != other for one, other in zip(*drawn, strict=True))
+
+
+def test_rates_still_being_compared_are_no_model(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "grid" / "lr0.1").mkdir(parents=True)
+    assert predict(tmp_path, voc) == 2
+    assert "is not finished (rates are still being compared). Give the `simsiam evaluate`" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -69,6 +92,7 @@ def test_predict_draws_and_writes_what_it_finds(
         (["DONE", "a.jpg", "b"], "a.jpg: no such image or folder\nb: no such image or folder"),
         (["DONE", "EMPTY"], "no image in it or below it"),
         (["DONE", "VOC", "--threshold", "2"], "a score is between 0 and 1"),
+        (["DONE", "VOC", "--most", "0"], "--most 0: one detection or more"),
     ],
 )
 def test_predict_tells_mistakes(

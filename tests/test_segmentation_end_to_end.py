@@ -109,7 +109,7 @@ def test_several_starts_come_out_in_one_table(
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(
-    weights: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate("folder", weights, "--data", shapes, "--out", tmp_path / "whole") == 0
     from simsiam.evaluation import segmentation_lesson
@@ -126,6 +126,11 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
     with pytest.raises(RuntimeError, match="power cut"):
         evaluate("folder", weights, "--data", shapes, "--out", tmp_path / "cut", "--checkpoint-minutes", "0")
     assert [file.name for file in (tmp_path / "cut/checkpoints").iterdir()] == ["step-000000004.pt"]  # within an epoch
+    assert simsiam("predict", tmp_path / "cut", shapes / "images/val", "--out", tmp_path / "early") == 2
+    told = capsys.readouterr().err
+    assert "the training of this segmentor is not finished (iteration 4 of 6)" in told
+    assert "Give the `simsiam evaluate` command that began it once more" in told
+    assert not (tmp_path / "early").exists()
     assert evaluate("folder", weights, "--data", shapes, "--out", tmp_path / "cut") == 0
     whole, cut = final_weights(tmp_path / "whole"), final_weights(tmp_path / "cut")
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from simsiam import results
 from simsiam.errors import UserError
 
 DETECTOR = "detector.safetensors"  # what a detection evaluation leaves in its folder
@@ -23,6 +24,7 @@ class Command:
     places: tyro.conf.Positional[tuple[Path, ...]]  # the evaluation's folder, then images or folders of them
     out: Path = Path("predictions")  # folder of the pictures, and of predictions.json or the masks
     threshold: float = 0.5  # of a detection's score
+    most: int = 20  # detections drawn on one image, the surest; predictions.json holds all above the threshold
     device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
 
 
@@ -34,15 +36,17 @@ def run(arguments: list[str]) -> int:
     folder, images = command.places[0], command.places[1:]
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. The first word is the folder of an evaluation.")
+    results.require_writable(command.out)
     if (folder / DETECTOR).exists():
         from simsiam.commands import predict_detection
 
-        return predict_detection.run(folder, images, command.out, threshold=command.threshold, device=command.device)
-    if '"rpn_box"' in _log(folder):
-        raise UserError(
-            f"{folder}: the training of this detector is not finished. The `simsiam evaluate` command that began it "
-            "goes on with it."
+        return predict_detection.run(
+            folder, images, command.out, threshold=command.threshold, most=command.most, device=command.device
         )
+    if '"rpn_box"' in _log(folder):
+        raise UserError(unfinished(folder, "detector"))
+    if (folder / "grid").is_dir() and not (folder / "checkpoints").is_dir():
+        raise UserError(unfinished(folder, "model", "rates are still being compared"))
     if (folder / "checkpoints").is_dir():
         from simsiam.commands import predict_segmentation
 
@@ -50,6 +54,15 @@ def run(arguments: list[str]) -> int:
     raise UserError(
         f"{folder}: holds no trained detector ({DETECTOR}) and no segmentor (checkpoints). Name the folder of a "
         "finished `simsiam evaluate detection-...` or `segmentation-...`."
+    )
+
+
+def unfinished(folder: Path, model: str, state: str | None = None) -> str:
+    """What is said of a training that was stopped, and how to go on with it."""
+    at = f" ({state})" if state is not None else ""
+    return (
+        f"{folder}: the training of this {model} is not finished{at}. Give the `simsiam evaluate` command that began "
+        f"it once more: it goes on where it stopped, and ends with the {model} in the same folder."
     )
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from simsiam.commands.given_files import file_names, image_files
 from simsiam.errors import UserError
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from simsiam.data.boxes import Prediction
 
 
-def run(folder: Path, images: Sequence[Path], out: Path, *, threshold: float, device: str) -> int:
+def run(folder: Path, images: Sequence[Path], out: Path, *, threshold: float, most: int, device: str) -> int:
     """Draw what the detector of an evaluation folder finds.
 
     Args:
@@ -21,6 +22,7 @@ def run(folder: Path, images: Sequence[Path], out: Path, *, threshold: float, de
         images: files, or folders of them.
         out: gets NAME.jpg with the drawing, and predictions.json.
         threshold: of the score; weaker detections are neither drawn nor written.
+        most: detections drawn on one image, the surest; all are written.
 
     Unreadable images are reported and passed over, and the exit code is then 1. Raises UserError where the folder
     holds no detector, or no image is named.
@@ -37,12 +39,14 @@ def run(folder: Path, images: Sequence[Path], out: Path, *, threshold: float, de
 
     if not 0 <= threshold <= 1:
         raise UserError(f"--threshold {threshold:g}: a score is between 0 and 1.")
+    if most < 1:
+        raise UserError(f"--most {most}: one detection or more.")
     files = image_files(images)
     trained = load_detector(folder)
     trained.detector.to(pick_device(device))
     found: list[dict[str, Any]] = []
     failed = []
-    count = 0
+    count = crowded = 0
     pairs = list(zip(files, file_names(files), strict=True))
     for file, name in track(pairs, description="looking", transient=True, console=Console(stderr=True)):
         try:
@@ -51,15 +55,22 @@ def run(folder: Path, images: Sequence[Path], out: Path, *, threshold: float, de
             failed.append(str(error))
             continue
         prediction = find_on(trained, image)
-        picture = draw_prediction(image, prediction, trained.classes, threshold=threshold)
+        picture = draw_prediction(image, prediction, trained.classes, threshold=threshold, most=most)
         write_picture(out / f"{name}.jpg", picture)
         objects = described(prediction, trained.classes, threshold)
         count += len(objects)
+        crowded += len(objects) > most
         found.append({"image": str(file), "width": image.width, "height": image.height, "objects": objects})
     write_json(out / "predictions.json", found)
     for line in failed:
         print(f"left out: {line}")
-    print(f"{count} objects in {len(found)} images: {out}")
+    print(f"{counted(count, 'object')} in {counted(len(found), 'image')}: {out}")
+    if crowded:
+        print(
+            f"more than {counted(most, 'object')} in {counted(crowded, 'image')}: there the "
+            f"{'surest is' if most == 1 else f'{most:,} surest are'} drawn (--most), and all are in predictions.json. "
+            "A higher --threshold leaves doubtful ones out."
+        )
     return 1 if failed else 0
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simsiam.commands.given_files import file_names, image_files
+from simsiam.commands.predict import unfinished
 from simsiam.errors import UserError
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from simsiam.evaluation.segmentation_testing import Tester
@@ -43,28 +45,38 @@ def run(folder: Path, images: Sequence[Path], out: Path, *, device: str = "auto"
         mask = classes_of_image(tester, image)
         overlay(image, mask, classes).save(out / f"{name}.png")
         palette_image(mask, classes).save(out / "masks" / f"{name}.png")
+    done = len(files) - len(failed)
     for line in failed:
         print(f"left out: {line}")
-    print(f"{len(files) - len(failed)} images with their masks: {out}")
+    print(f"{counted(done, 'image with its mask', 'images with their masks')}: {out}")
     return 1 if failed else 0
 
 
 def open_segmentor(folder: Path, *, device: str) -> tuple[Tester, list[str]]:
-    """The trained network of an evaluation folder, and its classes; raises UserError where there is none."""
+    """The trained network of an evaluation folder, and its classes.
+
+    Raises UserError where there is none, or one whose training was stopped.
+    """
     from simsiam.backbones import ResNet, build_backbone
     from simsiam.data.mask_loader import Normalisation
     from simsiam.engine.checkpoints import Checkpoints
     from simsiam.engine.distributed import pick_device
+    from simsiam.evaluation.protocol import RESULT_FILE
     from simsiam.evaluation.segmentation_testing import Tester
     from simsiam.evaluation.segmentors import Segmentor
 
-    stored = Checkpoints(folder / "checkpoints", keep=1).latest()
+    checkpoints = Checkpoints(folder / "checkpoints", keep=1)
+    stored = checkpoints.latest()
     known = (stored or {}).get("recipe", {}).get("segmentor")
     if stored is None or known is None:
         raise UserError(
             f"{folder}: no trained segmentor in it. Name a folder that `simsiam evaluate segmentation-...` wrote, with "
             "its checkpoints."
         )
+    if not (folder / RESULT_FILE).exists():
+        done = int(checkpoints.numbered()[-1].stem.removeprefix("step-"))
+        course = stored["recipe"]["protocol"]["segmentation"]["course"]
+        raise UserError(unfinished(folder, "segmentor", f"iteration {done:,} of {course['iterations']:,}"))
     settings = settings_of(stored["recipe"]["protocol"]["segmentation"])
     backbone = build_backbone(known["backbone"], width=known["width"], stem=known["stem"])
     assert isinstance(backbone, ResNet)

@@ -79,11 +79,11 @@ def draw_target(image: Image.Image, target: Target, classes: Sequence[str]) -> I
 
 
 def draw_prediction(
-    image: Image.Image, prediction: Prediction, classes: Sequence[str], *, threshold: float
+    image: Image.Image, prediction: Prediction, classes: Sequence[str], *, threshold: float, most: int
 ) -> Image.Image:
-    """The image with what was found at a score of `threshold` or more, the surest on top."""
+    """The image with the `most` surest of what was found at a score of `threshold` or more, the surest on top."""
     marked = []
-    for row in np.argsort(prediction.scores.cpu().numpy(), kind="stable").tolist():
+    for row in np.argsort(prediction.scores.cpu().numpy(), kind="stable")[-most:].tolist():
         score, label = float(prediction.scores[row]), int(prediction.labels[row])
         if score < threshold:
             continue
@@ -132,13 +132,18 @@ def colour_of(label: int) -> Colour:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def write_comparison(path: Path, compared: Sequence[Compared], classes: Sequence[str], *, threshold: float) -> Path:
-    """A grid with one row for each image: annotated at the left, found (score `threshold` or more) at the right."""
+def write_comparison(
+    path: Path, compared: Sequence[Compared], classes: Sequence[str], *, threshold: float, most: int
+) -> Path:
+    """A grid with a row for each image: annotated at the left, the surest of what was found at the right.
+
+    Drawn are at most `most` objects of each image, of a score of `threshold` or more.
+    """
     rows = [
         (
             one.name,
             draw_target(one.sample.image, one.sample.target, classes),
-            draw_prediction(one.sample.image, one.prediction, classes, threshold=threshold),
+            draw_prediction(one.sample.image, one.prediction, classes, threshold=threshold, most=most),
         )
         for one in compared
     ]

@@ -66,15 +66,25 @@ def test_a_mask_tints_its_own_pixels() -> None:
 
 def test_only_sure_predictions_are_drawn() -> None:
     sure = found(0, [(100, 100, 200, 200), (300, 300, 400, 400)], [0.9, 0.3])
-    drawn = changed(draw_prediction(canvas(), sure, CLASSES, threshold=0.5))
+    drawn = changed(draw_prediction(canvas(), sure, CLASSES, threshold=0.5, most=20))
     assert drawn[100:200, 100:200].any()
     assert not drawn[290:410, 290:410].any()
-    assert changed(draw_prediction(canvas(), sure, CLASSES, threshold=0.3))[290:410, 290:410].any()
+    assert changed(draw_prediction(canvas(), sure, CLASSES, threshold=0.3, most=20))[290:410, 290:410].any()
+
+
+def test_of_many_predictions_the_surest_are_drawn() -> None:
+    many = found(0, [(100, 100, 200, 200), (300, 300, 400, 400), (20, 300, 90, 400)], [0.6, 0.9, 0.7])
+    drawn = changed(draw_prediction(canvas(), many, CLASSES, threshold=0.5, most=1))
+    assert drawn[300:400, 300:400].any()
+    assert not drawn[110:190, 110:190].any()
+    assert not drawn[300:400, 20:90].any()
 
 
 def test_nothing_is_said_to_be_nothing() -> None:
     annotated = changed(draw_target(canvas(), target([]), CLASSES))
-    missed = changed(draw_prediction(canvas(), found(0, [(100, 100, 200, 200)], [0.2]), CLASSES, threshold=0.5))
+    missed = changed(
+        draw_prediction(canvas(), found(0, [(100, 100, 200, 200)], [0.2]), CLASSES, threshold=0.5, most=20)
+    )
     for drawn in (annotated, missed):
         assert drawn[:20, :90].all()
         assert not drawn[40:].any()
@@ -91,7 +101,7 @@ def test_masks_of_predictions() -> None:
         labels=torch.tensor([1]),
         masks=encode(mask),
     )
-    drawn = draw_prediction(canvas(40, 40), one, CLASSES, threshold=0.5)
+    drawn = draw_prediction(canvas(40, 40), one, CLASSES, threshold=0.5, most=20)
     assert drawn.getpixel((200, 200)) != GREY
 
 
@@ -141,7 +151,7 @@ def test_a_grid_of_wide_and_tall_images(tmp_path: Path) -> None:
         for width, height in ((60, 30), (30, 60), (1200, 800))
     ]
     for name in ("pictures/grid.jpg", "pictures/grid.png"):
-        path = write_comparison(tmp_path / name, compared, CLASSES, threshold=0.5)
+        path = write_comparison(tmp_path / name, compared, CLASSES, threshold=0.5, most=20)
         with Image.open(path) as sheet:
             assert sheet.format == ("PNG" if name.endswith("png") else "JPEG")
             assert 2 * SIDE < sheet.width < 2 * SIDE + 50

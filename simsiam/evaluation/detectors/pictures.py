@@ -17,6 +17,7 @@ from simsiam.evaluation.drawing import Compared, write_comparison
 
 EXAMPLES = 6  # images of a report's grid
 SHOWN = 0.5  # score of a detection that is drawn there, at least
+MOST = 20  # detections that are drawn on one image: a barely trained detector finds a thicket of them
 FILE = "pictures/predictions.jpg"
 
 
@@ -49,7 +50,8 @@ def draw_examples(kept: TrainedDetector, source: BoxSource, folder: Path) -> lis
         sample = source.read(index)
         prediction = find_on(kept, sample.image, index=index)
         compared.append(Compared(name=source.image(index).path, sample=sample, prediction=prediction))
-    write_comparison(folder / FILE, compared, kept.classes, threshold=SHOWN)
-    return [
-        {"file": FILE, "caption": f"Test images: what is annotated, and what is found at a score of {SHOWN:g} or more."}
-    ]
+    write_comparison(folder / FILE, compared, kept.classes, threshold=SHOWN, most=MOST)
+    caption = (
+        f"Test images: what is annotated, and what is found at a score of {SHOWN:g} or more, the {MOST} surest at most."
+    )
+    return [{"file": FILE, "caption": caption}]
