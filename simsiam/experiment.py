@@ -84,13 +84,13 @@ class Pretraining:
 class Machine:
     """What may differ from one machine to the next without changing what is computed."""
 
-    out: Path | None = None  # folder of the run or result; None: one named after what is run
+    out: Path | None = None  # folder of the run or result; without it: one named after what is run
     device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
     workers: int = -1  # processes that decode images; -1: one less than the cores, at most 8
     views_engine: Literal["auto", "pil", "batch"] = "auto"  # auto: batch where the set lives in memory or on a GPU
-    channels_last: Literal["auto", "on", "off"] = "auto"
-    compile: Literal["on", "off"] = "off"
-    cache: Path | None = None  # downloads; None: SIMSIAM_CACHE, else ~/.cache/simsiam
+    channels_last: Literal["auto", "on", "off"] = "auto"  # how images lie in memory; auto: what is usually faster
+    compile: Literal["on", "off"] = "off"  # torch.compile: minutes at the start, faster steps after
+    cache: Path | None = None  # of downloads; without it: SIMSIAM_CACHE, else ~/.cache/simsiam
     checkpoint_minutes: float = 5.0  # also save inside an epoch when this long has passed
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import tyro
 
 from simsiam.commands.names import kind_of, value_of
+from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
 from simsiam.evaluation.embedding import Embedding
 from simsiam.experiment import Machine
@@ -38,7 +39,7 @@ class Inputs:
     backbone: str | None = None  # the network, where the file does not tell; timm:NAME for a timm model
     device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
     workers: int = -1  # processes that decode images; -1: one less than the cores, at most 8
-    cache: Path | None = None  # vectors and downloads; None: SIMSIAM_CACHE, else ~/.cache/simsiam
+    cache: Path | None = None  # of vectors and downloads; without it: SIMSIAM_CACHE, else ~/.cache/simsiam
 
     @property
     def machine(self) -> Machine:
@@ -128,7 +129,7 @@ def _parse(
         kw_only=True,
     )
     command.__doc__ = about
-    read = cast("Any", tyro.cli(command, args=arguments, config=(tyro.conf.OmitArgPrefixes,), prog=prog))
+    read = cast("Any", read_line(command, arguments, config=(tyro.conf.OmitArgPrefixes,), prog=prog))
     return read.inputs, read.options, read.settings
 
 

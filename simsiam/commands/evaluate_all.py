@@ -13,6 +13,7 @@ import tyro
 
 from simsiam.commands.evaluation_line import check_places, refuse_repeated_seeds
 from simsiam.commands.evaluations import EVALUATIONS, find_evaluation, plain
+from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import interruptible, is_first_process, say
 from simsiam.errors import UserError
 from simsiam.experiment import Machine
@@ -24,14 +25,14 @@ class DataFolders:
     """Where each data set lies; those not named are looked for below --root under the usual names."""
 
     root: Path = Path("data")  # holds imagenet/, VOCdevkit/, iNaturalist2018/, Places205/, coco/, cityscapes/
-    imagenet: Path | None = None
+    imagenet: Path | None = None  # holds train/ and val/
     voc07: Path | None = None  # a VOC tree, or the VOCdevkit above it
-    inaturalist2018: Path | None = None
-    places205: Path | None = None
+    inaturalist2018: Path | None = None  # holds train2018.json, val2018.json and train_val2018/
+    places205: Path | None = None  # holds trainvalsplit_places205/ and images256/
     voc0712: Path | None = None  # the VOCdevkit with VOC2007 and VOC2012
-    coco: Path | None = None
+    coco: Path | None = None  # holds annotations/, train2017/ and val2017/
     voc12aug: Path | None = None  # the VOCdevkit with VOC2012 and its SegmentationClassAug
-    cityscapes: Path | None = None
+    cityscapes: Path | None = None  # holds leftImg8bit/ and gtFine/
     one_percent: Path | None = None  # the list of the labelled 1 % of ImageNet
     ten_percent: Path | None = None  # and of 10 %
     cifar10: Literal["auto", "on", "off"] = "auto"  # auto: where the weights were trained on it; on: fetched if need be
@@ -44,13 +45,14 @@ class Command:
     What has a result already is not measured again, so that the same command goes on where it was interrupted.
     """
 
-    weights: tyro.conf.Positional[tuple[str, ...]] = ()  # run folders, files, zoo names, random
+    # Run folders, files, zoo names, random.
+    weights: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[WEIGHTS ...]")] = ()
     train: str | None = None  # your own labelled images: class folders, lists or CSV files
-    test: str | None = None
+    test: str | None = None  # and those to be scored on
     labels: Path | None = None  # a few labelled images, for the cross-validated accuracy
     only: tuple[str, ...] = ()  # names of `simsiam evaluate`; empty: all
-    skip: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0,)
+    skip: tuple[str, ...] = ()  # names of `simsiam evaluate` to leave out
+    seeds: tuple[int, ...] = (0,)  # a result for each
     folders: Annotated[DataFolders, tyro.conf.arg(name="")] = field(default_factory=DataFolders)
     machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
 
@@ -92,7 +94,7 @@ ON_CIFAR10 = ("knn", "probe", "linear-mhead", "svm-voc07", "retrieval")
 
 def run(arguments: list[str]) -> int:
     """Run what can run, in the order of the page; the exit code is 1 if one of them failed."""
-    command = tyro.cli(Command, args=arguments, prog="simsiam evaluate all")
+    command = read_line(Command, arguments, prog="simsiam evaluate all")
     if not command.weights:
         raise UserError("name the weights to measure: simsiam evaluate all RUN --root DATA.")
     refuse_repeated_seeds(command.seeds)

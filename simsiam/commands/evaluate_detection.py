@@ -42,12 +42,13 @@ RECIPES: dict[str, tuple[Callable[[], Detection], ...]] = {  # by name of `simsi
 class Options:
     """What is measured, on which data."""
 
-    weights: tyro.conf.Positional[tuple[str, ...]] = ()  # run folders, files, zoo names; random, random:RUN: untrained
+    # Run folders, files, zoo names; random or random:RUN for untrained networks.
+    weights: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[WEIGHTS ...]")] = ()
     starts: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="from")] = ()  # more weights
     data: Path | None = None  # the VOCdevkit, COCO or Cityscapes folder; a VOC-XML folder or COCO json of your own
     images: Path | None = None  # folder of the images that your COCO json names
     test: Path | None = None  # your own test set, as --data; without it a fifth of --data is held out
-    test_images: Path | None = None
+    test_images: Path | None = None  # folder of the images that the test set's json names
     recipe: str | None = None  # another than the usual one
     iterations: int | None = None  # shorter or longer; the rate falls at the same fractions
     seeds: tuple[int, ...] = (0,)  # a result for each

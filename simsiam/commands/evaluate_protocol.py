@@ -29,7 +29,8 @@ CONFIG = (tyro.conf.OmitArgPrefixes,)
 class Options:
     """What is measured, on which data."""
 
-    weights: tyro.conf.Positional[tuple[str, ...]] = ()  # run folders, files, zoo names; random, random:RUN: untrained
+    # Run folders, files, zoo names; random or random:RUN for untrained networks.
+    weights: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[WEIGHTS ...]")] = ()
     data: str | None = None  # a set with its own splits: cifar10, fashion-mnist, a VOC or ImageNet folder and so on
     train: str | None = None  # class folders, a list of "path label", or a CSV (of path,label1;label2 for the SVMs)
     test: str | None = None  # likewise

@@ -30,14 +30,15 @@ VOC12AUG, CITYSCAPES = "segmentation-voc12aug", "segmentation-cityscapes"
 class Options:
     """What is trained from, on which data."""
 
-    weights: tyro.conf.Positional[tuple[str, ...]] = ()  # run folders, files, zoo names; random, random:RUN: untrained
-    # As `weights`; each start gets a result of its own, and all come out in one table.
+    # Run folders, files, zoo names; random or random:RUN for untrained networks.
+    weights: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[WEIGHTS ...]")] = ()
+    # More weights; each start gets a result of its own, and all come out in one table.
     start: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="from")] = ()
     data: Path | None = None  # the VOCdevkit, the Cityscapes folder, or a folder with images/ and masks/
     train_images: Path | None = None  # your own: a folder of images, of any depth
     train_masks: Path | None = None  # and of masks with the same names
     test_images: Path | None = None  # without them a tenth of the training images is held out
-    test_masks: Path | None = None
+    test_masks: Path | None = None  # of the test images
     classes: Path | None = None  # a text file of NAME, ID NAME or RED GREEN BLUE NAME lines; classes.txt in --data
     recipe: str | None = None  # another than the usual one
     size: int | None = None  # pixels of a crop; images and windows are scaled with it

@@ -12,6 +12,7 @@ import tyro
 
 from simsiam import results
 from simsiam.commands.evaluations import EVALUATIONS, plain, result_folder
+from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
 from simsiam.experiment import Machine
 
@@ -41,8 +42,8 @@ def parse(
         kw_only=True,
     )
     command.__doc__ = EVALUATIONS[name].about
-    read = tyro.cli(
-        command, args=arguments, default=command(settings=settings), config=config, prog=f"simsiam evaluate {name}"
+    read = read_line(
+        command, arguments, default=command(settings=settings), config=config, prog=f"simsiam evaluate {name}"
     )
     found = cast("Any", read)
     refuse_repeated_seeds(found.options.seeds)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from simsiam.commands.evaluations import plain
+from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
 from simsiam.experiment import Stem
 from simsiam.weights.modelcard import Target
@@ -23,10 +24,11 @@ class Command:
     hub shows. A model card comes with each. A file whose features differ by more than the tolerance is removed.
     """
 
-    source: tyro.conf.Positional[str]  # run folder, checkpoint, weights file of any format, or zoo name
+    # Run folder, checkpoint, weights file of any format, or zoo name.
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     to: tuple[Target, ...]  # one or more
-    out: Path | None = None  # folder; None: SOURCE/export where that is a folder, else exports/SOURCE; then TARGET
-    licence: str | None = None  # of the weights, for the card; None: what the zoo or an import says
+    out: Path | None = None  # folder; without it SOURCE/export if that is a folder, else exports/SOURCE; then TARGET
+    licence: str | None = None  # of the weights, for the card; without it: what the zoo or an import says
     backbone: str | None = None  # the network, where the tensors do not tell; timm:NAME for a timm model
     width: int | None = None  # channels of the stem, likewise
     stem: Stem | None = None  # likewise: the stride of a 3x3 stem leaves no trace
@@ -35,7 +37,7 @@ class Command:
 
 def run(arguments: list[str]) -> int:
     """Export to each target in turn; one that cannot hold this backbone does not stop the others."""
-    command = tyro.cli(Command, args=arguments, prog="simsiam export")
+    command = read_line(Command, arguments, prog="simsiam export")
     from simsiam.weights import zoo
     from simsiam.weights.export import export
     from simsiam.weights.load import load_backbone

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from simsiam.commands.evaluations import plain
+from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
 from simsiam.experiment import Stem
 
@@ -28,18 +29,19 @@ class Command:
     all. Projector and predictor are kept where they are in the file, so that training can go on from them.
     """
 
-    file: tyro.conf.Positional[str]  # a weights file, or the name of a zoo model
-    out: Path | None = None  # folder; None: runs/import-FILE
+    # A weights file, or the name of a zoo model.
+    file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
+    out: Path | None = None  # folder; without it: runs/import-FILE
     backbone: str | None = None  # the network, where the tensors do not tell; timm:NAME for a timm model
     width: int | None = None  # channels of the stem, likewise
     stem: Stem | None = None  # likewise: the stride of a 3x3 stem leaves no trace
     channel_order: Literal["auto", "rgb", "bgr"] = "auto"  # of the images it was trained on; auto: by zoo file name
-    licence: str | None = None  # of the weights, kept for later exports; None: the zoo card's, if it is one
+    licence: str | None = None  # of the weights, kept for later exports; without it: the zoo card's, if it is one
 
 
 def run(arguments: list[str]) -> int:
     """Import, and say what can be done next."""
-    command = tyro.cli(Command, args=arguments, prog="simsiam import")
+    command = read_line(Command, arguments, prog="simsiam import")
     from simsiam.weights import zoo
     from simsiam.weights.load import load_backbone
     from simsiam.weights.save import write_import

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from simsiam import results
+from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
 
 DETECTOR = "detector.safetensors"  # what a detection evaluation leaves in its folder
@@ -21,7 +23,8 @@ class Command:
     over the image. Unreadable images are named at the end, and the exit code is then 1.
     """
 
-    places: tyro.conf.Positional[tuple[Path, ...]]  # the evaluation's folder, then images or folders of them
+    # The evaluation's folder, then images or folders of them.
+    places: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FOLDER IMAGE ...")]
     out: Path = Path("predictions")  # folder of the pictures, and of predictions.json or the masks
     threshold: float = 0.5  # of a detection's score
     most: int = 20  # detections drawn on one image, the surest; predictions.json holds all above the threshold
@@ -30,7 +33,7 @@ class Command:
 
 def run(arguments: list[str]) -> int:
     """Hand over to the kind of model that the folder holds."""
-    command = tyro.cli(Command, args=arguments, prog="simsiam predict")
+    command = read_line(Command, arguments, prog="simsiam predict")
     if len(command.places) < 2:
         raise UserError("name an evaluation's folder and at least one image: simsiam predict FOLDER IMAGE ...")
     folder, images = command.places[0], command.places[1:]

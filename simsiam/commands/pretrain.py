@@ -11,6 +11,7 @@ import tyro
 
 from simsiam import results
 from simsiam.commands.names import find_pretraining, value_of
+from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
 from simsiam.experiment import Machine, Pretraining
 
@@ -26,7 +27,8 @@ EXIT_CODES = {"collapsed": 3, "partial collapse": 4}
 class Options:
     """What a run needs besides recipe and machine."""
 
-    data: tyro.conf.Positional[str | None] = None  # folder, list or shards with the images; or a set's name: cifar10
+    # Folder, list or shards with the images; or a set's name: cifar10.
+    data: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[DATA]")] = None
     recipe: str | None = None  # `simsiam recipes` lists them; for a folder, one is fitted to it
     labels: Path | None = None  # labelled folder or CSV of path,label for the online kNN; need not be trained on
     compare: tuple[str, ...] = ()  # weights to measure beside the trained ones, a supervised backbone say
@@ -60,7 +62,7 @@ def run(arguments: list[str]) -> int:
     base = find_pretraining(
         value_of("--recipe", arguments), data, device=value_of("--device", arguments), fit=not asks_help
     )
-    command = tyro.cli(Command, args=arguments, default=Command(settings=base), prog="simsiam pretrain")
+    command = read_line(Command, arguments, default=Command(settings=base), prog="simsiam pretrain")
     if asks_help:
         return 0
     return _pretrain(command)

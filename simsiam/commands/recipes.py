@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import tyro
-
+from simsiam.commands.reading import read as read_line
 from simsiam.recipes.pretrain import RECIPES
 
 
@@ -16,7 +15,7 @@ class Command:
 
 def run(arguments: list[str]) -> int:
     """Print a line a recipe."""
-    tyro.cli(Command, args=arguments, prog="simsiam recipes")
+    read_line(Command, arguments, prog="simsiam recipes")
     width = max(map(len, RECIPES))
     print("pre-training (simsiam pretrain --recipe NAME):")
     for name, recipe in RECIPES.items():

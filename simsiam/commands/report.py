@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,14 +22,15 @@ ENDINGS: dict[Format, str] = {"markdown": "md", "html": "html", "csv": "csv", "l
 class Command:
     """Write the report page of a pre-training run or an evaluation, and the benchmark tables of all of them."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders, or folders that hold evaluations
+    # Run folders, or folders that hold evaluations.
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN ...")]
     format: Format = "markdown"  # of the tables
-    out: Path | None = None  # folder for the tables in all four formats and the plots; None: tables to the terminal
+    out: Path | None = None  # folder for tables in four formats and plots; without it: tables to the terminal
 
 
 def run(arguments: list[str]) -> int:
     """Write the page of a pre-training run or an evaluation; print tables where there are evaluations."""
-    command = tyro.cli(Command, args=arguments, prog="simsiam report")
+    command = read_line(Command, arguments, prog="simsiam report")
     if not command.runs:
         raise UserError("name at least one run folder: simsiam report runs/NAME")
     from simsiam.report.collect import collect

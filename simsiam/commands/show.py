@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from simsiam.commands.names import find_pretraining
+from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError, did_you_mean
 from simsiam.experiment import Pretraining, as_dict
 from simsiam.recipes.pretrain import RECIPES
@@ -25,13 +26,13 @@ Prefixes = Literal["with", "without"]
 class Command:
     """Print one recipe whole: every setting that decides the result."""
 
-    name: tyro.conf.Positional[str]
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]  # as `simsiam recipes` lists it
     format: Literal["text", "json"] = "text"
 
 
 def run(arguments: list[str]) -> int:
     """Print the recipe."""
-    command = tyro.cli(Command, args=arguments, prog="simsiam show")
+    command = read_line(Command, arguments, prog="simsiam show")
     recipe = _find(command.name)
     record = as_dict(recipe)
     prefixes: Prefixes = "with" if isinstance(recipe, Pretraining) else "without"

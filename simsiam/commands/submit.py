@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
+from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
 
 
@@ -54,7 +53,7 @@ def run(arguments: list[str]) -> int:
     """Submit, and say how to follow the job."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     own, verb = arguments[:at], arguments[at + 1 :]
-    command = tyro.cli(Command, args=own, prog="simsiam submit")
+    command = read_line(Command, own, prog="simsiam submit")
     if not verb:
         raise UserError("say what to submit after --: simsiam submit --gpus 8 -- pretrain DATA --recipe NAME")
     from simsiam.commands.verbs import find_verb

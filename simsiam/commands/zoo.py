@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,23 +40,23 @@ class List:
 class Show:
     """Print a model's card: address, licence, recipe, and the page's tables in every version."""
 
-    name: tyro.conf.Positional[str]
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]  # as `simsiam zoo list` prints it
 
 
 @dataclass(frozen=True)
 class Get:
     """Download a published model and verify it; without a network, say where to put the file by hand."""
 
-    name: tyro.conf.Positional[str]
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]  # as `simsiam zoo list` prints it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Add:
     """Take a run of yours into the zoo, as one folder with a Markdown card."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]  # the folder of a finished run
     licence: str  # of the weights, in words or as an SPDX name: Apache-2.0, CC BY 4.0
-    name: str | None = None  # of the model; None: the run folder's own
+    name: str | None = None  # of the model; without it: the run folder's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,10 @@ class Page:
     What is not measured yet is marked, with the command that fills it.
     """
 
-    results: tyro.conf.Positional[tuple[Path, ...]] = ()  # run folders, or folders that hold results
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.md|FILE.html")] = None  # None: Markdown to the terminal
+    # Run folders, or folders that hold results.
+    results: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[RUN ...]")] = ()
+    # The page; without it, Markdown to the terminal.
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.md|FILE.html")] = None
 
 
 def run(arguments: list[str]) -> int:
@@ -85,7 +88,7 @@ def run(arguments: list[str]) -> int:
 def _list(arguments: list[str]) -> None:
     from simsiam.weights import zoo
 
-    command = tyro.cli(List, args=arguments, prog="simsiam zoo list")
+    command = read_line(List, arguments, prog="simsiam zoo list")
     if command.format == "json":
         print(zoo.as_json())
         return
@@ -104,13 +107,13 @@ def _list(arguments: list[str]) -> None:
 def _show(arguments: list[str]) -> None:
     from simsiam.weights import zoo
 
-    print(zoo.show(tyro.cli(Show, args=arguments, prog="simsiam zoo show").name), end="")
+    print(zoo.show(read_line(Show, arguments, prog="simsiam zoo show").name), end="")
 
 
 def _get(arguments: list[str]) -> None:
     from simsiam.weights import cards, zoo
 
-    name = tyro.cli(Get, args=arguments, prog="simsiam zoo get").name
+    name = read_line(Get, arguments, prog="simsiam zoo get").name
     path = zoo.get(name)
     card = cards.get(name)
     print(f"{path}: {path.stat().st_size:,} bytes, SHA-256 {zoo.sha256(path)}")
@@ -123,7 +126,7 @@ def _get(arguments: list[str]) -> None:
 def _add(arguments: list[str]) -> None:
     from simsiam.weights import zoo
 
-    command = tyro.cli(Add, args=arguments, prog="simsiam zoo add")
+    command = read_line(Add, arguments, prog="simsiam zoo add")
     folder = zoo.add(command.run, name=command.name, licence=command.licence)
     print(f"{folder}: added; every command takes it by its name, {folder.name}")
     for path in sorted(folder.rglob("*")):
@@ -136,7 +139,7 @@ def _page(arguments: list[str]) -> None:
     from simsiam.report.zoo_page import zoo_page
     from simsiam.report.zoo_text import write
 
-    command = tyro.cli(Page, args=arguments, prog="simsiam zoo page")
+    command = read_line(Page, arguments, prog="simsiam zoo page")
     if command.out is not None and command.out.suffix not in (".md", ".html", ".htm"):
         raise UserError(f"--out {command.out}: end it in .md or .html.")
     text = write(zoo_page(published_models(), collect(command.results)), command.out)

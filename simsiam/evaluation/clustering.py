@@ -26,7 +26,7 @@ class Clustering(Protocol["Source"]):
 
     protocol: ClassVar[str] = "clustering"
     features: PooledFeatures
-    clusters: int | None  # None: as many as there are classes
+    clusters: int | None  # without it: as many as there are classes
     starts: int  # of k-means (k-means++); the tightest clustering counts
     iterations: int  # at most, of each start
 
