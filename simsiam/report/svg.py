@@ -11,7 +11,9 @@ from markupsafe import Markup, escape
 from simsiam.report.curves import Chart, Point, Series
 
 WIDTH, HEIGHT = 440, 232
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 26, 38
+LEFT, RIGHT, TOP, BOTTOM = 54, 14, 26, 38  # LEFT at least: the numbers beside the y axis may want more
+TEXT = 14  # pixels of the letters at their largest, on a phone
+GAP = 7  # between the y axis and its numbers
 DOTS_UP_TO = 40  # points that are drawn one by one as well, so that a single value is seen
 
 
@@ -51,10 +53,14 @@ def axes(chart: Chart) -> tuple[Axis, Axis]:
         low, high = min(low, 0.0), max(high, 0.0)
     margin = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
     low = low if chart.zero and low == 0 else low - margin
-    return (
-        Axis(low=left, high=right if right > left else left + 1, start=LEFT, end=WIDTH - RIGHT),
-        Axis(low=low, high=high + margin, start=HEIGHT - BOTTOM, end=TOP),
-    )
+    y = Axis(low=low, high=high + margin, start=HEIGHT - BOTTOM, end=TOP)
+    start = max(LEFT, 2 + GAP + max(width_of(_number(tick)) for tick in ticks(y.low, y.high)))
+    return Axis(low=left, high=right if right > left else left + 1, start=start, end=WIDTH - RIGHT), y
+
+
+def width_of(number: str) -> float:
+    """Pixels that a number takes at most, in a wide font such as DejaVu Sans: figures share one width."""
+    return TEXT * sum(0.32 if letter == "." else 0.84 if letter in "+−" else 0.64 for letter in number)
 
 
 def draw(chart: Chart) -> Markup:
@@ -88,17 +94,19 @@ def _grid(chart: Chart, x: Axis, y: Axis) -> list[str]:
     parts = []
     for tick in ticks(y.low, y.high):
         at = y.pixel(tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+        parts.append(f'<line class="grid" x1="{x.start:.1f}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(
+            f'<text class="tick" x="{x.start - GAP:.1f}" y="{at + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
+        )
     for tick in ticks(x.low, x.high):
-        at = x.pixel(tick)
+        at = min(x.pixel(tick), WIDTH - width_of(_number(tick)) / 2)  # the last one stays within the picture
         parts.append(
             f'<text class="tick" x="{at:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{_number(tick)}</text>'
         )
     base = HEIGHT - BOTTOM
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="label" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{chart.across}</text>')
+    parts.append(f'<line class="axis" x1="{x.start:.1f}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>')
+    middle = (x.start + x.end) / 2
+    parts.append(f'<text class="label" x="{middle:.1f}" y="{HEIGHT - 5}" text-anchor="middle">{chart.across}</text>')
     parts.append(f'<text class="label" x="4" y="13">{escape(chart.unit)}</text>')
     return parts
 
@@ -114,7 +122,7 @@ def _references(chart: Chart, x: Axis, y: Axis) -> list[str]:
         if taken and taken[-1] - text < 13:  # two levels close together: the upper one's name goes higher
             text = taken[-1] - 13
         taken.append(text)
-        parts.append(f'<line class="reference" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<line class="reference" x1="{x.start:.1f}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(
             f'<text class="level" x="{WIDTH - RIGHT}" y="{text:.1f}" text-anchor="end">{escape(reference.name)}</text>'
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 
 from simsiam.commands.zoo import published_models
+from simsiam.report.evaluation_page import write_evaluation_page
 from simsiam.report.page import write_page
 from simsiam.report.zoo_page import zoo_page
 from simsiam.report.zoo_text import write
+from tests.report.evaluations import make_evaluation
 from tests.report.runs import make_run
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'simsiam[dev]'")
@@ -87,6 +90,35 @@ def test_no_sideways_scrolling(browser: Any, page: Path, width: int) -> None:
         f"{width} + 1 && !one.closest('.scroll')).map((one) => one.outerHTML.slice(0, 80))"
     )
     assert browser.execute_script(wide) == []
+
+
+@pytest.mark.parametrize("width", [360, 1100])
+@pytest.mark.parametrize("rate", [0.0008, 0.00003])
+def test_no_number_of_a_chart_is_clipped(browser: Any, tmp_path: Path, width: int, rate: float) -> None:
+    """Small rates have long numbers, and 20,000 iterations end in one at the right edge."""
+    folder = make_evaluation(tmp_path / "voc", "voc")
+    log = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    for row in rows:
+        row["step"] = round(row["step"] / 2400 * 20_000)
+        if "lr" in row:
+            row["lr"] = rate * (1 - row["step"] / 25_000)
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _open(browser, write_evaluation_page(folder), width=width)
+    numbers = browser.execute_script(
+        "return [...document.querySelectorAll('#chart-lr .tick')].map((one) => one.textContent)"
+    )
+    assert "20000" in numbers
+    clipped = (
+        "return [...document.querySelectorAll('svg.chart')].flatMap((chart) => {"
+        "  const frame = chart.getBoundingClientRect();"
+        "  return [...chart.querySelectorAll('text')].filter((one) => {"
+        "    const box = one.getBoundingClientRect();"
+        "    return box.left < frame.left || box.right > frame.right || box.bottom > frame.bottom;"
+        "  }).map((one) => one.textContent);"
+        "})"
+    )
+    assert browser.execute_script(clipped) == []
 
 
 @pytest.mark.parametrize("width", [360, 1300])
