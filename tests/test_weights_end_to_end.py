@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torchvision.models import resnet18
 
 from simsiam import cli
 from simsiam.backbones import build_backbone
@@ -118,11 +119,28 @@ def test_training_goes_on_from_imported_heads(case: str, tmp_path: Path, photos:
     assert after.backbone.conv1.padding == padding
 
 
+def test_a_folders_recipe_takes_the_network_of_its_start(tmp_path: Path, photos: Path, simsiam: Run) -> None:
+    """The recipe for a CPU has another network; nobody has to know the shape of the file."""
+    network = resnet18(weights=None)
+    torch.save(network.state_dict(), tmp_path / "supervised.pth")
+    said = simsiam("pretrain", photos, "--init", tmp_path / "supervised.pth", *TINY, "--out", tmp_path / "run")
+    assert said.code in (0, 4), said.err
+    assert f"backbone from {tmp_path / 'supervised.pth'}" in said.out + said.err
+    after = load_backbone(tmp_path / "run").backbone
+    assert (after.name, after.width, after.stem) == ("resnet18", 64, "imagenet")
+    assert torch.equal(after.state_dict()["layer4.1.conv2.weight"], network.state_dict()["layer4.1.conv2.weight"])
+    flag = ("--model.backbone", "resnet34")
+    said = simsiam("pretrain", photos, "--init", tmp_path / "supervised.pth", *flag, *TINY, "--out", tmp_path / "other")
+    assert said.code == 2
+    assert "--model.backbone" in said.err
+
+
 def test_heads_that_do_not_fit_are_told(tmp_path: Path) -> None:
     saved("mmselfsup 0.x released", tmp_path / "bare.pth")
     saved("official pre-train", tmp_path / "heads.pth")
     recipe = folder_cpu()
-    model = dataclasses.replace(recipe.model, stem="imagenet", projector_dim=16, predictor_dim=8)
+    network = {"backbone": "resnet18", "width": 64, "stem": "imagenet"}
+    model = dataclasses.replace(recipe.model, **network, projector_dim=16, predictor_dim=8)  # type: ignore[arg-type]
     recipe = dataclasses.replace(recipe, model=model)
     told = start_network(recipe, str(tmp_path / "heads.pth")).notes
     assert f"backbone from {tmp_path / 'heads.pth'} (official pre-train)" in told
@@ -140,8 +158,9 @@ def test_a_start_from_each_format_is_the_same_network(case: str, tmp_path: Path,
     net = saved(case, tmp_path / "file.pth")
     recipe = folder_cpu()
     stem = "small" if "solo" in case else "imagenet"
-    heads = {"projector_layers": 3, "projector_hidden": 24, "projector_dim": 24, "predictor_dim": 10}
-    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, stem=stem, **heads))  # type: ignore[arg-type]
+    shape: dict[str, object] = {"backbone": "resnet18", "width": 64, "stem": stem}
+    shape |= {"projector_layers": 3, "projector_hidden": 24, "projector_dim": 24, "predictor_dim": 10}
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **shape))  # type: ignore[arg-type]
     network = start_network(recipe, str(tmp_path / "file.pth")).network.eval()
     with torch.no_grad():
         features = network.backbone(images)

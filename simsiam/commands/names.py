@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 from simsiam.errors import UserError, did_you_mean
-from simsiam.experiment import Pretraining
+from simsiam.experiment import Model, Pretraining
 from simsiam.recipes import pretrain as recipes
 
 Kind = Literal["folder", "list", "shards"]
 
 
-def find_pretraining(name: str | None, data: str | None, *, device: str | None, fit: bool) -> Pretraining:
+def find_pretraining(
+    name: str | None, data: str | None, *, device: str | None, fit: bool, init: str | None = None
+) -> Pretraining:
     """The recipe by name; without one, the one that suits the data: CIFAR-10's, or a folder's fitted to its size.
 
     Args:
@@ -21,6 +23,7 @@ def find_pretraining(name: str | None, data: str | None, *, device: str | None, 
         data: what the first argument says.
         device: what `--device` says; a CPU gets a smaller network.
         fit: count the images and fit batch and epochs to them.
+        init: what `--init` says; a folder's recipe takes the network that is in it.
 
     Raises UserError on an unknown name, or if the folder cannot be read.
     """
@@ -36,7 +39,23 @@ def find_pretraining(name: str | None, data: str | None, *, device: str | None, 
 
     kind = kind_of(data)
     images = len(open_source(data, kind=kind))
+    if init is not None:
+        recipe = dataclasses.replace(recipe, model=_network_of(init, recipe.model))
     return recipes.for_images(dataclasses.replace(recipe, data_kind=kind), images)
+
+
+def _network_of(init: str, model: Model) -> Model:
+    """The backbone that a file of weights holds; the recipe's own where the file alone does not tell it."""
+    from simsiam.backbones import ResNet
+    from simsiam.weights.load import load_backbone
+
+    try:
+        found = load_backbone(init).backbone
+    except UserError:  # what is wrong with it is told when it is loaded, flags and all
+        return model
+    if isinstance(found, ResNet):
+        return dataclasses.replace(model, backbone=found.name, width=found.width, stem=found.stem)
+    return dataclasses.replace(model, backbone=found.name)
 
 
 def kind_of(data: str) -> Kind:

@@ -32,7 +32,7 @@ class Options:
     recipe: str | None = None  # `simsiam recipes` lists them; for a folder, one is fitted to it
     labels: Path | None = None  # labelled folder or CSV of path,label for the online kNN; need not be trained on
     compare: tuple[str, ...] = ()  # weights to measure beside the trained ones, a supervised backbone say
-    init: str | None = None  # weights to start from
+    init: str | None = None  # weights to start from; a folder's recipe takes the network that is in them
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # insist that there is a run to go on with
     on_collapse: Literal["stop", "warn"] = "stop"  # at a collapse; either way the exit code is 3
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()  # also send the numbers there
@@ -60,7 +60,11 @@ def run(arguments: list[str]) -> int:
     if not asks_help:
         results.require_writable(Path(value_of("--out", arguments) or "runs"))
     base = find_pretraining(
-        value_of("--recipe", arguments), data, device=value_of("--device", arguments), fit=not asks_help
+        value_of("--recipe", arguments),
+        data,
+        device=value_of("--device", arguments),
+        fit=not asks_help,
+        init=value_of("--init", arguments),
     )
     command = read_line(Command, arguments, default=Command(settings=base), prog="simsiam pretrain")
     if asks_help:
