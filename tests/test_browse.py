@@ -124,6 +124,8 @@ def test_a_picture_of_ones_own(browser: Any, served: Served) -> None:
 def test_duplicates_and_map_in_the_page(browser: Any, served: Served) -> None:
     _open(browser, served, "duplicates/0.99999")
     _wait(browser, "document.querySelector('#duplicates mark')")
+    said = browser.execute_script("return document.getElementById('groups').textContent")
+    assert said == "1 group of 2 images; 1 exact copy"
     _open(browser, served, "map/pca")
     _wait(browser, "points.length === 152")
     row = browser.execute_script("""

@@ -18,6 +18,7 @@ from simsiam.data.voc import some
 from simsiam.data.voc_detection import BoxSplits
 from simsiam.errors import UserError
 from simsiam.results import read_json
+from simsiam.wording import counted
 
 
 def open_coco2017(root: Path | str) -> BoxSplits:
@@ -127,7 +128,9 @@ def _read(json: Path, folder: Path, raw: dict[str, Any], classes: Sequence[str] 
     ]
     by_image: dict[int | str, list[dict[str, Any]]] = {image.id: [] for image in images}
     if len(by_image) < len(images):
-        raise UserError(f"{json}: {len(images) - len(by_image)} image ids occur more than once.")
+        raise UserError(
+            f"{json}: {counted(len(images) - len(by_image), 'image id occurs', 'image ids occur')} more than once."
+        )
     gathered = _Gathered()
     for entry in raw["annotations"]:
         where = f"{json.name}, annotation {entry.get('id', '?')}"

@@ -56,7 +56,7 @@ def _check_rows(file: Path, rows: list[list[str]]) -> None:
         raise UserError(f"{file}: an empty labels file. Write one image a row: path,label.")
     short = [n + 1 for n, row in enumerate(rows) if len(row) < 2 or not row[0].strip() or not row[1].strip()]
     if short:
-        raise UserError(f"{file}: row {short[0]} is not path,label ({len(short)} such rows).")
+        raise UserError(f"{file}: row {short[0]} is not path,label ({counted(len(short), 'such row')}).")
     paths = [row[0].strip() for row in rows]
     missing = [path for path in paths if not (file.parent / path).is_file()]
     if missing:
@@ -67,4 +67,4 @@ def _check_rows(file: Path, rows: list[list[str]]) -> None:
         )
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:
-        raise UserError(f"{file}: {twice[0]!r} is listed twice ({len(twice)} such images).")
+        raise UserError(f"{file}: {twice[0]!r} is listed twice ({counted(len(twice), 'such image')}).")

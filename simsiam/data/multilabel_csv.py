@@ -74,7 +74,7 @@ def _columns(file: Path, classes: list[str], rows: list[list[str]]) -> _Table:
     marks = []
     for number, row in enumerate(rows, 2):
         if len(row) != len(classes) + 1 or any(cell not in MARKS for cell in row[1:]):
-            raise UserError(f"{file}, row {number}: expected a path and {len(classes)} cells of 1, 0 or -1.")
+            raise UserError(f"{file}, row {number}: expected a path and {counted(len(classes), 'cell')} of 1, 0 or -1.")
         marks.append({name: MARKS[cell] for name, cell in zip(classes, row[1:], strict=True)})
     return _Table(paths=[row[0] for row in rows], marks=marks, classes=tuple(classes))
 

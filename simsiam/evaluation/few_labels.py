@@ -157,11 +157,14 @@ def _usable_folds(labels: np.ndarray, names: tuple[str, ...], folds: int, source
     lone = [names[number] for number in np.flatnonzero(counts == 1)]
     if lone:
         raise UserError(
-            f"{source}: one labelled image only of {', '.join(lone[:5])} ({len(lone)} such classes); each class needs "
-            "at least two, one to learn from and one to test."
+            f"{source}: one labelled image only of {', '.join(lone[:5])} "
+            f"({counted(len(lone), 'such class', 'such classes')}); each class "
+            "needs at least two, one to learn from and one to test."
         )
     if len(shown) < 2:
-        raise UserError(f"{source}: {len(shown)} class among the readable images; at least two are needed.")
+        raise UserError(
+            f"{source}: {counted(len(shown), 'class', 'classes')} among the readable images; at least two are needed."
+        )
     return min(folds, int(shown.min()))
 
 

@@ -14,6 +14,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from simsiam.backbones import BLOCKS, TIMM, Backbone, ResNet, build_backbone
 from simsiam.errors import UserError
 from simsiam.experiment import Stem
+from simsiam.wording import plural
 
 _ROWS = 20  # of a list of disagreements; the rest is counted
 
@@ -141,7 +142,8 @@ def _refuse_mismatch(
         lines.append(f"  ... and {len(rows) - _ROWS} more")
     target = f"{architecture.backbone} (width {architecture.width}, stem {architecture.stem})"
     raise UserError(
-        f"{path}: recognised as {origin}, but {len(rows)} of {len(expected)} tensors do not fit {target}:\n"
+        f"{path}: recognised as {origin}, but {len(rows)} of {len(expected)} tensors "
+        f"{plural(len(rows), 'does', 'do')} not fit {target}:\n"
         + "\n".join(lines)
         + "\nNothing was loaded. Name the right network (--backbone, --width, --stem), or give the file that "
         "holds the whole backbone."

@@ -40,6 +40,7 @@ function tile(image) {
 
 const grid = (view, images) => get(view).querySelector(".grid").replaceChildren(...images.map(tile));
 const number = (value) => value.toLocaleString("en");
+const counted = (value, one, many) => `${number(value)} ${value === 1 ? one : many}`;
 
 async function showAll(now, page, text) {
   const field = get("text");
@@ -48,7 +49,7 @@ async function showAll(now, page, text) {
   if (now !== visit) return;
   grid("all", found.images);
   const pages = Math.max(1, Math.ceil(found.total / COUNT));
-  get("count").textContent = text ? `${number(found.total)} of ${number(Number(document.body.dataset.images))} images` : "";
+  get("count").textContent = text ? `${number(found.total)} of ${counted(Number(document.body.dataset.images), "image", "images")}` : "";
   get("pages").textContent = number(pages);
   get("at").value = page;
   get("earlier").disabled = page <= 1;
@@ -103,7 +104,7 @@ async function showDuplicates(now, threshold, start) {
   bar.removeAttribute("value");
   const found = await untilDone(now, `/api/duplicates?threshold=${threshold}&start=${start}&count=${GROUPS}`, bar);
   if (found === null) return;
-  get("groups").textContent = `${number(found.total)} groups of ${number(found.members)} images; ${number(found.copies)} exact copies`;
+  get("groups").textContent = `${counted(found.total, "group", "groups")} of ${counted(found.members, "image", "images")}; ${counted(found.copies, "exact copy", "exact copies")}`;
   for (const group of found.groups) {
     const pictures = element("div", { className: "grid" }, ...group.images.map(tile));
     const hidden = group.size - group.images.length;

@@ -15,7 +15,7 @@ from simsiam.data.coco import open_coco, open_coco2017
 from simsiam.data.voc_detection import FirstPixel, open_voc07, open_voc0712, open_voc_folder
 from simsiam.errors import UserError
 from simsiam.evaluation.detection import BoxSets
-from simsiam.wording import plural
+from simsiam.wording import counted, plural
 
 Kind = Literal["voc0712", "voc07", "coco2017", "cityscapes", "folder"]
 HELD_OUT = 5  # one image in so many, where no test set is named
@@ -81,7 +81,8 @@ def _shared(train: BoxFiles, test: BoxFiles) -> list[str]:
     if not count:
         return []
     return [
-        f"{count} of the {len(test)} test images are training images too: the figures say how well they were learnt"
+        f"{count} of the {counted(len(test), 'test image')} "
+        f"{plural(count, 'is a training image', 'are training images')} too: the figures say how well they were learnt"
     ]
 
 

@@ -18,7 +18,7 @@ from simsiam.evaluation.detectors.pictures import draw_examples
 from simsiam.evaluation.detectors.training import RateTooHigh, Trained, Trainer
 from simsiam.evaluation.protocol import Measured, Subject
 from simsiam.experiment import Machine, as_dict
-from simsiam.wording import counted
+from simsiam.wording import counted, plural
 
 if TYPE_CHECKING:
     from simsiam.evaluation.detection import BoxSets, Detection
@@ -172,7 +172,10 @@ def _notes(settings: Detection, data: BoxSets, lr: float, left_out: int) -> list
     if settings.expected_classes is not None and classes != settings.expected_classes:
         notes.append(f"{counted(classes, 'class', 'classes')}; the published benchmark has {settings.expected_classes}")
     if left_out:
-        notes.append(f"{left_out} training images without an object to learn from were left out")
+        notes.append(
+            f"{counted(left_out, 'training image')} without an object to learn from "
+            f"{plural(left_out, 'was', 'were')} left out"
+        )
     if settings.lr_sweep:
         rates = ", ".join(f"{rate:g}" for rate in settings.lr_sweep)
         chosen = f"{lr:g} was taken" if settings.sweep_choice == "best" else f"trained at {lr:g} all the same"
