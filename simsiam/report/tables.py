@@ -12,7 +12,7 @@ from typing import Literal
 from simsiam import published
 from simsiam.report.collect import Found
 from simsiam.report.layout import OWN_LAYOUTS, PAGE_LAYOUTS, Column, Layout
-from simsiam.wording import counted
+from simsiam.wording import counted, plural
 
 Which = Literal["measured", "all"]
 NOT_HERE = "†"  # marks data that is not the published set
@@ -226,15 +226,21 @@ def _rests_on(model: str, group: Sequence[Found], layout: Layout) -> str:
         said.append(f"mean ± standard deviation of {len(group)} results")
     elif isinstance(result.detail.get("std"), dict):
         said.append("± is the standard deviation over the samples")
-    said.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(str(seed) for seed in seeds)}")
+    said.append(f"{plural(len(seeds), 'seed')} {', '.join(str(seed) for seed in seeds)}")
     said.append(f"weights {', '.join(weights)}")
     if result.detail.get("cost_selection"):
         said.append(f"cost chosen on {result.detail['cost_selection']}")
     shown = {column.metric for column in layout.columns if column.protocol == result.protocol}
-    others = {key: value for key, value in result.metrics.items() if key not in shown}
-    if others and len(group) == 1:
-        said.append("also " + ", ".join(f"{key} {value:.{layout.digits}f}" for key, value in others.items()))
+    others = [key for key in result.metrics if key not in shown and all(key in one.result.metrics for one in group)]
+    if others:
+        figures = (f"{key} {_figure([one.result.metrics[key] for one in group], layout.digits)}" for key in others)
+        said.append("also " + ", ".join(figures))
     return "; ".join(said) + "."
+
+
+def _figure(values: Sequence[float], digits: int) -> str:
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
 def _notes(layout: Layout, rows: Sequence[Row]) -> list[str]:

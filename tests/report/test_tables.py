@@ -127,9 +127,13 @@ def test_seeds_of_an_untrained_network_are_one_row(tmp_path: Path) -> None:
         (1, "bb", "random:resnet10"),
         (0, "cc", "random:resnet8"),
     ):
-        result = make_result("knn", {"top1_k20": 3.0 + seed}, data="x", source=source, weights=weights, seed=seed)
+        figures = {"top1_k20": 3.0 + seed, "top1_k5": 1.0 + 2 * seed}
+        result = make_result("knn", figures, data="x", source=source, weights=weights, seed=seed)
         result.write(tmp_path / f"{weights}" / "result.json")
-    rows = [row for row in _table(tmp_path, "knn").rows if row.origin == "ours"]
+    table = _table(tmp_path, "knn")
+    notes = [note for note in table.notes if "top1_k5" in note]  # no column of the table
+    assert sorted(note.rpartition("; also ")[2] for note in notes) == ["top1_k5 1.0.", "top1_k5 2.0 ± 1.4."]
+    rows = [row for row in table.rows if row.origin == "ours"]
     assert sorted((row.model, row.results) for row in rows) == [("resnet10, untrained", 2), ("resnet8, untrained", 1)]
 
 
