@@ -384,7 +384,7 @@ def test_bad_input_is_a_clear_error(
     for file in (tree / "ImageSets" / "Main").glob("*_*.txt"):
         file.unlink()
     (tree / "Annotations" / "000061.xml").unlink()
-    assert "have no annotation" in refused("svm-voc07", weights, "--data", str(tree))
+    assert "1 of 40 images has no annotation" in refused("svm-voc07", weights, "--data", str(tree))
     (tree / "Annotations" / "000061.xml").write_text(tiny_voc.annotation(np.array([1, 0, 0])).replace("blue", "mauve"))
     assert "unknown class 'mauve'" in refused("svm-voc07", weights, "--data", str(tree))
 

@@ -208,7 +208,7 @@ def _source(tree: Path, split: str, ids: list[str]) -> FileSource:
     missing = [name for name in ids if name not in present]
     if missing:
         raise UserError(
-            f"{folder}: {len(missing)} of {counted(len(ids), 'image')} of {split} "
+            f"{folder}: {len(missing)} of the {counted(len(ids), 'image')} of {split} "
             f"{plural(len(missing), 'is', 'are')} missing: {some(missing)}."
         )
     name = f"{tree.resolve().name.lower()}-{split}"

@@ -206,7 +206,7 @@ def _open(folder: Path, source: Source) -> Features:
     state, raw = _read_state(folder, len(source)), _read_json(folder)
     if state.rows == 0:
         first = f" (first: {state.bad[0].path}: {state.bad[0].reason})" if state.bad else ""
-        raise UserError(f"{source.name}: none of {counted(len(source), 'image')} could be read{first}.")
+        raise UserError(f"{source.name}: none of the {counted(len(source), 'image')} could be read{first}.")
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r")[: state.rows] for name in raw["layers"]}
     indices = np.array(np.load(folder / "indices.npy", mmap_mode="r")[: state.rows])
     return Features(arrays=arrays, indices=indices, bad=state.bad or [], notes=state.notes or [])

@@ -198,5 +198,5 @@ def test_a_set_without_any_object(tmp_path: Path) -> None:
     Image.new("RGB", (10, 8)).save(tmp_path / "a.png")
     content = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
     (tmp_path / "set.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="1 images and not one annotated object; nothing to learn from"):
+    with pytest.raises(UserError, match="1 image and not one annotated object; nothing to learn from"):
         checked(open_coco(tmp_path / "set.json", tmp_path), "drop")

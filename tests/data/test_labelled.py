@@ -116,7 +116,7 @@ def test_more_processes_than_images_in_a_batch_are_refused() -> None:
 def test_unlabelled_images_are_refused() -> None:
     with pytest.raises(UserError, match="no labels"):
         labels_of(ArraySource(tiny.pixels(4), name="plain"))
-    with pytest.raises(UserError, match="1 of 4 images have no label"):
+    with pytest.raises(UserError, match="1 of 4 images has no label"):
         labels_of(ArraySource(tiny.pixels(4), np.array([0, 1, -1, 0]), name="some"))
 
 
@@ -137,7 +137,7 @@ def test_class_count() -> None:
         (([0, 1], ("a", "b")), ([0, 1], ("a", "c")), r"only in training: b \(1.*only in test: c"),
         (([0, 1], ("a", "b")), ([0, 1], ("b", "a")), "different order"),
         (([0, 1], None), ([0, 2], None), r"class id outside 0\.\.1"),
-        (([0, 2, 2], ("a", "b", "c")), ([0], ("a", "b", "c")), r"1 of 3 classes have no training image \(b\)"),
+        (([0, 2, 2], ("a", "b", "c")), ([0], ("a", "b", "c")), r"1 of 3 classes has no training image \(b\)"),
         (([0, 0], None), ([0], None), "only one class"),
     ],
 )
@@ -204,7 +204,7 @@ def test_inaturalist_faults_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"category ids \[2\]"):
         inaturalist_source(tmp_path, "train")
     given(images=[*whole["images"][:3], {"id": 10, "file_name": "train_val2018/gone.jpg"}])
-    with pytest.raises(UserError, match="1 of 4 lines point to no file"):
+    with pytest.raises(UserError, match="1 of 4 lines points to no file"):
         inaturalist_source(tmp_path, "train")
     (tmp_path / "train2018.json").write_text("{")
     with pytest.raises(UserError, match="not an iNaturalist annotation file"):
@@ -246,7 +246,7 @@ def test_a_part_of_imagenet_by_list(tmp_path: Path) -> None:
     assert [source.path(index) for index in range(2)] == ["n02/n02_1.JPEG", "n01/n01_2.JPEG"]
 
     part.write_text("n02_9.JPEG\n")
-    with pytest.raises(UserError, match="1 of 1 images are not in"):
+    with pytest.raises(UserError, match="1 of 1 image is not in"):
         imagenet_part(tmp_path, part)
     part.write_text("n02_1.JPEG 0\n")
     with pytest.raises(UserError, match="has id 0 here but 1"):

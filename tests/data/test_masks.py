@@ -206,7 +206,7 @@ def test_class_lists_in_all_three_forms(tmp_path: Path) -> None:
         ("1 2 road\nsky\n", "line 1: found '1 2 road'"),
         ("300 0 0 road\nsky\n", "line 1"),
         ("3 road\n3 sky\n", "line 2: 3 is listed before"),
-        ("road\n", "1 classes"),
+        ("road\n", "1 class;"),
     ],
 )
 def test_class_lists_that_make_no_sense(tmp_path: Path, text: str, message: str) -> None:

@@ -49,10 +49,10 @@ def drop_line(file: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda voc: (voc / "JPEGImages/000003.jpg").unlink(), r"1 of the 30 images of trainval are missing: 000003"),
+        (lambda voc: (voc / "JPEGImages/000003.jpg").unlink(), r"1 of the 30 images of trainval is missing: 000003"),
         (lambda voc: main(voc, "red_test.txt").unlink(), r"classes that this one lacks: red_test.txt"),
-        (lambda voc: drop_line(main(voc, "red_trainval.txt")), r"1 images without a label \(000001\), 0 labels"),
-        (lambda voc: drop_line(main(voc, "trainval.txt")), r"0 images without a label \(none\), 1 labels without an"),
+        (lambda voc: drop_line(main(voc, "red_trainval.txt")), r"1 image without a label \(000001\), 0 labels"),
+        (lambda voc: drop_line(main(voc, "trainval.txt")), r"0 images without a label \(none\), 1 label without an"),
         (lambda voc: main(voc, "red_test.txt").write_text("000031 yes\n"), r"line 1: found '000031 yes'"),
         (lambda voc: main(voc, "test.txt").write_text(""), "an empty list of images"),
         (lambda voc: main(voc, "test.txt").write_text("000031\n000031\n"), "listed twice: 000031"),
@@ -68,7 +68,7 @@ def test_damaged_trees_are_refused(tmp_path: Path, damage: Callable[[Path], obje
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda voc: (voc / "Annotations/000007.xml").unlink(), "1 of 30 images have no annotation: 000007"),
+        (lambda voc: (voc / "Annotations/000007.xml").unlink(), "1 of 30 images has no annotation: 000007"),
         (lambda voc: (voc / "Annotations/000007.xml").write_text("<annotation>"), "000007.xml: not a VOC annotation"),
         (
             lambda voc: (voc / "Annotations/000031.xml").write_text(
@@ -134,7 +134,7 @@ def test_both_shapes_of_csv(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("photo 000.png,a\nphoto 001.png,c\n", "unknown class c"),
-        ("photo 000.png,a\nphoto 009.png,\n", "1 of 2 images are not there, the first 'photo 009.png'"),
+        ("photo 000.png,a\nphoto 009.png,\n", "1 of 2 images is not there, the first 'photo 009.png'"),
         ("photo 000.png,a\nphoto 000.png,\n", "is listed twice"),
         ("photo 000.png,a,b\n", "found 3 cells"),
         ("path,a,b\nphoto 000.png,1,2\n", "expected a path and 2 cells of 1, 0 or -1"),
