@@ -131,19 +131,14 @@ def initialise(module: nn.Module) -> None:
 
 
 class TimmBackbone(Backbone):
-    """A timm model by name (`timm:NAME`), with the maps that timm itself calls its intermediate features."""
+    """A timm model by a name that `check_known` passes, with the maps that timm calls its intermediate features."""
 
     def __init__(self, name: str) -> None:
+        import timm
+
         super().__init__()
-        try:
-            import timm
-        except ImportError as error:
-            raise UserError(f"backbone {name!r} needs timm: pip install 'simsiam[timm]'.") from error
-        short = name.removeprefix(TIMM)
-        if not timm.is_model(short):
-            raise UserError(f"timm has no model {short!r}.{did_you_mean(short, timm.list_models(), most=3)}")
         self.name = name
-        net: Any = timm.create_model(short, pretrained=False, num_classes=0)
+        net: Any = timm.create_model(name.removeprefix(TIMM), pretrained=False, num_classes=0)
         self.net: nn.Module = net
         self.features = int(net.num_features)
         info: Any = getattr(net, "feature_info", None) or []
@@ -172,27 +167,22 @@ def check_known(name: str, *, flag: str = "--backbone") -> None:
     """Raise UserError that names the flag and the nearest networks where no network has this name."""
     if name in BLOCKS:
         return
-    if name.startswith(TIMM):
-        try:
-            import timm
-        except ImportError as error:
-            raise UserError(f"{flag} {name}: needs timm: pip install 'simsiam[timm]'.") from error
-        short = name.removeprefix(TIMM)
-        if not timm.is_model(short):
-            raise UserError(f"{flag} {name}: timm has no such model.{did_you_mean(short, timm.list_models(), most=3)}")
-        return
-    known = f"{', '.join(BLOCKS)} or timm:NAME"
-    raise UserError(f"{flag} {name}: there is no such network.{did_you_mean(name, BLOCKS)} Known: {known}.")
+    if not name.startswith(TIMM):
+        known = f"{', '.join(BLOCKS)} or timm:NAME"
+        raise UserError(f"{flag} {name}: there is no such network.{did_you_mean(name, BLOCKS)} Known: {known}.")
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(f"{flag} {name}: needs timm: pip install 'simsiam[timm]'.") from error
+    short = name.removeprefix(TIMM)
+    if not timm.is_model(short):
+        raise UserError(f"{flag} {name}: timm has no such model.{did_you_mean(short, timm.list_models(), most=3)}")
 
 
 def build_backbone(name: str, *, width: int = 64, stem: Stem = "imagenet") -> Backbone:
     """A freshly initialised backbone by name; raises UserError with the nearest names on a typo."""
-    if name.startswith(TIMM):
-        return TimmBackbone(name)
-    if name not in BLOCKS:
-        known = f"{', '.join(BLOCKS)} or timm:NAME"
-        raise UserError(f"no backbone {name!r}.{did_you_mean(name, BLOCKS)} Known: {known}.")
-    return ResNet(name, width=width, stem=stem)
+    check_known(name, flag="backbone")
+    return TimmBackbone(name) if name.startswith(TIMM) else ResNet(name, width=width, stem=stem)
 
 
 def freeze(backbone: Backbone, *, stages: Iterable[int] | Literal["all"] = "all") -> None:

@@ -45,11 +45,11 @@ def load_any(source: str, *, seed: int, backbone: str | None = None) -> Loaded:
     from simsiam.backbones import check_known
     from simsiam.weights.load import load_backbone
 
-    if backbone is not None:
-        check_known(backbone)
     kind, _, rest = source.partition(":")
     if kind != RANDOM:
         return load_backbone(source, backbone=backbone)
+    if backbone is not None:
+        check_known(backbone)
     return untrained(rest or backbone or "resnet50", seed=seed, backbone=backbone)
 
 
