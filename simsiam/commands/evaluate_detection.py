@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 
-from simsiam.commands.evaluation_line import check_places, check_weights, own_folder, parse
+from simsiam.commands.evaluation_line import check_places, check_weights, own_folder, parse, refuse_repeated_starts
 from simsiam.commands.evaluations import plain
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process, say
@@ -71,8 +71,7 @@ def run(name: str, arguments: list[str]) -> int:
     sources = (*options.weights, *options.starts)
     if not sources:
         raise UserError(f"name the weights to measure: simsiam evaluate {name} RUN --data DIR.")
-    if repeated := sorted({source for source in sources if sources.count(source) > 1}):
-        raise UserError(f"{', '.join(repeated)}: named twice; each start is trained once.")
+    refuse_repeated_starts(sources)
     if options.data is None:
         raise UserError(f"--data: {_wanted(name)}")
     check_places(name, sources, out=machine.out, seeds=options.seeds)

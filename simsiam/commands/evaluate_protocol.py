@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
@@ -18,9 +18,6 @@ from simsiam.evaluation.protocol import run_once
 from simsiam.protocols import fitted, named, open_data
 from simsiam.recipes.evaluation import CHOICES
 from simsiam.wording import counted
-
-if TYPE_CHECKING:
-    pass
 
 CONFIG = (tyro.conf.OmitArgPrefixes,)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from simsiam.commands.evaluation_line import check_places, check_weights, own_folder, parse
+from simsiam.commands.evaluation_line import check_places, check_weights, own_folder, parse, refuse_repeated_starts
 from simsiam.commands.evaluations import plain
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process
@@ -61,9 +61,7 @@ def run(name: str, arguments: list[str]) -> int:
     sources = [*options.weights, *options.start]
     if not sources:
         raise UserError(f"name the weights to train from: simsiam evaluate {name} RUN --data DIR (or --from random).")
-    repeated = sorted({source for source in sources if sources.count(source) > 1})
-    if repeated:
-        raise UserError(f"{', '.join(repeated)}: named twice; each start is trained once.")
+    refuse_repeated_starts(sources)
     check_places(name, sources, out=machine.out, seeds=options.seeds)
     check_weights(sources, backbone=options.backbone)
     data = _data(name, options)

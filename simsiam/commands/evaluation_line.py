@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
@@ -18,6 +19,7 @@ from simsiam.experiment import Machine
 
 Options = TypeVar("Options")
 Settings = TypeVar("Settings")
+Value = TypeVar("Value", int, str)
 
 
 def parse(
@@ -52,10 +54,19 @@ def parse(
 
 def refuse_repeated_seeds(seeds: Sequence[int]) -> None:
     """Raise UserError where a seed comes twice: it would give the same result, counted as another."""
-    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-    if repeated:
-        named = ", ".join(map(str, repeated))
+    if twice := _repeated(seeds):
+        named = ", ".join(map(str, twice))
         raise UserError(f"--seeds {' '.join(map(str, seeds))}: {named} is named twice; each seed gives one result.")
+
+
+def refuse_repeated_starts(sources: Sequence[str]) -> None:
+    """Raise UserError where a start comes twice: its second training would find the first one's result."""
+    if twice := _repeated(sources):
+        raise UserError(f"{', '.join(twice)}: named twice; each start is trained once.")
+
+
+def _repeated(values: Sequence[Value]) -> list[Value]:
+    return sorted(value for value, count in Counter(values).items() if count > 1)
 
 
 def check_places(named: str, sources: Sequence[str], *, out: Path | None, seeds: tuple[int, ...] = (0,)) -> None:
