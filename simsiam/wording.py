@@ -11,3 +11,8 @@ def plural(number: int, one: str, many: str | None = None) -> str:
 def counted(number: int, one: str, many: str | None = None) -> str:
     """The number, with commas, and the word or words that fit it."""
     return f"{number:,} {plural(number, one, many)}"
+
+
+def left_out(number: int, one: str) -> str:
+    """What is said of images that a measure had to do without."""
+    return f"{counted(number, one)} could not be read and {plural(number, 'was', 'were')} left out"

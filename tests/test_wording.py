@@ -26,6 +26,8 @@ def test_the_plural_is_usually_an_s() -> None:
     assert wording.counted(1, "mask") == "1 mask"
     assert wording.counted(3, "mask") == "3 masks"
     assert wording.plural(2, "has", "have") == "have"
+    assert wording.left_out(1, "test image") == "1 test image could not be read and was left out"
+    assert wording.left_out(2, "test image") == "2 test images could not be read and were left out"
 
 
 def test_one_missing_image_is_told_as_one(tmp_path: Path) -> None:

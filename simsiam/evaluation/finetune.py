@@ -15,7 +15,7 @@ from simsiam.evaluation.optimisation import Schooling
 from simsiam.evaluation.protocol import Measured, Protocol, Splits, Subject
 from simsiam.experiment import Machine, as_dict
 from simsiam.results import DataId
-from simsiam.wording import counted, plural
+from simsiam.wording import counted, left_out
 
 if TYPE_CHECKING:
     from simsiam.data.sources import Source
@@ -145,9 +145,7 @@ class SemiSupervised(Protocol[Splits]):
         if self.expected_classes is not None and classes != self.expected_classes:
             notes.append(f"{counted(classes, 'class', 'classes')}; the published protocol has {self.expected_classes}")
         if bad:
-            notes.append(
-                f"{counted(bad, 'image')} could not be read and {plural(bad, 'was', 'were')} left out (skipped.csv)"
-            )
+            notes.append(f"{left_out(bad, 'image')} (skipped.csv)")
         return notes
 
 

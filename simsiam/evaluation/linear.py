@@ -15,7 +15,7 @@ from simsiam.evaluation.optimisation import Schooling
 from simsiam.evaluation.protocol import Measured, Protocol, Splits, Subject
 from simsiam.experiment import Machine, as_dict
 from simsiam.results import DataId
-from simsiam.wording import counted, plural
+from simsiam.wording import counted, left_out
 
 if TYPE_CHECKING:
     from simsiam.evaluation.classifier_fit import Classifier
@@ -234,7 +234,5 @@ def _notes(schooling: Schooling, expected: int | None, classes: int, bad: int) -
     if schooling.keep == "best":
         notes.append("the best of the evaluated epochs by test accuracy, as the official script keeps it")
     if bad:
-        notes.append(
-            f"{counted(bad, 'image')} could not be read and {plural(bad, 'was', 'were')} left out (skipped.csv)"
-        )
+        notes.append(f"{left_out(bad, 'image')} (skipped.csv)")
     return notes

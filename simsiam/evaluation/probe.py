@@ -18,7 +18,7 @@ from simsiam.evaluation.labelled_transforms import Augmentation, Augmenter
 from simsiam.evaluation.protocol import Measured, Protocol, Splits, Subject, loader_workers
 from simsiam.experiment import Machine
 from simsiam.results import DataId
-from simsiam.wording import counted, plural
+from simsiam.wording import left_out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,9 +92,7 @@ class LinearProbe(Protocol[Splits]):
         )
         bad = int((~np.isfinite(copies[0][:, 0])).sum())
         if bad:
-            measured.notes.append(
-                f"{counted(bad, 'training image')} could not be read and {plural(bad, 'was', 'were')} left out"
-            )
+            measured.notes.append(left_out(bad, "training image"))
         if sweep.at_edge:
             measured.notes.append(f"the best rate, {best.lr:g}, is at the edge of the sweep: widen --lrs")
         return measured
@@ -223,5 +221,5 @@ def _score(stack: HeadStack, features: Matrix, data: Splits, classes: int, devic
         tally.add(scores, torch.from_numpy(data.test.labels[rows]).to(device))
     metrics = {"top1": tally.top1} | ({"top5": tally.top5} if tally.top5 is not None else {})
     bad = len(features) - len(readable)
-    notes = [f"{counted(bad, 'test image')} could not be read and {plural(bad, 'was', 'were')} left out"] if bad else []
+    notes = [left_out(bad, "test image")] if bad else []
     return Measured(metrics=metrics, detail=tally.detail(data.train.classes), notes=notes)
