@@ -190,6 +190,30 @@ def test_the_papers_recipes_search_their_rate_and_can_be_told_not_to(weights: Pa
     assert fixed.detail["lr"] == pytest.approx(0.03 * 2 / 16)
 
 
+@pytest.mark.parametrize(
+    ("flags", "images", "told"),
+    [
+        ([], 10, False),
+        (["--background", "left_out"], 9, True),
+        (["--background", "left_out", "--difficult", "learnt"], 10, False),
+    ],
+    ids=["background", "left out", "learnt"],
+)
+def test_what_becomes_of_an_image_with_difficult_objects_alone(
+    weights: Path, tmp_path: Path, flags: list[str], images: int, told: bool
+) -> None:
+    voc = tiny_shapes.voc_tree(tmp_path / "voc", train=10, test=4, side=SIDE)
+    annotation = sorted((voc / "VOC2007" / "Annotations").glob("*.xml"))[0]
+    text = annotation.read_text()
+    assert "<difficult>0</difficult>" in text
+    annotation.write_text(text.replace("<difficult>0</difficult>", "<difficult>1</difficult>"))
+    out = tmp_path / "out"
+    assert evaluate("voc0712", weights, "--data", voc, "--out", out, "--iterations", 3, "--batch-size", 4, *flags) == 0
+    result = Result.read(out / "result.json")
+    assert result.detail["train_images"] == images
+    assert any("1 training image without an object to learn from was left out" in n for n in result.notes) is told
+
+
 def test_of_two_numbers_of_iterations_the_last_counts(weights: Path, voc: Path, tmp_path: Path) -> None:
     words = [weights, "--data", voc, "--batch-size", 2, "--out", tmp_path]
     assert evaluate("voc0712", *words, "--iterations", 5, "--iterations=1") == 0

@@ -9,19 +9,20 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from simsiam.data.box_files import BoxFiles, Kind, Objects, Problem
-from simsiam.data.boxes import AS_STORED, ORIENTATION, BoxImage, BoxSource
+from simsiam.data.boxes import AS_STORED, ORIENTATION, BoxImage, BoxSource, Target
 from simsiam.data.images import UnreadableImage, read_image
 from simsiam.data.progress import watched
 from simsiam.errors import UserError
 from simsiam.wording import counted
 
 Policy = Literal["stop", "drop"]
+Which = Literal["ordinary", "difficult", "any"]
 
 SHOWN = 20  # lines of a message
 TOLERANCE = 1.0  # pixels by which a box may reach over the edge: tools round
@@ -68,16 +69,12 @@ def checked(source: BoxFiles, bad: Policy) -> Checked:
     return Checked(source=kept, notes=_notes(source, problems))
 
 
-def with_objects(source: BoxSource) -> BoxSource:
-    """The images that have an ordinary object.
-
-    The published trainings leave out images without any object; one with difficult objects alone, or crowds, they keep
-    as background, which this does not: it would teach that nothing is there.
-    """
+def with_objects(source: BoxSource, which: Which = "ordinary") -> BoxSource:
+    """The images that have an object: an "ordinary" one, possibly a "difficult" one, or "any", crowds among them."""
     if isinstance(source, BoxFiles):
-        rows = source.with_ordinary
+        rows = np.unique(source.owners[_of_kind(source.objects, which)])
     else:
-        rows = np.array([index for index in range(len(source)) if bool(source.target(index).ordinary.any())], np.int64)
+        rows = np.array([i for i in range(len(source)) if bool(_of_kind(source.target(i), which).any())], np.int64)
     return source if len(rows) == len(source) else source.subset(rows)
 
 
@@ -91,6 +88,13 @@ def message(source: BoxFiles, problems: Iterable[Problem]) -> str:
         lines.append(f"  and {len(problems) - SHOWN} more")
     head = f"{source.place}: {counted(len(problems), 'thing is', 'things are')} wrong ({counts}):"
     return "\n".join([head, *lines, "Mend them, or leave these images and objects out with --skip-bad."])
+
+
+def _of_kind(objects: Objects | Target, which: Which) -> Any:
+    """M bool, an array or a tensor as the objects are."""
+    if which == "any":
+        return objects.crowd | ~objects.crowd
+    return ~objects.crowd if which == "difficult" else ~(objects.crowd | objects.difficult)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -163,12 +163,6 @@ class BoxFiles(BoxSource):
         """One image's record."""
         return self.images[index]
 
-    @property
-    def with_ordinary(self) -> np.ndarray:
-        """The images that have an object to learn from, by number."""
-        ordinary = ~(self.objects.difficult | self.objects.crowd)
-        return np.unique(self.owners[ordinary])
-
     def target(self, index: int) -> Target:
         """One image's objects."""
         rows, image = self.rows(index), self.images[index]

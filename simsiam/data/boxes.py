@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ class Target:
 
     boxes: Tensor  # N x 4 float32, x1 y1 x2 y2
     labels: Tensor  # N int64, 1..C; label k is BoxSource.classes[k - 1]
-    difficult: Tensor  # N bool, VOC: neither learnt from nor scored
+    difficult: Tensor  # N bool, VOC: not scored, and learnt from only where a recipe says so
     crowd: Tensor  # N bool, COCO: a region of many objects; not learnt from, and found objects in it are not scored
     area: Tensor  # N float32, square pixels: of the mask where there is one, else of the box
     masks: InstanceMasks | None  # N masks, encoded; None where the set has none
@@ -141,6 +141,30 @@ class BoxSubset(BoxSource):
         ).hexdigest()
 
 
+class DifficultLearnt(BoxSource):
+    """Another set in which difficult objects are like any others."""
+
+    def __init__(self, base: BoxSource) -> None:
+        self.base = base
+        self.name, self.classes, self.has_masks = base.name, base.classes, base.has_masks
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def image(self, index: int) -> BoxImage:
+        """What the base set knows of it."""
+        return self.base.image(index)
+
+    def target(self, index: int) -> Target:
+        """The base set's annotation, with nothing difficult."""
+        target = self.base.target(index)
+        return replace(target, difficult=torch.zeros_like(target.difficult))
+
+    def fingerprint(self) -> str:
+        """sha256 that differs from the base set's."""
+        return hashlib.sha256(f"difficult learnt {self.base.fingerprint()}".encode()).hexdigest()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What a detector found on one image, in the image's own pixels."""
@@ -154,7 +178,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnTarget:
-    """What a detector learns from on one image: ordinary objects only, in the network's pixels."""
+    """What a detector learns from on one image: ordinary objects, in the network's pixels."""
 
     boxes: Tensor  # N x 4 float32, x1 y1 x2 y2
     labels: Tensor  # N int64, 1..C

@@ -46,6 +46,8 @@ class Detection(Protocol[BoxSets]):
     benchmark: Benchmark  # Result.protocol is detection_ and this
     metric: Literal["voc", "coco"]  # voc: AP50 by the 11-point rule; coco: mean AP over overlaps from 0.5 to 0.95
     architecture: Architecture
+    difficult: Literal["ignored", "learnt"]  # VOC's difficult objects, in training
+    background: Literal["kept", "left_out"]  # training images that have objects, but none to learn from
     train_images: BoxTransform
     test_images: BoxTransform
     lr: float  # at `lr_batch` images a step; scaled in proportion to the batch size
@@ -61,6 +63,7 @@ class Detection(Protocol[BoxSets]):
     warmup_iterations: int  # a linear rise from warmup_ratio of the rate
     warmup_ratio: float
     evaluate_every: int  # must divide the length
+    precise_bn_iterations: int  # training batches to measure BatchNorm's statistics on before a test; 0: running means
     precision: Literal["fp32", "tf32", "bf16"]
     lr_sweep: tuple[float, ...]  # rates to try first, each on its own short schedule; empty: none
     sweep_iterations: int  # of that schedule, in which the rate falls at the same fractions
@@ -87,7 +90,7 @@ class Detection(Protocol[BoxSets]):
 
         The rate falls at the same fractions of the whole and the warm-up takes at most a fifth. The evaluations are
         as many, or fewer where that many do not divide `count` or would come every few iterations. No rate of a
-        sweep is tried for longer.
+        sweep is tried for longer, and BatchNorm is not measured for longer.
         """
         evaluations = max(1, min(self.length // self.evaluate_every, count // CLOSEST))
         while count % evaluations:
@@ -101,6 +104,7 @@ class Detection(Protocol[BoxSets]):
             warmup_iterations=min(self.warmup_iterations, max(1, count // 5)),
             evaluate_every=count // evaluations,
             sweep_iterations=min(self.sweep_iterations, count),
+            precise_bn_iterations=min(self.precise_bn_iterations, count),
         )
 
     def data_id(self, data: BoxSets) -> DataId:
@@ -134,6 +138,17 @@ class Detection(Protocol[BoxSets]):
             raise UserError(
                 f"--evaluate-every {self.evaluate_every}: must divide --length {self.length} ({self.unit}), so that "
                 "the end is evaluated too."
+            )
+        self._check_norms()
+
+    def _check_norms(self) -> None:
+        """What BatchNorm rules out."""
+        if self.precise_bn_iterations < 0:
+            raise UserError(f"--precise-bn-iterations {self.precise_bn_iterations}: must not be below zero.")
+        if self.precise_bn_iterations and self.architecture.backbone_norm == "frozen":
+            raise UserError(
+                f"--precise-bn-iterations {self.precise_bn_iterations}: frozen BatchNorm keeps the statistics of its "
+                "weights. Give 0, or --architecture.backbone-norm trained."
             )
         if self.accumulate > 1:
             if self.architecture.backbone_norm != "frozen" or self.architecture.head_norm != "none":

@@ -10,11 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from simsiam.data.box_checks import SHOWN, checked, with_objects
+from simsiam.data.box_checks import SHOWN, Which, checked, with_objects
+from simsiam.data.boxes import DifficultLearnt
 from simsiam.data.coco import open_coco
 from simsiam.data.voc_detection import open_voc_folder
 from simsiam.errors import UserError
 from tests.data.test_detection_voc import write
+from tests.evaluation.box_cases import Made
+from tests.evaluation.box_cases import target as made
 from tests.tiny_shapes import coco_folder, voc_folder
 
 
@@ -166,8 +169,32 @@ def test_images_without_ordinary_objects_are_not_trained_on(tmp_path: Path) -> N
     kept = with_objects(source)
     assert len(kept) == 1
     assert kept.image(0).path == "b.png"
+    assert len(with_objects(source, "difficult")) == 1
+    assert with_objects(source, "any") is source
     whole = open_coco_folder(tmp_path / "whole")
     assert with_objects(whole) is whole
+
+
+@pytest.mark.parametrize(("which", "kept"), [("ordinary", [0]), ("difficult", [0, 1]), ("any", [0, 1, 2])])
+def test_which_images_have_an_object(which: Which, kept: list[int]) -> None:
+    box = [(1.0, 1.0, 5.0, 5.0)]
+    targets = [made(box * 2, difficult=[True, False]), made(box, difficult=[True]), made(box, crowd=[True]), made([])]
+    found = with_objects(Made(targets, ("cat",)), which)
+    assert [found.image(row).id for row in range(len(found))] == kept
+
+
+def test_difficult_objects_can_be_learnt_like_others() -> None:
+    box = [(1.0, 1.0, 5.0, 5.0)]
+    source = Made(
+        [made(box * 3, [1, 2, 1], difficult=[True, False, False], crowd=[False, False, True])], ("cat", "dog")
+    )
+    learnt = DifficultLearnt(source)
+    assert source.target(0).ordinary.tolist() == [False, True, False]
+    assert learnt.target(0).ordinary.tolist() == [True, True, False]
+    assert learnt.target(0).labels.tolist() == [1, 2, 1]
+    assert len(learnt) == 1
+    assert learnt.image(0) == source.image(0)
+    assert learnt.fingerprint() != source.fingerprint()
 
 
 def open_coco_folder(root: Path) -> Any:

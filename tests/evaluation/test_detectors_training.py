@@ -159,7 +159,7 @@ def test_small_passes_average_their_gradients(tmp_path: Path) -> None:
     detectors = [build_detector(architecture, network, 3) for _ in range(2)]
     detectors[1].load_state_dict(detectors[0].state_dict())
     training = trainer._training(detectors[0])
-    logged = trainer._step(detectors[0], training)(whole)
+    logged = trainer._step(detectors[0], training, trainer._losses(detectors[0]))(whole)
 
     optimizer = trainer._training(detectors[1]).optimizer
     detectors[1].train()

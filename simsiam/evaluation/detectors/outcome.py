@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simsiam.data.box_checks import with_objects
+from simsiam.data.box_checks import Which, with_objects
 from simsiam.engine.distributed import Process, barrier
 from simsiam.errors import UserError
 from simsiam.evaluation.classifier_fit import run_folder, run_processes
@@ -58,7 +58,7 @@ class _Setting:
 def train_and_score(settings: Detection, subject: Subject, data: BoxSets, *, machine: Machine) -> Measured:
     """What `Detection.score` does; raises as it does."""
     _refuse_unfit(settings, data)
-    learnt = replace(data, train=with_objects(data.train))
+    learnt = replace(data, train=with_objects(data.train, _trained_on(settings)))
     with run_processes(machine.device) as process, run_folder(machine.out) as folder:
         if process.is_main:
             (folder / FILE).unlink(missing_ok=True)  # of an earlier run; the file stands for a finished training
@@ -83,6 +83,13 @@ def train_and_score(settings: Detection, subject: Subject, data: BoxSets, *, mac
     if (remark := anchor_remark(settings, subject, data)) is not None:
         notes.append(remark)
     return Measured(metrics=trained.metrics, detail=detail, notes=notes)
+
+
+def _trained_on(settings: Detection) -> Which:
+    """Which kind of object an image must have to be trained on."""
+    if settings.background == "kept":
+        return "any"
+    return "difficult" if settings.difficult == "learnt" else "ordinary"
 
 
 def anchor_remark(settings: Detection, subject: Subject, data: BoxSets) -> str | None:

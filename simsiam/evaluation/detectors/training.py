@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from simsiam.data.box_loader import BoxLoader, Normalisation
-from simsiam.data.boxes import BoxBatch, BoxSource
+from simsiam.data.boxes import BoxBatch, BoxSource, DifficultLearnt
 from simsiam.engine import distributed, precision, schedules
 from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
@@ -23,6 +23,7 @@ from simsiam.engine.logs import Display, MetricsLog
 from simsiam.engine.optimizers import Group, sgd
 from simsiam.errors import UserError
 from simsiam.evaluation.detectors.detector import Detector, build_detector
+from simsiam.evaluation.detectors.precise_norm import measure_norms
 from simsiam.evaluation.detectors.scoring import Finder, score
 from simsiam.evaluation.linear_heads import seeded
 from simsiam.evaluation.protocol import Subject, loader_workers
@@ -30,6 +31,8 @@ from simsiam.experiment import Machine
 
 if TYPE_CHECKING:
     from simsiam.evaluation.detection import Detection
+
+Losses = Callable[[BoxBatch, slice, torch.Generator], dict[str, Tensor]]
 
 
 class RateTooHigh(UserError):
@@ -51,7 +54,7 @@ class Trainer:
     """One fine-tuning: settings, weights, data and machine together.
 
     Args:
-        train: checked, with an object to learn from on every image.
+        train: checked, without the images that the settings leave out.
         folder: of checkpoints and logs.
         identity: what the run is; a folder that holds another run's state is refused.
     """
@@ -86,9 +89,10 @@ class Trainer:
             start = round * plan.steps_per_epoch
             return loader.run(start + first, start + plan.steps_per_epoch)
 
+        losses = self._losses(detector)
         ends = fit(
             training,
-            step=self._step(detector, training),
+            step=self._step(detector, training, losses),
             batches=batches,
             plan=plan,
             checkpoints=checkpoints,
@@ -98,6 +102,7 @@ class Trainer:
         )
         try:
             for end in ends:
+                self._measure_norms(detector, loader, losses, end.global_step, display)
                 self._evaluate(detector, training, end.global_step, log, display)
         except Diverged as error:
             raise RateTooHigh(
@@ -135,8 +140,9 @@ class Trainer:
         )
 
     def _loader(self) -> BoxLoader:
+        learnt = self.train if self.settings.difficult == "ignored" else DifficultLearnt(self.train)
         return BoxLoader(
-            self.train,
+            learnt,
             self.settings.train_images,
             normalisation=self._normalisation,
             batch_size=self.settings.batch_size,
@@ -151,32 +157,60 @@ class Trainer:
     def _normalisation(self) -> Normalisation:
         return Normalisation(mean=self.subject.mean, std=self.subject.std)
 
-    def _step(self, detector: Detector, training: Training) -> Callable[[BoxBatch], dict[str, Tensor]]:
-        detector.train()
+    def _losses(self, detector: Detector) -> Losses:
+        """The forward pass of training over some rows of a batch."""
         network = distributed.parallel(detector, self.process)
-        passes = self.settings.accumulate
         as_channels_last = channels_last(self.settings, self.machine, self.process.device)
+
+        def losses(batch: BoxBatch, rows: slice, generator: torch.Generator) -> dict[str, Tensor]:
+            images = batch.images[rows]
+            if as_channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            sizes = [(frame.height, frame.width) for frame in batch.frames[rows]]
+            with precision.autocast(self.settings.precision, self.process.device):
+                found: dict[str, Tensor] = network(images, sizes, batch.targets[rows], generator)
+            return found
+
+        return losses
+
+    def _step(self, detector: Detector, training: Training, losses: Losses) -> Callable[[BoxBatch], dict[str, Tensor]]:
+        detector.train()
+        passes = self.settings.accumulate
 
         def step(batch: BoxBatch) -> dict[str, Tensor]:
             generator = step_generator(self.subject.seed, batch, self.process.rank)
             training.optimizer.zero_grad(set_to_none=True)
             sums: dict[str, Tensor] = {}
             for rows in shares(len(batch.targets), passes):
-                images = batch.images[rows]
-                if as_channels_last:
-                    images = images.contiguous(memory_format=torch.channels_last)
-                sizes = [(frame.height, frame.width) for frame in batch.frames[rows]]
-                with precision.autocast(self.settings.precision, self.process.device):
-                    losses = network(images, sizes, batch.targets[rows], generator)
-                loss = torch.stack(list(losses.values())).sum()
+                found = losses(batch, rows, generator)
+                loss = torch.stack(list(found.values())).sum()
                 (loss / passes).backward()  # type: ignore[no-untyped-call]
-                for name, value in {"loss": loss, **losses}.items():
+                for name, value in {"loss": loss, **found}.items():
                     part = value.detach() / passes
                     sums[name] = sums[name] + part if name in sums else part
             training.optimizer.step()
             return sums
 
         return step
+
+    def _measure_norms(
+        self, detector: Detector, loader: BoxLoader, losses: Losses, iteration: int, display: Display
+    ) -> None:
+        """BatchNorm's statistics over the training batches that come next, where the recipe asks for it."""
+        count = self.settings.precise_bn_iterations
+        if not count:
+            return
+
+        def forward(batch: BoxBatch) -> None:
+            generator = step_generator(self.subject.seed, batch, self.process.rank)
+            losses(batch, slice(None), generator)
+
+        def batches() -> Iterator[BoxBatch]:
+            for done, batch in enumerate(loader.run(iteration, iteration + count)):
+                display.update(iteration, f"BatchNorm's statistics: batch {done:,} of {count:,}")
+                yield batch
+
+        measure_norms(detector, batches(), forward)
 
     def _evaluate(
         self, detector: Detector, training: Training, iteration: int, log: MetricsLog, display: Display
