@@ -81,14 +81,21 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write bytes through a temporary neighbour and a rename."""
+    """Write bytes through a temporary neighbour and a rename.
+
+    Raises OSError that names the file, a full disk say; the neighbour is then gone, and an older file as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(part, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def require_writable(folder: Path, *, flag: str = "--out") -> None:

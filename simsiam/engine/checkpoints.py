@@ -37,7 +37,9 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
 
     def save(self, content: dict[str, Any], *, global_step: int) -> Path:
-        """Write one and delete those older than the last `keep`."""
+        """Write one and delete those older than the last `keep`, and what a killed process left half written."""
+        for half in self.folder.glob(".step-*.part"):
+            half.unlink(missing_ok=True)
         path = self.folder / f"step-{global_step:09d}.pt"
         write_atomic(path, serialise(content))
         for old in self.numbered()[: -self.keep]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,25 @@ def test_the_last_ones_are_kept_and_the_newest_is_read(tmp_path: Path) -> None:
 
 def test_a_half_written_neighbour_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / ".step-000000005.pt.77.part").write_bytes(b"half")
-    assert Checkpoints(tmp_path, keep=2).latest() is None
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.latest() is None
+    checkpoints.save({"step": 6}, global_step=6)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000006.pt"]  # the half one went
+
+
+def test_where_there_is_no_room_the_file_is_named_and_the_last_one_stays(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save({"step": 1}, global_step=1)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, usual[1]))  # what the kernel then says is as of a full disk
+    try:
+        with pytest.raises(OSError, match=r"step-000000002\.pt") as stopped:
+            checkpoints.save({"weights": torch.rand(10000)}, global_step=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert stopped.value.errno == errno.EFBIG
+    assert stopped.value.filename == str(tmp_path / "step-000000002.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000001.pt"]
 
 
 def test_a_damaged_one_is_passed_over_and_all_damaged_is_an_error(tmp_path: Path) -> None:
