@@ -23,6 +23,7 @@ from simsiam.evaluation.knn import nearest, vote
 from simsiam.experiment import Views
 from simsiam.model import SimSiam
 from simsiam.verdict import Check
+from simsiam.wording import counted
 
 KNN_K = 20
 KNN_TEMPERATURE = 0.07
@@ -48,8 +49,8 @@ class Labelled:
         """The protocol in a line."""
         left_out = ", each query left out of its own references" if self.own_row == "skip" else ""
         return (
-            f"k {self.k}, T {KNN_TEMPERATURE}, {len(self.references):,} references, "
-            f"{len(self.queries):,} queries{left_out}"
+            f"k {self.k}, T {KNN_TEMPERATURE}, {counted(len(self.references), 'reference')}, "
+            f"{counted(len(self.queries), 'query', 'queries')}{left_out}"
         )
 
 

@@ -23,6 +23,7 @@ from simsiam.runs import Inputs, RunFolder
 from simsiam.verdict import Verdict, as_json
 from simsiam.weights.load import fingerprint, load_backbone
 from simsiam.weights.save import write_backbone
+from simsiam.wording import counted
 
 IN_TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
@@ -152,7 +153,8 @@ def _throughput(folder: RunFolder, recipe: Pretraining) -> dict[str, float]:
 
 
 def _data_notes(inputs: Inputs) -> list[str]:
-    notes = [f"{len(inputs.train):,} training images, {len(inputs.held_out):,} held out for every measure here."]
+    images = counted(len(inputs.train), "training image")
+    notes = [f"{images}, {len(inputs.held_out):,} held out for every measure here."]
     if inputs.labelled is None:
         notes.append(
             "No labels, so there is no kNN accuracy. A few are enough: --labels FILE.csv (path,label) or a folder."

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from simsiam import wording
 from simsiam.data.labels import labelled_source
 from simsiam.errors import UserError
+from simsiam.evaluation.neighbours import nearest
+from simsiam.recipes.segmentation import fcn_r50_d8_512x512_20k_voc12aug
 from tests import tiny
 
 ROOT = Path(wording.__file__).parent
@@ -46,3 +50,30 @@ def test_no_message_leaves_the_number_open() -> None:
         for match in re.findall(r"\w+\(s\)(?= |,|\")", path.read_text(encoding="utf-8"))
     ]
     assert found == []
+
+
+def test_no_message_takes_many_for_granted() -> None:
+    """`{len(files)} files` and `{classes} classes` are wrong for one; `counted` is right."""
+    never_one = "epochs|features|parameters|folds"  # of published trainings, of networks, of a cross-validation
+    by_hand = (
+        r"(?<!of )\{(?:len|sum|int)\([^{}]*\)(?::,)?\} (?:[a-z]+ )?[a-z]+s\b",
+        rf"(?<!of )\{{(?:\w+\.)*(?!{never_one})(\w+)(?::,)?\}} \1\b",
+    )
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group(0)}"
+        for path in sorted(ROOT.rglob("*.py"))
+        for pattern in by_hand
+        for match in re.finditer(pattern, path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+def test_one_is_told_as_one() -> None:
+    row = np.ones((1, 8), np.float32)
+    with pytest.raises(UserError, match=r"k = 1 neighbour was asked of 0 references\. Use"):
+        nearest(row, row, k=1, device="cpu", own_row="skip")
+    with pytest.raises(UserError, match=r"k = 2 neighbours were asked of 1 reference\. Use"):
+        nearest(row, row, k=2, device="cpu")
+    settings = fcn_r50_d8_512x512_20k_voc12aug().segmentation
+    once = replace(settings, course=replace(settings.course, iterations=1))
+    assert once.notes == ["1 iteration; the published protocol has 20,000"]

@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
     for file in written.beside:
         print(f"{file}: {_purpose(file)}")
     if embedded.bad:
-        say(f"{len(embedded.bad):,} of {len(embedded.source):,} images could not be read")
+        say(f"{len(embedded.bad):,} of {counted(len(embedded.source), 'image')} could not be read")
     return 0
 
 

@@ -13,6 +13,7 @@ from simsiam.commands.evaluations import plain
 from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
 from simsiam.experiment import Stem
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,8 +79,8 @@ def _print_facts(source: str, loaded: Loaded, licence: str | None) -> None:
     details = ", ".join(f"{key} {value}" for key in ("width", "stem") if (value := getattr(backbone, key, None)))
     facts = loaded.preprocess
     print(f"{source}: recognised as {loaded.source_format}")
-    tensors = len(backbone.state_dict())
-    print(f"  backbone   {backbone.name}{f' ({details})' if details else ''}: {tensors} tensors, all loaded;")
+    tensors = counted(len(backbone.state_dict()), "tensor")
+    print(f"  backbone   {backbone.name}{f' ({details})' if details else ''}: {tensors}, all loaded;")
     print(f"             {parameters:,} parameters, {backbone.features} features")
     for head, state in (("projector", loaded.projector), ("predictor", loaded.predictor)):
         print(f"  {head:<9}  {_head(state)}")
@@ -95,7 +96,7 @@ def _head(state: dict[str, Tensor] | None) -> str:
         return "none in it"
     sizes = [state[f"{3 * layer}.weight"] for layer in range(len(state)) if f"{3 * layer}.weight" in state]
     widths = [int(sizes[0].shape[1]), *(int(weight.shape[0]) for weight in sizes)]
-    return f"{len(state)} tensors, {' -> '.join(map(str, widths))}"
+    return f"{counted(len(state), 'tensor')}, {' -> '.join(map(str, widths))}"
 
 
 def training_flags(loaded: Loaded) -> list[str]:

@@ -140,7 +140,7 @@ def _print_groups(options: Options, embedded: Embedded, groups: list[Group]) -> 
     """Print the groups and what they amount to; returns them as rows of a table."""
     table = []
     for number, group in enumerate(groups, 1):
-        print(f"group {number}: {len(group.members)} images")
+        print(f"group {number}: {counted(len(group.members), 'image')}")
         for member in group.members:
             path, same = embedded.path(member.row), "" if member.same_as is None else embedded.path(member.same_as)
             print(printable(f"  {member.similarity:6.4f}  {path}{same and f'  (exactly {same})'}"))

@@ -116,7 +116,7 @@ class ArraySource(Source):
         if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
             raise ValueError(f"{name}: pixels must be N x H x W x 3 uint8, not {pixels.dtype} {pixels.shape}")
         if labels is not None and len(labels) != len(pixels):
-            raise ValueError(f"{name}: {len(pixels)} images but {len(labels)} labels")
+            raise ValueError(f"{name}: {counted(len(pixels), 'image')} but {counted(len(labels), 'label')}")
         self.name = name
         self.classes = classes
         self.labels = None if labels is None else np.asarray(labels, np.int64)

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from simsiam.errors import UserError
+from simsiam.wording import counted
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TRAIN_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -117,7 +118,7 @@ def from_binary(read: Read, where: str) -> Cifar:
         content = read(f"{name}.bin")
         if not content or len(content) % (PLANES + 1):
             raise UserError(
-                f"{where}: {name}.bin has {len(content):,} bytes, no whole number of images. Copy it again."
+                f"{where}: {name}.bin has {counted(len(content), 'byte')}, no whole number of images. Copy it again."
             )
         rows = np.frombuffer(content, np.uint8).reshape(-1, PLANES + 1)
         if rows[:, 0].max() >= len(CLASSES):

@@ -231,7 +231,7 @@ def _shape(found: Any, image: BoxImage) -> Polygons | Rle | None:
     if isinstance(found, list):
         for part in found:
             if len(part) % 2:
-                raise ValueError(f"a polygon of {len(part)} numbers; it takes pairs, x and y of each corner")
+                raise ValueError(f"a polygon of {counted(len(part), 'number')}; it takes pairs, x and y of each corner")
         parts = [np.array(part, np.float64).reshape(-1, 2) for part in found]
         parts = [part for part in parts if len(part) >= 3]
         return Polygons(parts=tuple(parts)) if parts else None
@@ -239,6 +239,8 @@ def _shape(found: Any, image: BoxImage) -> Polygons | Rle | None:
     counts = found["counts"]
     if isinstance(counts, list):
         if sum(counts) != height * width:
-            raise ValueError(f"run lengths of {image.path} add up to {sum(counts)} pixels, not {height} x {width}")
+            raise ValueError(
+                f"run lengths of {image.path} add up to {counted(sum(counts), 'pixel')}, not {height} x {width}"
+            )
         return from_runs(counts, height=height, width=width)
     return Rle(height=height, width=width, counts=counts.encode("ascii"))

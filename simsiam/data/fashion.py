@@ -11,6 +11,7 @@ import numpy as np
 
 from simsiam.data.base import ArraySource
 from simsiam.errors import UserError
+from simsiam.wording import counted
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts the files
@@ -38,7 +39,10 @@ def fashion_mnist(root: Path | None, *, cache: Path, split: str) -> ArraySource:
     images = _read(folder, f"{PREFIXES[split]}-images-idx3-ubyte", dimensions=3)
     labels = _read(folder, f"{PREFIXES[split]}-labels-idx1-ubyte", dimensions=1).astype(np.int64)
     if len(images) != len(labels) or not len(labels):
-        raise UserError(f"{folder}: {len(images)} {split} images but {len(labels)} labels. Copy the files again.")
+        raise UserError(
+            f"{folder}: {counted(len(images), f'{split} image')} but {counted(len(labels), 'label')}. Copy the files "
+            "again."
+        )
     names = CLASSES if labels.max() < len(CLASSES) else tuple(str(n) for n in range(int(labels.max()) + 1))
     colour = np.repeat(images[:, :, :, None], 3, axis=3)  # N x 28 x 28 x 3
     return ArraySource(colour, labels, name=f"fashion-mnist-{split}", classes=names)
@@ -60,5 +64,7 @@ def _read(folder: Path, name: str, *, dimensions: int) -> np.ndarray:
     except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
         raise UserError(f"{file}: damaged ({error}). Copy it again.") from error
     if (zeros, kind, count) != (0, 8, dimensions) or values.size != int(np.prod(shape)):
-        raise UserError(f"{file}: not an MNIST file of {dimensions} dimensions, or cut short. Copy it again.")
+        raise UserError(
+            f"{file}: not an MNIST file of {counted(dimensions, 'dimension')}, or cut short. Copy it again."
+        )
     return values.reshape(shape)

@@ -138,7 +138,10 @@ def _read_annotations(file: Path) -> _Entries:
     names, labels = list(paths.values()), [wanted[key] for key in paths]
     beyond = sorted({label for label in labels if label not in categories or label < 0})
     if beyond:
-        raise UserError(f"{file}: category ids {beyond[:5]} are used but not among its {len(categories)} categories.")
+        raise UserError(
+            f"{file}: category ids {beyond[:5]} are used but not among its "
+            f"{counted(len(categories), 'category', 'categories')}."
+        )
     return _Entries(file=file, names=names, labels=np.array(labels, np.int64), classes=max(categories) + 1)
 
 

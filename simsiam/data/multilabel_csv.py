@@ -83,7 +83,7 @@ def _words(file: Path, rows: list[list[str]]) -> _Table:
     marks = []
     for number, row in enumerate(rows, 1):
         if len(row) > 2 or not row[0]:
-            raise UserError(f"{file}, row {number}: expected path,label1;label2 and found {len(row)} cells.")
+            raise UserError(f"{file}, row {number}: expected path,label1;label2 and found {counted(len(row), 'cell')}.")
         names = [name.strip() for name in (row[1] if len(row) == 2 else "").split(";")]
         marks.append({name: PRESENT for name in names if name})
     classes = tuple(sorted({name for row in marks for name in row}))

@@ -20,6 +20,7 @@ from simsiam.data.preprocess import Preprocess
 from simsiam.data.views import ViewPair, draw_pair, step_generator
 from simsiam.errors import UserError
 from simsiam.experiment import Views
+from simsiam.wording import counted
 
 Engine = Literal["pil", "batch"]
 
@@ -170,7 +171,7 @@ def read_or_replace(source: Source, index: int, bad: list[BadImage]) -> Image.Im
             bad.append(error.bad)
             failure = failure or error
     raise UserError(
-        f"{source.name}: {tries:,} images in a row cannot be read, the first {failure}. "
+        f"{source.name}: {counted(tries, 'image')} in a row cannot be read, the first {failure}. "
         f"Check that the files are whole images (skipped.csv lists those found bad so far)."
     )
 

@@ -13,6 +13,7 @@ from simsiam.evaluation.embedding import Embedding, at_layer, unit_rows
 from simsiam.evaluation.features import stream
 from simsiam.evaluation.given_images import Pictures, given
 from simsiam.evaluation.protocol import Subject
+from simsiam.wording import counted
 
 SHOWN = 20  # unreadable images that an error names
 
@@ -68,4 +69,4 @@ def _refuse(bad: list[BadImage], total: int) -> None:
         return
     lines = "".join(f"\n  {each.path}: {each.reason}" for each in bad[:SHOWN])
     more = f"\n  and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-    raise UserError(f"{len(bad)} of {total} images cannot be read:{lines}{more}")
+    raise UserError(f"{len(bad):,} of {counted(total, 'image')} cannot be read:{lines}{more}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from simsiam.data.preprocess import Preprocess
 from simsiam.errors import UserError
 from simsiam.experiment import Machine, as_dict
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,7 +152,9 @@ def at_layer(backbone: Backbone, layer: Layer) -> Backbone:
     number = int(layer.removeprefix("feature"))
     if number > stages:
         known = ", ".join(f"feature{n}" for n in range(1, stages + 1))
-        raise UserError(f"--layer {layer}: {backbone.name} has {stages} stages. Use pooled{known and ', '}{known}.")
+        raise UserError(
+            f"--layer {layer}: {backbone.name} has {counted(stages, 'stage')}. Use pooled{known and ', '}{known}."
+        )
     return _at_stage(backbone, number)
 
 

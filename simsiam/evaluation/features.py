@@ -62,7 +62,9 @@ class Features:
         if not self.bad:
             return []
         first = f"{self.bad[0].path}: {self.bad[0].reason}"
-        return [f"{source.name}: {len(self.bad)} of {len(source)} images could not be read (first: {first})"]
+        return [
+            f"{source.name}: {len(self.bad):,} of {counted(len(source), 'image')} could not be read (first: {first})"
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,8 +98,8 @@ class FewLabels(Protocol["Source"]):
             },
             detail=_detail(guesses, labels, names, folds, hits),
             notes=[
-                f"{len(labels)} labelled images, each guessed by classifiers that did not see it ({folds} folds, "
-                f"{counted(self.repeats, 'repeat')}); the interval is over the images",
+                f"{counted(len(labels), 'labelled image')}, each guessed by classifiers that did not see it "
+                f"({folds} folds, {counted(self.repeats, 'repeat')}); the interval is over the images",
                 *features.skipped(data),
             ],
         )

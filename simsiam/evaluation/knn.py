@@ -15,6 +15,7 @@ from simsiam.evaluation.neighbours import QUERY_ROWS, Neighbours, nearest
 from simsiam.evaluation.protocol import Measured, Protocol, Splits, Subject
 from simsiam.experiment import Machine
 from simsiam.results import DataId
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,7 +137,7 @@ def knn_scores(
 
     for what, found, rows in (("query", query_labels, queries), ("reference", reference_labels, references)):
         if len(found) != len(rows):
-            raise UserError(f"{len(found)} {what} labels for {len(rows)} features.")
+            raise UserError(f"{counted(len(found), f'{what} label')} for {counted(len(rows), 'feature')}.")
         if len(found) == 0 or found.min() < 0 or found.max() >= classes:
             raise UserError(f"{what} labels must lie in 0 ... {classes - 1} and there must be at least one.")
     neighbours = nearest(queries, references, k=max(k), device=device)

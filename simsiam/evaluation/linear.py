@@ -148,8 +148,8 @@ def _score_stages(
     maps = len(subject.backbone.stage_channels)
     if maps != heads.stages:
         raise UserError(
-            f"{protocol.name}: {subject.backbone.name} gives {maps} feature maps, and the recipe has a head on each of "
-            f"{heads.stages}. Give --stages {maps}."
+            f"{protocol.name}: {subject.backbone.name} gives {counted(maps, 'feature map')}, and the recipe has a "
+            f"head on each of {heads.stages}. Give --stages {maps}."
         )
     with seeded(subject.seed), evaluation_mode(subject.backbone):
         parts = stage_heads(subject.backbone, heads.pooling, size=schooling.augmentation.size, classes=classes)

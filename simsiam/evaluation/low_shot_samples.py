@@ -77,9 +77,10 @@ def read_sample(folder: Path, targets: np.ndarray, *, k: int, number: int, class
     sample = np.asarray(sample, np.int8)
     wrong = (sample != LEFT_OUT) & (sample != targets)
     if wrong.any():
+        count = int(wrong.sum())
         raise UserError(
-            f"{file}: {int(wrong.sum())} of its labels are not those of these images, so its rows are other images or "
-            "are in another order (expected: sorted by name)."
+            f"{file}: {count:,} of its labels {plural(count, 'differs', 'differ')} from those of these images, so "
+            "its rows are other images or are in another order (expected: sorted by name)."
         )
     for mark, count in ((PRESENT, k), (ABSENT, (len(classes) - 1) * k)):
         counts = (sample == mark).sum(0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simsiam.errors import UserError
+from simsiam.wording import plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,8 @@ def area_average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
     total = int(positive.sum())
     if total in (0, len(positive)):
         raise UserError(
-            f"average precision needs positive and negative images; {total} of {len(positive)} are positive."
+            f"average precision needs positive and negative images; {total} of {len(positive)} "
+            f"{plural(total, 'is', 'are')} positive."
         )
     hits = positive[np.argsort(-scores, kind="stable")]
     found = np.cumsum(hits)

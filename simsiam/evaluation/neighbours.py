@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from simsiam.errors import UserError
+from simsiam.wording import counted, plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +60,10 @@ def nearest(
     total = len(references)
     usable = total - (own_row == "skip")
     if k > usable:
-        raise UserError(f"k = {k} neighbours were asked of {usable} references. Use k <= {usable}.")
+        raise UserError(
+            f"k = {k} {plural(k, 'neighbour was', 'neighbours were')} asked of {counted(usable, 'reference')}. "
+            f"Use k <= {usable}."
+        )
     if queries.shape[1] != references.shape[1]:
         raise UserError(
             f"queries have {queries.shape[1]} channels and references {references.shape[1]}: "

@@ -14,6 +14,7 @@ from simsiam.errors import UserError
 from simsiam.evaluation.protocol import Measured, Protocol, Subject, data_id
 from simsiam.experiment import Machine
 from simsiam.results import DataId
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from simsiam.data.masks import MaskSplits
@@ -127,7 +128,9 @@ class Segmentation:
         notes = []
         course = self.course
         if self.published_iterations is not None and course.iterations != self.published_iterations:
-            notes.append(f"{course.iterations:,} iterations; the published protocol has {self.published_iterations:,}")
+            notes.append(
+                f"{counted(course.iterations, 'iteration')}; the published protocol has {self.published_iterations:,}"
+            )
         if course.batch_size != course.lr_batch:
             notes.append(
                 f"batch {course.batch_size} in place of {course.lr_batch}: the rate was scaled linearly from "

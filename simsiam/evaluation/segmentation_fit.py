@@ -26,6 +26,7 @@ from simsiam.evaluation.segmentation_lesson import Learnt, Lesson, RateTooHigh
 from simsiam.evaluation.segmentors import Segmentor, check_complete
 from simsiam.experiment import Machine, as_dict
 from simsiam.results import read_json, write_json
+from simsiam.wording import counted, plural
 
 CHECKED_FILE = "data-checked.json"
 PROBLEMS_FILE = "data-problems.txt"
@@ -212,18 +213,23 @@ def _notes(settings: Segmentation, chosen: Segmentation, learnt: Learnt, data: M
     notes = chosen.notes
     classes = len(data.train.classes)
     if settings.expected_classes is not None and classes != settings.expected_classes:
-        notes.append(f"{classes} classes; the published data set has {settings.expected_classes}")
+        notes.append(f"{counted(classes, 'class', 'classes')}; the published data set has {settings.expected_classes}")
     absent = [name for name in data.test.classes if name not in learnt.iou]
     if absent:
         notes.append(
-            f"{len(absent)} classes are neither in the test masks nor in the predictions and not in the means: "
-            f"{', '.join(absent)}"
+            f"{counted(len(absent), 'class is', 'classes are')} neither in the test masks nor in the predictions and "
+            f"not in the means: {', '.join(absent)}"
         )
     if settings.search.lr_sweep:
         how = "the best was taken" if settings.search.sweep_choice == "best" else "for the record only"
-        rates = ", ".join(f"{lr:g}" for lr in settings.search.lr_sweep)
+        tried = _tried(settings.search.lr_sweep)
         notes.append(
-            f"rates {rates} were tried for {settings.search.sweep_iterations:,} iterations on held-out training "
+            f"{tried} for {counted(settings.search.sweep_iterations, 'iteration')} on held-out training "
             f"images ({how}); trained at {chosen.course.lr:g}"
         )
     return notes
+
+
+def _tried(rates: Sequence[float]) -> str:
+    named = ", ".join(f"{lr:g}" for lr in rates)
+    return f"{plural(len(rates), 'rate')} {named} {plural(len(rates), 'was', 'were')} tried"

@@ -29,6 +29,7 @@ from simsiam.evaluation.segmentation_metrics import PixelCounts
 from simsiam.evaluation.segmentation_testing import Tester
 from simsiam.evaluation.segmentors import Segmentor, segmentation_loss
 from simsiam.experiment import Machine
+from simsiam.wording import counted
 
 
 class RateTooHigh(UserError):
@@ -156,7 +157,9 @@ class Lesson:
         course, process = self.settings.course, self.process
         rows = distributed.per_device_batch(course.batch_size, process.world)
         if rows % course.accumulate:
-            raise UserError(f"--accumulate {course.accumulate}: does not divide the {rows} images of a device.")
+            raise UserError(
+                f"--accumulate {course.accumulate}: does not divide the {counted(rows, 'image')} of a device."
+            )
         return MaskLoader(
             self.train,
             self.settings.augmentation,

@@ -18,6 +18,7 @@ from simsiam.backbones import Backbone, ResNet
 from simsiam.errors import UserError
 from simsiam.evaluation.dilation import dilate
 from simsiam.evaluation.segmentation import Design
+from simsiam.wording import counted
 
 Norm = Literal["batch", "group"]
 
@@ -125,8 +126,9 @@ def check_complete(network: Segmentor, weights: Mapping[str, Tensor]) -> int:
     missing = sorted(set(weights) ^ set(held))
     differing = [name for name in weights if name not in missing and not torch.equal(weights[name], held[name].cpu())]
     if missing or differing:
+        lost = counted(len(missing) + len(differing), "tensor")
         raise UserError(
-            f"{len(missing) + len(differing)} tensors of the weights did not arrive in the segmentor's backbone: "
+            f"{lost} of the weights did not arrive in the segmentor's backbone: "
             f"{', '.join([*missing, *differing][:10])}."
         )
     return len(held)

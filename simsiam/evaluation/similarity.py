@@ -10,6 +10,7 @@ import numpy as np
 
 from simsiam.errors import UserError
 from simsiam.evaluation.embedding import unit_rows
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from simsiam.evaluation.embedding import Embedded
@@ -46,7 +47,9 @@ class Index:
             rows = np.empty((len(embedded), embedded.channels), np.float32)
         except MemoryError as error:
             size = len(embedded) * embedded.channels * 4 / 1e9
-            raise UserError(f"{len(embedded):,} vectors take {size:.1f} GB of memory. Take fewer images.") from error
+            raise UserError(
+                f"{counted(len(embedded), 'vector')} take {size:.1f} GB of memory. Take fewer images."
+            ) from error
         start = 0
         for block in embedded.blocks():
             rows[start : start + len(block)] = unit_rows(block)
@@ -65,7 +68,7 @@ class Index:
             leave_out: a row that shall not be found, for an image of the set that asks for its neighbours.
         """
         if vector.shape != self.rows.shape[1:]:
-            raise UserError(f"a query of {vector.shape[0]} numbers among vectors of {self.rows.shape[1]}.")
+            raise UserError(f"a query of {counted(vector.shape[0], 'number')} among vectors of {self.rows.shape[1]}.")
         similarity = self.rows @ unit_rows(vector[None])[0]
         if leave_out is not None:
             similarity[leave_out] = -np.inf

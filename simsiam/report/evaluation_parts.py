@@ -11,6 +11,7 @@ from simsiam import published
 from simsiam.report.curves import Chart, Series, thin
 from simsiam.report.layout import OWN_LAYOUTS, PAGE_LAYOUTS, Column, Layout
 from simsiam.results import Result
+from simsiam.wording import counted
 
 SHOWN_CLASSES = 40  # bars; of half as many again or more, the best and the worst are shown
 MOST_SERIES = 6  # lines of a chart
@@ -76,8 +77,8 @@ def headline(result: Result) -> Headline:
         remark = (
             f"Published on {layout.data.title}, the data measured here."
             if same
-            else f"Published on {layout.data.title}; this result is on {result.data.name} ({result.data.images:,} "
-            "images), so the rows say nothing about each other."
+            else f"Published on {layout.data.title}; this result is on {result.data.name} "
+            f"({counted(result.data.images, 'image')}), so the rows say nothing about each other."
         )
     unit = "" if result.main_metric in _FRACTIONS else "%"
     return Headline(title=title, value=value, unit=unit, rows=rows, comparable=same, remark=remark)

@@ -14,6 +14,7 @@ from simsiam.errors import UserError
 from simsiam.report.collect import Found
 from simsiam.report.layout import IMAGENET, INATURALIST, PLACES205, SVM, VOC07, Layout, features
 from simsiam.report.tables import Row, rows_of
+from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,7 +134,7 @@ def confusion(counts: Sequence[Sequence[float]], classes: Sequence[str] | None, 
         raise UserError(f"{title}: the confusion matrix has shape {matrix.shape}, not square. Evaluate again.")
     names = [str(name) for name in classes] if classes else [str(index) for index in range(len(matrix))]
     if len(names) != len(matrix):
-        raise UserError(f"{title}: {len(names)} class names for a matrix of {len(matrix)}. Evaluate again.")
+        raise UserError(f"{title}: {counted(len(names), 'class name')} for a matrix of {len(matrix)}. Evaluate again.")
     totals = matrix.sum(1, keepdims=True)
     share = 100 * np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
     side = min(11.0, 3.2 + 0.34 * min(len(names), NAMES_UP_TO))

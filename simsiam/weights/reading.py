@@ -15,6 +15,7 @@ import torch
 
 from simsiam.errors import UserError
 from simsiam.weights.unpickle import RefusedPickleError, RestrictedPickle
+from simsiam.wording import counted
 
 _TORCH_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number that opens an old torch.save file
 _AGAIN = "Fetch the file again and compare its size or checksum with the source's."
@@ -83,7 +84,7 @@ def _refuse_impostors(path: Path, head: bytes) -> None:
 
 def _read_zip(path: Path) -> Any:
     if not zipfile.is_zipfile(path):
-        raise UserError(f"{path}: truncated, the archive has no end ({path.stat().st_size:,} bytes). {_AGAIN}")
+        raise UserError(f"{path}: truncated, the archive has no end ({counted(path.stat().st_size, 'byte')}). {_AGAIN}")
     with zipfile.ZipFile(path) as archive:
         names = [name.rsplit("/", 1)[-1] for name in archive.namelist()]
     if "constants.pkl" in names:
@@ -150,4 +151,4 @@ def _refused(path: Path, error: RefusedPickleError) -> UserError:
 
 def _damaged(path: Path, error: Exception) -> UserError:
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return UserError(f"{path}: damaged or truncated ({path.stat().st_size:,} bytes; {reason}). {_AGAIN}")
+    return UserError(f"{path}: damaged or truncated ({counted(path.stat().st_size, 'byte')}; {reason}). {_AGAIN}")

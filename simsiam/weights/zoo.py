@@ -112,7 +112,7 @@ def get(name: str, cache: Path | None = None) -> Path:
 def fault(card: Card, path: Path) -> str | None:
     """What is wrong with a card's file, or None; the name of a `.part` file does not matter."""
     if path.stat().st_size < _SMALLEST:
-        return f"only {path.stat().st_size:,} bytes, so no ResNet-50"
+        return f"only {counted(path.stat().st_size, 'byte')}, so no ResNet-50"
     found = sha256(path)
     if card.sha8 is not None:
         return None if found.startswith(card.sha8) else f"SHA-256 begins with {found[:8]}, not {card.sha8}"

@@ -72,7 +72,7 @@ def test_confusion_is_a_share_of_each_row() -> None:
 
 @pytest.mark.parametrize(
     ("counts", "classes", "message"),
-    [([[1, 2]], None, r"shape \(1, 2\), not square"), ([[1, 2], [3, 4]], ["a"], "1 class names for a matrix of 2")],
+    [([[1, 2]], None, r"shape \(1, 2\), not square"), ([[1, 2], [3, 4]], ["a"], "1 class name for a matrix of 2")],
 )
 def test_damaged_confusion(counts: list[list[int]], classes: list[str] | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
