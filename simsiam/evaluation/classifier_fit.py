@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,15 +19,14 @@ from simsiam.data.loader import image_batches
 from simsiam.data.preprocess import Preprocess
 from simsiam.data.sources import Source
 from simsiam.engine import distributed, precision
-from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
-from simsiam.engine.fit import Diverged, Plan, Training, fit
+from simsiam.engine.fit import EpochEnd, Plan, Training
 from simsiam.engine.logs import Display, MetricsLog
 from simsiam.engine.optimizers import Group
-from simsiam.errors import UserError
 from simsiam.evaluation.labelled_transforms import Augmenter
 from simsiam.evaluation.optimisation import Schooling
 from simsiam.evaluation.protocol import Subject, loader_workers
+from simsiam.evaluation.supervised import train_and_evaluate
 from simsiam.evaluation.tally import Tally
 from simsiam.experiment import Machine
 
@@ -56,26 +53,6 @@ class Schooled:
     detail: dict[str, Any]
     history: list[dict[str, float]]
     bad: int  # unreadable images left out
-
-
-@contextmanager
-def run_processes(device: str) -> Iterator[Process]:
-    """This process among those of the run: joined here, or by the caller before."""
-    if dist.is_available() and dist.is_initialized():
-        yield Process(rank=dist.get_rank(), world=dist.get_world_size(), device=distributed.pick_device(device))
-        return
-    with distributed.processes(device) as process:
-        yield process
-
-
-@contextmanager
-def run_folder(out: Path | None) -> Iterator[Path]:
-    """The folder of checkpoints and logs; a passing one where the caller keeps nothing."""
-    if out is not None:
-        yield out
-        return
-    with tempfile.TemporaryDirectory(prefix="simsiam-") as folder:
-        yield Path(folder)
 
 
 @dataclass(kw_only=True)
@@ -113,11 +90,6 @@ class School:
             recipe=self.identity,
             extra={"history": [], "kept": None, "bad": []},
         )
-        checkpoints = Checkpoints(self.folder / "checkpoints", keep=1)
-        stored = self._resume(training, checkpoints)
-        log = MetricsLog(self.folder, writes=self.process.is_main)
-        if stored is not None:
-            log.rewind(stored["log_offset"])
         plan = Plan(
             epochs=how.epochs,
             steps_per_epoch=loader.steps,
@@ -126,28 +98,22 @@ class School:
             images_per_step=how.batch_size,
             checkpoint_minutes=self.machine.checkpoint_minutes,
         )
-        display = Display(plan.epochs * plan.steps_per_epoch, shows=self.process.is_main)
-        ends = fit(
-            training,
-            step=self._step(classifier, training),
-            batches=loader.epoch,
-            plan=plan,
-            checkpoints=checkpoints,
-            log=log,
-            display=display,
-            process=self.process,
-        )
-        try:
-            for end in ends:
-                if end.epoch % self.settings.evaluate_every == 0 or end.epoch == plan.epochs:
-                    self._evaluate(classifier, training, end.epoch, log, display)
-        except Diverged as error:
-            raise UserError(
-                f"{self.folder}: the {error}; the learning rate {how.lr} is too high for these weights. Lower --lr."
-            ) from error
-        finally:
-            log.close()
-            loader.close()
+
+        def evaluate(end: EpochEnd, log: MetricsLog, display: Display) -> None:
+            if end.epoch % self.settings.evaluate_every == 0 or end.epoch == plan.epochs:
+                self._evaluate(classifier, training, end.epoch, log, display)
+
+        with closing(loader):
+            train_and_evaluate(
+                training,
+                make_step=lambda: self._step(classifier, training),
+                batches=loader.epoch,
+                evaluate=evaluate,
+                plan=plan,
+                folder=self.folder,
+                process=self.process,
+                lr=how.lr,
+            )
         return self._schooled(training)
 
     def _loader(self) -> LabelledLoader:
@@ -163,23 +129,9 @@ class School:
             workers=loader_workers(self.machine),
         )
 
-    def _resume(self, training: Training, checkpoints: Checkpoints) -> dict[str, Any] | None:
-        """Take up the last checkpoint, if there is one, and return it; refuse another run's."""
-        stored = checkpoints.latest()
-        if stored is None:
-            return None
-        if stored["recipe"] != self.identity:
-            names = sorted(self.identity)
-            differing = [name for name in names if stored["recipe"].get(name) != self.identity[name]] or ["recipe"]
-            raise UserError(
-                f"{self.folder}: holds the state of another run (different {', '.join(differing)}). "
-                "Give another --out, or delete the folder to start again."
-            )
-        training.load(stored)
-        self._bad |= {BadImage(path=path, reason=reason) for path, reason in stored["extra"]["bad"]}
-        return stored
-
     def _step(self, classifier: Classifier, training: Training) -> Callable[[LabelledBatch], dict[str, Tensor]]:
+        assert training.extra is not None
+        self._bad |= {BadImage(path=path, reason=reason) for path, reason in training.extra["bad"]}
         classifier.network.train()
         network = distributed.parallel(classifier.network, self.process)
         world = self.process.world

@@ -63,7 +63,7 @@ class SemiSupervised(Protocol[Splits]):
         Each cell trains in its own folder under `machine.out`, so an interrupted grid goes on where it stopped.
         """
         from simsiam.data.labelled import class_count
-        from simsiam.evaluation.classifier_fit import run_folder, run_processes
+        from simsiam.evaluation.supervised import run_folder, run_processes
 
         classes = class_count(data.train, data.test)
         cells = [Cell(lr=lr, head_multiplier=by) for lr in self.lrs for by in self.head_multipliers]

@@ -32,10 +32,9 @@ class StageHeads:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearMultiHead(Protocol[Splits]):
-    """Feature1 to Feature5 of the model zoo page."""
+class _StageProtocol(Protocol[Splits]):
+    """A head on each stage; what the benchmarks below have in common."""
 
-    protocol: ClassVar[str] = "linear_mhead"
     heads: StageHeads
 
     @property
@@ -52,46 +51,22 @@ class LinearMultiHead(Protocol[Splits]):
         return _score_stages(self, self.heads, subject, data, machine)
 
 
-@dataclass(frozen=True, kw_only=True)
-class INaturalist2018(Protocol[Splits]):
+class LinearMultiHead(_StageProtocol):
+    """Feature1 to Feature5 of the model zoo page."""
+
+    protocol: ClassVar[str] = "linear_mhead"
+
+
+class INaturalist2018(_StageProtocol):
     """The five heads on iNaturalist 2018."""
 
     protocol: ClassVar[str] = "inaturalist2018"
-    heads: StageHeads
-
-    @property
-    def main_metric(self) -> str:
-        """The last stage's top-1."""
-        return f"feature{self.heads.stages}"
-
-    def data_id(self, data: Splits) -> DataId:
-        """Both splits."""
-        return data.data_id
-
-    def score(self, subject: Subject, data: Splits, *, machine: Machine) -> Measured:
-        """As LinearMultiHead."""
-        return _score_stages(self, self.heads, subject, data, machine)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Places205(Protocol[Splits]):
+class Places205(_StageProtocol):
     """The five heads on Places205."""
 
     protocol: ClassVar[str] = "places205"
-    heads: StageHeads
-
-    @property
-    def main_metric(self) -> str:
-        """The last stage's top-1."""
-        return f"feature{self.heads.stages}"
-
-    def data_id(self, data: Splits) -> DataId:
-        """Both splits."""
-        return data.data_id
-
-    def score(self, subject: Subject, data: Splits, *, machine: Machine) -> Measured:
-        """As LinearMultiHead."""
-        return _score_stages(self, self.heads, subject, data, machine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +153,9 @@ def _school(
     machine: Machine,
 ) -> Measured:
     """Train the heads on the frozen trunk, and prove the trunk unchanged."""
-    from simsiam.evaluation.classifier_fit import School, run_folder, run_processes
+    from simsiam.evaluation.classifier_fit import School
     from simsiam.evaluation.features import evaluation_mode
+    from simsiam.evaluation.supervised import run_folder, run_processes
     from simsiam.weights.load import fingerprint
 
     before = fingerprint(subject.backbone.state_dict())

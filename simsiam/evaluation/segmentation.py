@@ -140,10 +140,9 @@ class Segmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationVoc12Aug(Protocol["MaskSplits"]):
-    """mIoU on VOC2012 val after training on VOC2012 + aug."""
+class _MaskProtocol(Protocol["MaskSplits"]):
+    """A segmentor around the backbone, trained whole; what the benchmarks below have in common."""
 
-    protocol: ClassVar[str] = "segmentation_voc12aug"
     segmentation: Segmentation
 
     @property
@@ -162,47 +161,19 @@ class SegmentationVoc12Aug(Protocol["MaskSplits"]):
         return train_and_score(self, self.segmentation, subject, data, machine)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SegmentationCityscapes(Protocol["MaskSplits"]):
+class SegmentationVoc12Aug(_MaskProtocol):
+    """mIoU on VOC2012 val after training on VOC2012 + aug."""
+
+    protocol: ClassVar[str] = "segmentation_voc12aug"
+
+
+class SegmentationCityscapes(_MaskProtocol):
     """mIoU on Cityscapes val after training on its fine masks."""
 
     protocol: ClassVar[str] = "segmentation_cityscapes"
-    segmentation: Segmentation
-
-    @property
-    def main_metric(self) -> str:
-        """Mean intersection over union."""
-        return "miou"
-
-    def data_id(self, data: MaskSplits) -> DataId:
-        """Both sets."""
-        return data_id(data.train, data.test)
-
-    def score(self, subject: Subject, data: MaskSplits, *, machine: Machine) -> Measured:
-        """As SegmentationVoc12Aug."""
-        from simsiam.evaluation.segmentation_fit import train_and_score
-
-        return train_and_score(self, self.segmentation, subject, data, machine)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SegmentationFolder(Protocol["MaskSplits"]):
+class SegmentationFolder(_MaskProtocol):
     """mIoU on images and masks of one's own."""
 
     protocol: ClassVar[str] = "segmentation_folder"
-    segmentation: Segmentation
-
-    @property
-    def main_metric(self) -> str:
-        """Mean intersection over union."""
-        return "miou"
-
-    def data_id(self, data: MaskSplits) -> DataId:
-        """Both sets."""
-        return data_id(data.train, data.test)
-
-    def score(self, subject: Subject, data: MaskSplits, *, machine: Machine) -> Measured:
-        """As SegmentationVoc12Aug."""
-        from simsiam.evaluation.segmentation_fit import train_and_score
-
-        return train_and_score(self, self.segmentation, subject, data, machine)

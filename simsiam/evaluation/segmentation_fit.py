@@ -17,13 +17,13 @@ from simsiam.data.masks import MaskSource, MaskSplits
 from simsiam.engine.distributed import Process, any_process
 from simsiam.engine.logs import Display
 from simsiam.errors import UserError
-from simsiam.evaluation.classifier_fit import run_folder, run_processes
 from simsiam.evaluation.linear_heads import seeded
 from simsiam.evaluation.mask_pictures import Example, save_grid
 from simsiam.evaluation.protocol import Measured, Protocol, Subject, data_id, loader_workers
 from simsiam.evaluation.segmentation import Segmentation
-from simsiam.evaluation.segmentation_lesson import Learnt, Lesson, RateTooHigh
+from simsiam.evaluation.segmentation_lesson import Learnt, Lesson
 from simsiam.evaluation.segmentors import Segmentor, check_complete
+from simsiam.evaluation.supervised import RateTooHigh, run_folder, run_processes
 from simsiam.experiment import Machine, as_dict
 from simsiam.results import read_json, write_json
 from simsiam.wording import counted, plural

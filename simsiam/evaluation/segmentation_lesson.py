@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from simsiam.data.mask_loader import MaskBatch, MaskLoader, Normalisation
 from simsiam.data.masks import MaskSource
 from simsiam.engine import distributed, optimizers, precision
-from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
-from simsiam.engine.fit import Diverged, EpochEnd, Plan, Training, fit
+from simsiam.engine.fit import EpochEnd, Plan, Training
 from simsiam.engine.logs import Display, MetricsLog
 from simsiam.engine.optimizers import Group
 from simsiam.errors import UserError
@@ -28,12 +27,9 @@ from simsiam.evaluation.segmentation import Segmentation
 from simsiam.evaluation.segmentation_metrics import PixelCounts
 from simsiam.evaluation.segmentation_testing import Tester
 from simsiam.evaluation.segmentors import Segmentor, segmentation_loss
+from simsiam.evaluation.supervised import train_and_evaluate
 from simsiam.experiment import Machine
 from simsiam.wording import counted
-
-
-class RateTooHigh(UserError):
-    """The loss stopped being finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,21 +80,15 @@ class Lesson:
             recipe=self.identity,
             extra={"history": [], "kept": None},
         )
-        checkpoints = Checkpoints(self.folder / "checkpoints", keep=1)
-        stored = self._resume(training, checkpoints)
-        log = MetricsLog(self.folder, writes=self.process.is_main)
-        if stored is not None:
-            log.rewind(stored["log_offset"])
-        self._run(training, checkpoints, log)
+        self._run(training)
         assert training.extra is not None
         kept = training.extra["kept"]
         return Learnt(
             metrics=kept["metrics"], iou=kept["iou"], accuracy=kept["accuracy"], history=training.extra["history"]
         )
 
-    def _run(self, training: Training, checkpoints: Checkpoints, log: MetricsLog) -> None:
+    def _run(self, training: Training) -> None:
         course = self.settings.course
-        loader = self._loader()
         plan = Plan(
             epochs=course.iterations // course.interval,
             steps_per_epoch=course.interval,
@@ -107,42 +97,22 @@ class Lesson:
             images_per_step=course.batch_size,
             checkpoint_minutes=self.machine.checkpoint_minutes,
         )
-        display = Display(course.iterations, shows=self.process.is_main)
         cuda = [self.process.device] if self.process.device.type == "cuda" else []
-        try:
-            with torch.random.fork_rng(devices=cuda):  # the steps seed torch's own generator, for dropout
-                for end in fit(
-                    training,
-                    step=self._step(training),
-                    batches=loader.epoch,
-                    plan=plan,
-                    checkpoints=checkpoints,
-                    log=log,
-                    display=display,
-                    process=self.process,
-                ):
-                    self._evaluate(training, end, log, display)
-        except Diverged as error:
-            raise RateTooHigh(
-                f"{self.folder}: the {error}; the learning rate {course.scaled_lr:g} is too high for these weights. "
-                "Lower --lr."
-            ) from error
-        finally:
-            log.close()
-            loader.close()
-
-    def _resume(self, training: Training, checkpoints: Checkpoints) -> dict[str, Any] | None:
-        stored = checkpoints.latest()
-        if stored is None:
-            return None
-        if stored["recipe"] != self.identity:
-            differing = [name for name in self.identity if stored["recipe"].get(name) != self.identity[name]]
-            raise UserError(
-                f"{self.folder}: holds the state of another run (different {', '.join(differing) or 'recipe'}). "
-                "Give another --out, or --again to replace it."
+        with (
+            closing(self._loader()) as loader,
+            torch.random.fork_rng(devices=cuda),  # the steps seed torch's own generator, for dropout
+        ):
+            train_and_evaluate(
+                training,
+                make_step=lambda: self._step(training),
+                batches=loader.epoch,
+                evaluate=lambda end, log, display: self._evaluate(training, end, log, display),
+                plan=plan,
+                folder=self.folder,
+                process=self.process,
+                lr=course.scaled_lr,
+                cure="Lower --lr, or let --lr-sweep try several.",
             )
-        training.load(stored)
-        return stored
 
     @property
     def _channels_last(self) -> bool:

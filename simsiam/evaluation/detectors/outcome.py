@@ -11,12 +11,12 @@ import numpy as np
 from simsiam.data.box_checks import Which, with_objects
 from simsiam.engine.distributed import Process, barrier
 from simsiam.errors import UserError
-from simsiam.evaluation.classifier_fit import run_folder, run_processes
 from simsiam.evaluation.detectors.anchor_fit import anchor_fit
 from simsiam.evaluation.detectors.files import FILE, TrainedDetector, save_detector
 from simsiam.evaluation.detectors.pictures import draw_examples
-from simsiam.evaluation.detectors.training import RateTooHigh, Trained, Trainer
+from simsiam.evaluation.detectors.training import Trained, Trainer
 from simsiam.evaluation.protocol import Measured, Subject
+from simsiam.evaluation.supervised import RateTooHigh, run_folder, run_processes
 from simsiam.experiment import Machine, as_dict
 from simsiam.wording import counted, plural
 

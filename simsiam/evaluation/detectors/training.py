@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,27 +17,22 @@ from torch import Tensor
 from simsiam.data.box_loader import BoxLoader, Normalisation
 from simsiam.data.boxes import BoxBatch, BoxSource, DifficultLearnt
 from simsiam.engine import distributed, precision, schedules
-from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
-from simsiam.engine.fit import Diverged, Plan, Training, fit
+from simsiam.engine.fit import EpochEnd, Plan, Training
 from simsiam.engine.logs import Display, MetricsLog
 from simsiam.engine.optimizers import Group, sgd
-from simsiam.errors import UserError
 from simsiam.evaluation.detectors.detector import Detector, build_detector
 from simsiam.evaluation.detectors.precise_norm import measure_norms
 from simsiam.evaluation.detectors.scoring import Finder, score
 from simsiam.evaluation.linear_heads import seeded
 from simsiam.evaluation.protocol import Subject, loader_workers
+from simsiam.evaluation.supervised import train_and_evaluate
 from simsiam.experiment import Machine
 
 if TYPE_CHECKING:
     from simsiam.evaluation.detection import Detection
 
 Losses = Callable[[BoxBatch, slice, torch.Generator], dict[str, Tensor]]
-
-
-class RateTooHigh(UserError):
-    """The loss is no longer a finite number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,42 +72,30 @@ class Trainer:
         """
         detector = self._detector()
         training = self._training(detector)
-        checkpoints = Checkpoints(self.folder / "checkpoints", keep=1)
-        stored = resume(training, checkpoints, self.identity, self.folder)
-        log = MetricsLog(self.folder, writes=self.process.is_main)
-        if stored is not None:
-            log.rewind(stored["log_offset"])
+        losses = self._losses(detector)
         loader = self._loader()
         plan = plan_of(self.settings, loader.steps, checkpoint_minutes=self.machine.checkpoint_minutes)
-        display = Display(plan.epochs * plan.steps_per_epoch, shows=self.process.is_main)
 
         def batches(round: int, first: int) -> Iterator[BoxBatch]:
             start = round * plan.steps_per_epoch
             return loader.run(start + first, start + plan.steps_per_epoch)
 
-        losses = self._losses(detector)
-        ends = fit(
-            training,
-            step=self._step(detector, training, losses),
-            batches=batches,
-            plan=plan,
-            checkpoints=checkpoints,
-            log=log,
-            display=display,
-            process=self.process,
-        )
-        try:
-            for end in ends:
-                self._measure_norms(detector, loader, losses, end.global_step, display)
-                self._evaluate(detector, training, end.global_step, log, display)
-        except Diverged as error:
-            raise RateTooHigh(
-                f"{self.folder}: the {error}; the learning rate {self.settings.scaled_lr:g} is too high for these "
-                "weights and this batch. Lower --lr, or let --lr-sweep try several."
-            ) from error
-        finally:
-            log.close()
-            loader.close()
+        def evaluate(end: EpochEnd, log: MetricsLog, display: Display) -> None:
+            self._measure_norms(detector, loader, losses, end.global_step, display)
+            self._evaluate(detector, training, end.global_step, log, display)
+
+        with closing(loader):
+            train_and_evaluate(
+                training,
+                make_step=lambda: self._step(detector, training, losses),
+                batches=batches,
+                evaluate=evaluate,
+                plan=plan,
+                folder=self.folder,
+                process=self.process,
+                lr=self.settings.scaled_lr,
+                cure="Lower --lr, or let --lr-sweep try several.",
+            )
         extra = training.extra
         assert extra is not None
         return Trained(detector=detector, history=extra["history"], **extra["last"])
@@ -277,20 +261,3 @@ def shares(count: int, parts: int) -> list[slice]:
     """`count` rows in `parts` contiguous pieces of like size; none is empty."""
     edges = np.linspace(0, count, min(parts, count) + 1).astype(int).tolist()
     return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
-
-
-def resume(
-    training: Training, checkpoints: Checkpoints, identity: dict[str, Any], folder: Path
-) -> dict[str, Any] | None:
-    """Take up the last checkpoint, if there is one, and return it; raises UserError if it is another run's."""
-    stored = checkpoints.latest()
-    if stored is None:
-        return None
-    if stored["recipe"] != identity:
-        differing = [name for name in sorted(identity) if stored["recipe"].get(name) != identity[name]] or ["recipe"]
-        raise UserError(
-            f"{folder}: holds the state of another run (different {', '.join(differing)}). "
-            "Give another --out, or --again to start anew."
-        )
-    training.load(stored)
-    return stored
