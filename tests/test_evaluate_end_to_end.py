@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +112,42 @@ def test_knn_on_folders(
     assert "holds a result with other settings" in capsys.readouterr().err
     assert simsiam("knn", weights, *own, *machine, "--k", "1", "3", "--quoted-k", "1", "--again") == 0
     assert set(result(tmp_path).metrics) == {"top1_k1", "top1_k3"}
+
+
+def test_where_nothing_can_be_written_a_result_is_still_printed(
+    weights: str,
+    machine: list[str],
+    own: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(Path(weights).parent, run)
+    words = [str(run), *own, *machine[: machine.index("--out")]]
+    assert simsiam("knn", *words) == 0
+    said = capsys.readouterr().out
+    (out,) = (run / "evaluations").glob("knn-*")
+    before = (out / "report.html").read_bytes()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(run))
+
+    monkeypatch.setattr("simsiam.results.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("simsiam.report.evaluation_page.write_atomic", refuse)
+    assert simsiam("knn", *words) == 0
+    assert capsys.readouterr().out == said
+    assert (out / "report.html").read_bytes() == before
+    for changed in (["--again"], ["--seeds", "3", "4"]):  # what would have to be written is refused as ever
+        with monkeypatch.context() as patched:
+            patched.setattr("simsiam.evaluation.knn.Knn.score", lambda *_, **__: pytest.fail("measured"))
+            assert simsiam("knn", *words, *changed) == 2
+        assert "Read-only file system). Give another --out." in capsys.readouterr().err
+    (out / "report.html").unlink()
+    assert simsiam("knn", *words) == 0
+    assert capsys.readouterr().out == "".join(
+        line for line in said.splitlines(keepends=True) if not line.startswith("report:")
+    )
 
 
 def test_knn_agrees_with_scikit_learn(weights: str, machine: list[str], own: list[str], tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def run(name: str, arguments: list[str]) -> int:
     refuse_repeated_starts(sources)
     if options.data is None:
         raise UserError(f"--data: {_wanted(name)}")
-    check_places(name, sources, out=machine.out, seeds=options.seeds)
+    check_places(name, sources, out=machine.out, seeds=options.seeds, again=options.again)
     check_weights(sources, backbone=options.backbone)
     data = _open(name, options)
     if name == FOLDER:

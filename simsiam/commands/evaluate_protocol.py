@@ -48,7 +48,7 @@ def run(name: str, arguments: list[str]) -> int:
             return 0
         raise UserError(f"name the weights to measure: simsiam evaluate {name} RUN --train DIR --test DIR.")
     out = value_of("--out", arguments)
-    check_places(name, sources, out=Path(out) if out is not None else None)
+    check_places(name, sources, out=Path(out) if out is not None else None, again="--again" in arguments)
     if len(sources) > 1:
         check_weights(sources, backbone=value_of("--backbone", arguments))
     places = []

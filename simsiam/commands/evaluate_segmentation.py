@@ -62,7 +62,7 @@ def run(name: str, arguments: list[str]) -> int:
     if not sources:
         raise UserError(f"name the weights to train from: simsiam evaluate {name} RUN --data DIR (or --from random).")
     refuse_repeated_starts(sources)
-    check_places(name, sources, out=machine.out, seeds=options.seeds)
+    check_places(name, sources, out=machine.out, seeds=options.seeds, again=options.again)
     check_weights(sources, backbone=options.backbone)
     data = _data(name, options)
     places = [

@@ -69,11 +69,23 @@ def _repeated(values: Sequence[Value]) -> list[Value]:
     return sorted(value for value, count in Counter(values).items() if count > 1)
 
 
-def check_places(named: str, sources: Sequence[str], *, out: Path | None, seeds: tuple[int, ...] = (0,)) -> None:
-    """Raise UserError where a result could not be written, before data are read or a network is built."""
+def check_places(
+    named: str, sources: Sequence[str], *, out: Path | None, seeds: tuple[int, ...] = (0,), again: bool = False
+) -> None:
+    """Raise UserError where a result could not be written, before data are read or a network is built.
+
+    Where results lie already and none is replaced (`again`), one of them may be all that is asked for, and it needs to
+    be read only. Which one is known once the data are; `run_once` then looks again.
+    """
     for source in sources:
         for seed in seeds:
-            results.require_writable(own_folder(named, source, seed, out=out, sources=len(sources), seeds=seeds))
+            folder = own_folder(named, source, seed, out=out, sources=len(sources), seeds=seeds)
+            try:
+                results.require_writable(folder)
+            except UserError:
+                place = result_folder(source, named, None).parent if out is None else out
+                if again or not any(place.rglob("result.json")):
+                    raise
 
 
 def check_weights(sources: Sequence[str], *, backbone: str | None) -> None:

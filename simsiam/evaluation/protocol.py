@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from simsiam.errors import UserError
 from simsiam.experiment import Machine, as_dict
-from simsiam.results import DataId, Result, WeightsId
+from simsiam.results import DataId, Result, WeightsId, require_writable
 
 if TYPE_CHECKING:
     from simsiam.backbones import Backbone
@@ -136,15 +136,11 @@ def run_once(protocol: Protocol[Any], subject: Subject, data: Any, *, machine: M
         again: measure anew, whatever lies there.
 
     Raises UserError if the folder holds a result of other settings, weights, data or seed: nothing is overwritten
-    unless `again` says so.
+    unless `again` says so; and, before anything is measured, if it holds none and nothing can be written there.
     """
     if machine.out is None:
         return protocol.run(subject, data, machine=machine)
     file = machine.out / RESULT_FILE
-    if again and os.environ.get("RANK", "0") == "0":  # the other processes wait for this one before they look
-        for name in STATE:
-            path = machine.out / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     if file.exists() and not again:
         found = Result.read(file)
         differing = _differences(found, protocol, subject, protocol.data_id(data))
@@ -154,6 +150,11 @@ def run_once(protocol: Protocol[Any], subject: Subject, data: Any, *, machine: M
             f"{machine.out}: holds a result with other {', '.join(differing)}. Give another --out, or --again to "
             "replace it."
         )
+    require_writable(machine.out)
+    if again and os.environ.get("RANK", "0") == "0":  # the other processes wait for this one before they look
+        for name in STATE:
+            path = machine.out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return protocol.run(subject, data, machine=machine)
 
 
