@@ -7,6 +7,8 @@ field, so the recipe is the experiment. What depends on the machine lives in `Ma
 from __future__ import annotations
 
 import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -100,6 +102,27 @@ def as_dict(record: Any) -> dict[str, Any]:
         record, dict_factory=lambda items: {k: str(v) if isinstance(v, Path) else v for k, v in items}
     )
     return plain
+
+
+def command_line(arguments: Sequence[str], launcher: str = "") -> str:
+    """A command of this program as a person types it, behind what starts its processes (`torchrun ... -m`)."""
+    return f"{launcher} {shlex.join(['simsiam', *arguments])}".lstrip()
+
+
+def command_to_go_on(run: Mapping[str, Any], folder: Path) -> str:
+    """The command that goes on with a run: the one that began it, else what is known of it.
+
+    Args:
+        run: what its recipe.json holds.
+        folder: the run folder.
+    """
+    typed = list(run.get("command") or [])[1:]
+    if typed[:1] == ["pretrain"]:
+        return command_line(typed, str(run.get("launcher") or ""))
+    recipe = run.get("recipe") or {}
+    data = {"demo": [], "cifar10": ["cifar10"]}.get(str(recipe.get("data_kind")), ["DATA"])
+    named = ["--recipe", str(recipe["name"])] if "name" in recipe else []
+    return command_line(["pretrain", *data, *named, "--out", str(folder)])
 
 
 def pretraining_from_dict(raw: dict[str, Any]) -> Pretraining:

@@ -254,7 +254,8 @@ def claim(
     elif process.is_main:
         if folder.root.exists() and any(folder.root.iterdir()):
             raise UserError(f"--out {folder.root}: the folder holds other files; name a new one.")
-        write_json(folder.recipe, {**mine, "machine": as_dict(machine), "command": sys.argv})
+        began = {"command": sys.argv, "launcher": distributed.launcher()}
+        write_json(folder.recipe, {**mine, "machine": as_dict(machine), **began})
     distributed.barrier()
     return folder
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from simsiam.cli import run
-from simsiam.engine.distributed import per_device_batch
+from simsiam.engine.distributed import launcher, per_device_batch
 from simsiam.errors import UserError
-from simsiam.results import Result, read_metrics
+from simsiam.results import Result, read_json, read_metrics
 from tests.processes import launch
 
 NETWORK = (
@@ -44,6 +44,7 @@ def test_two_processes_train_as_one_run(photos: Path, tmp_path: Path) -> None:
     result = Result.read(out / "result.json")
     assert result.detail["verdict"]["status"] in ("healthy", "partial collapse", "too early to say")
     rows = [row for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "step"]
+    assert read_json(out / "recipe.json")["launcher"] == "torchrun --nproc-per-node 2 -m"
     assert rows[-1]["step"] == 2 * (65 // 16), "the global batch is 16 whatever the number of processes"
 
     one = tmp_path / "one"
@@ -81,6 +82,13 @@ def test_processes_of_torchrun_meet_again_for_a_second_training(tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("all met") == 2
+
+
+def test_processes_on_several_machines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launcher() == ""
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert launcher() == "torchrun --nnodes 2 --nproc-per-node 8 -m"
 
 
 def test_a_batch_that_does_not_divide_names_what_would() -> None:

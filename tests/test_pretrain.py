@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +18,10 @@ import torch
 from PIL import Image
 
 from simsiam import cli
+from simsiam.report.answer import answer
+from simsiam.report.runfolder import read_run
 from simsiam.results import Result, read_metrics
+from simsiam.weights.load import load_backbone, unfinished
 
 NETWORK = (
     "--views.size 16 --model.stem small-stride2 --model.width 8 --model.backbone resnet10 --model.projector-layers 2 "
@@ -113,7 +118,9 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_weights(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_polite_stop_saves_and_goes_on(photos: Path, unbroken: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_polite_stop_saves_and_goes_on(
+    photos: Path, unbroken: Path, tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "stopped"
     arguments = run_arguments(photos, out)
     process = start(*arguments)
@@ -121,11 +128,26 @@ def test_a_polite_stop_saves_and_goes_on(photos: Path, unbroken: Path, tmp_path:
     process.send_signal(number)
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + number, text
-    assert "goes on from there" in text
+    typed = shlex.join(["simsiam", *map(str, arguments)])
+    assert text.endswith(f"the same command goes on from there:\n  {typed}\n")
+    told = unfinished(out)
+    assert told == (
+        f"{out}: the pre-training is not finished; what its last checkpoint holds is taken. It goes on with:\n  {typed}"
+    )
+    capsys.readouterr()
+    assert simsiam("export", out, "--to", "safetensors", "--out", tmp_path / "exported") == 0
+    assert f"note: {told}" in capsys.readouterr().err
+    assert simsiam("evaluate", "knn", out, "--data", tmp_path / "nowhere", "--device", "cpu") == 2
+    assert f"note: {told}" in capsys.readouterr().err
+    (note,) = load_backbone(out).notes
+    assert re.fullmatch(r"step-\d+\.pt of a pre-training that was not finished", note)
+    assert f"`{typed}`" in " ".join(answer(read_run(out)).sentences)
     again = start(*arguments)
     text, _ = again.communicate(timeout=300)
     assert again.returncode in (0, 4), text
     _assert_same(weights(out), weights(unbroken))
+    assert unfinished(out) is None
+    assert load_backbone(out).notes == ()
 
 
 def _wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:

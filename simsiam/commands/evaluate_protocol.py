@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from simsiam.commands.evaluation_line import check_places, check_weights, own_folder, parse
+from simsiam.commands.evaluation_line import check_places, check_weights, own_folder, parse, say_unfinished
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process, say
 from simsiam.commands.tables import print_table
@@ -49,6 +49,7 @@ def run(name: str, arguments: list[str]) -> int:
         raise UserError(f"name the weights to measure: simsiam evaluate {name} RUN --train DIR --test DIR.")
     out = value_of("--out", arguments)
     check_places(name, sources, out=Path(out) if out is not None else None, again="--again" in arguments)
+    say_unfinished(sources)
     if len(sources) > 1:
         check_weights(sources, backbone=value_of("--backbone", arguments))
     places = []

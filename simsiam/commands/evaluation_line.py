@@ -14,6 +14,7 @@ import tyro
 from simsiam import results
 from simsiam.commands.evaluations import EVALUATIONS, plain, result_folder
 from simsiam.commands.reading import read as read_line
+from simsiam.commands.running import say
 from simsiam.errors import UserError
 from simsiam.experiment import Machine
 
@@ -100,6 +101,15 @@ def check_weights(sources: Sequence[str], *, backbone: str | None) -> None:
             wrong.append(str(error))
     if wrong:
         raise UserError("\n".join(dict.fromkeys(wrong)))
+
+
+def say_unfinished(sources: Sequence[str]) -> None:
+    """Say which of the weights come from a pre-training that is not finished, and how it goes on."""
+    from simsiam.weights.load import unfinished
+
+    for source in sources:
+        if (words := unfinished(source)) is not None:
+            say(f"note: {words}")
 
 
 def own_folder(named: str, source: str, seed: int, *, out: Path | None, sources: int, seeds: tuple[int, ...]) -> Path:

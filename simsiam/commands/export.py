@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from simsiam.commands.evaluation_line import say_unfinished
 from simsiam.commands.evaluations import plain
 from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
@@ -42,6 +43,7 @@ def run(arguments: list[str]) -> int:
     from simsiam.weights.export import export
     from simsiam.weights.load import load_backbone
 
+    say_unfinished([command.source])
     loaded = load_backbone(
         command.source,
         backbone=command.backbone,

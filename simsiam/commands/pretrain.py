@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,8 +11,9 @@ import tyro
 from simsiam import results
 from simsiam.commands.names import find_pretraining, value_of
 from simsiam.commands.reading import read as read_line
+from simsiam.commands.running import say
 from simsiam.errors import UserError
-from simsiam.experiment import Machine, Pretraining
+from simsiam.experiment import Machine, Pretraining, command_line
 
 ACCUMULATE = (
     "--accumulate: SimSiam cannot accumulate gradients over small batches. BatchNorm takes its statistics over the "
@@ -69,12 +69,13 @@ def run(arguments: list[str]) -> int:
     command = read_line(Command, arguments, default=Command(settings=base), prog="simsiam pretrain")
     if asks_help:
         return 0
-    return _pretrain(command)
+    return _pretrain(command, arguments)
 
 
-def _pretrain(command: Command) -> int:
+def _pretrain(command: Command, arguments: list[str]) -> int:
     from simsiam.backbones import check_known
     from simsiam.commands.report import print_answer
+    from simsiam.engine.distributed import launcher
     from simsiam.engine.stopping import Interrupted
     from simsiam.pretraining import pretrain
 
@@ -93,7 +94,7 @@ def _pretrain(command: Command) -> int:
             track=options.track,
         )
     except Interrupted as stopped:
-        print(f"simsiam: {stopped}", file=sys.stderr)
+        say(f"simsiam: {stopped}:\n  {command_line(['pretrain', *arguments], launcher())}")
         return 128 + stopped.signal_number
     print_answer(Path(result.weights.source))
     return EXIT_CODES.get(result.detail["verdict"]["status"], 0)

@@ -83,6 +83,16 @@ def pick_device(device: str) -> torch.device:
     return picked
 
 
+def launcher() -> str:
+    """How this command was started in several processes, as words before it; empty where it is one."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # of this machine
+    if world == 1:
+        return ""
+    machines = f"--nnodes {world // local} " if world > local else ""
+    return f"torchrun {machines}--nproc-per-node {local} -m"
+
+
 def per_device_batch(batch_size: int, world: int) -> int:
     """The rows of the global batch that one device takes; raises UserError if they do not divide."""
     if batch_size % world:

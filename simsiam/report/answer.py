@@ -121,7 +121,7 @@ def _unfinished(run: RunFolder) -> Answer:
     reached = f"It has reached epoch {float(row['epoch']):.3g}" if row else "It has written no step yet"
     sentences = [
         f"{reached}{f' of {epochs}' if epochs else ''}. It is still running, or it was interrupted: "
-        "the same command again goes on where it stopped.",
+        f"then it goes on where it stopped with `{run.go_on}`.",
         "The baselines, the neighbours and the map come with the end of the run.",
     ]
     if status:

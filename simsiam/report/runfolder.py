@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simsiam.errors import UserError
+from simsiam.experiment import command_to_go_on
 from simsiam.results import Result, read_json, read_metrics
 
 SKIPPED_SHOWN = 30  # rows of skipped.csv on the page; the file holds them all
@@ -25,6 +26,7 @@ class RunFolder:
     monitor: list[dict[str, Any]]
     figures: dict[str, Any]
     skipped: list[list[str]]  # header and first rows of skipped.csv
+    go_on: str  # the command with which a run that was cut short goes on
 
     @property
     def name(self) -> str:
@@ -61,6 +63,7 @@ def read_run(path: Path) -> RunFolder:
         monitor=[row for row in rows if row.get("kind") == "monitor"],
         figures=_mapping(figures_file) if figures_file.exists() else {},
         skipped=_skipped(path / "skipped.csv"),
+        go_on=command_to_go_on(written, path),
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from simsiam.backbones import TIMM, Backbone, check_known
 from simsiam.errors import UserError
-from simsiam.experiment import Pretraining, Stem, pretraining_from_dict
+from simsiam.experiment import Pretraining, Stem, command_to_go_on, pretraining_from_dict
 from simsiam.results import WeightsId, read_json
 from simsiam.weights import cards, timm_state
 from simsiam.weights.architecture import Choice, fill, infer, recognised
@@ -146,6 +146,17 @@ def locate(source: str | Path) -> Path:
     return cards.fetched_file(card) if card else path
 
 
+def unfinished(source: str | Path) -> str | None:
+    """What to say of a run whose pre-training is not finished, with the command that goes on; None for all else."""
+    folder = locate(source)
+    if not (folder / "recipe.json").exists() or _is_finished(folder):
+        return None
+    return (
+        f"{folder}: the pre-training is not finished; what its last checkpoint holds is taken. It goes on with:\n"
+        f"  {command_to_go_on(read_json(folder / 'recipe.json'), folder)}"
+    )
+
+
 def _find(path: Path, wanted: Choice) -> _Found:
     if path.is_dir():
         return _find_in_folder(path, wanted)
@@ -166,13 +177,17 @@ def _find(path: Path, wanted: Choice) -> _Found:
 
 def _find_in_folder(folder: Path, wanted: Choice) -> _Found:
     """A finished run's exported backbone with the last checkpoint's heads; else the last checkpoint."""
-    exported, steps = folder / "backbone.safetensors", sorted(folder.glob("checkpoints/step-*.pt"))
-    finished = exported.exists() and ((folder / "result.json").exists() or not steps)
+    exported, steps, finished = folder / "backbone.safetensors", _steps(folder), _is_finished(folder)
     if not finished and not steps:
         if (folder / "recipe.json").exists():
-            raise UserError(f"{folder}: a run folder without a checkpoint yet. Let it train on, or name another.")
+            raise UserError(
+                f"{folder}: a run folder without a checkpoint yet. Let it train on, or name another. It goes on with:\n"
+                f"  {command_to_go_on(read_json(folder / 'recipe.json'), folder)}"
+            )
         raise UserError(f"{folder}: no run folder: neither backbone.safetensors nor checkpoints/step-*.pt is in it.")
     found = _find(exported if finished else steps[-1], wanted)
+    if not finished:
+        found.converted.notes.append(f"{steps[-1].name} of a pre-training that was not finished")
     if finished and steps:
         last = _find(steps[-1], wanted).converted
         if _same(last.backbone, found.converted.backbone):
@@ -188,6 +203,14 @@ def _find_in_folder(folder: Path, wanted: Choice) -> _Found:
         found.converted.format = f"import of {origin['format']}"
         found.converted.notes += origin["notes"]
     return found
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoints/step-*.pt"))
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "backbone.safetensors").exists() and ((folder / "result.json").exists() or not _steps(folder))
 
 
 def _own_backbone(content: Content) -> _Found:

@@ -19,7 +19,7 @@ from simsiam.backbones import build_backbone
 from simsiam.engine.checkpoints import serialise
 from simsiam.errors import UserError
 from simsiam.evaluation.subjects import load_any
-from simsiam.experiment import Model, Pretraining, Views, as_dict
+from simsiam.experiment import Model, Pretraining, Views, as_dict, command_to_go_on
 from simsiam.model import SimSiam
 from simsiam.weights.load import Loaded, fingerprint, load_backbone
 from simsiam.weights.save import write_backbone, write_import
@@ -376,9 +376,34 @@ def test_no_such_source(tmp_path: Path) -> None:
         load_backbone(str(tmp_path / "nothing.pth"))
     with pytest.raises(UserError, match="no run folder"):
         load_backbone(tmp_path)
-    (tmp_path / "recipe.json").write_text(json.dumps({"recipe": as_dict(replace(RECIPE, name="x"))}))
-    with pytest.raises(UserError, match="without a checkpoint yet"):
+    run = {"recipe": as_dict(replace(RECIPE, name="x"))}
+    (tmp_path / "recipe.json").write_text(json.dumps(run))
+    with pytest.raises(UserError, match="without a checkpoint yet") as error:
         load_backbone(tmp_path)
+    assert str(error.value).splitlines()[1:] == [f"  {command_to_go_on(run, tmp_path)}"]
+
+
+@pytest.mark.parametrize(
+    ("run", "command"),
+    [
+        (
+            {"command": ["/bin/simsiam", "pretrain", "my photos", "--out", "r"], "launcher": ""},
+            "simsiam pretrain 'my photos' --out r",
+        ),
+        (
+            {"command": ["__main__.py", "pretrain", "x"], "launcher": "torchrun --nproc-per-node 8 -m"},
+            "torchrun --nproc-per-node 8 -m simsiam pretrain x",
+        ),
+        (
+            {"command": ["train.py", "x"], "recipe": {"name": "folder", "data_kind": "folder"}},
+            "simsiam pretrain DATA --recipe folder --out runs/a",
+        ),
+        ({"recipe": {"name": "demo", "data_kind": "demo"}}, "simsiam pretrain --recipe demo --out runs/a"),
+        ({}, "simsiam pretrain DATA --out runs/a"),
+    ],
+)
+def test_the_command_that_goes_on(run: dict[str, Any], command: str) -> None:
+    assert command_to_go_on(run, Path("runs/a")) == command
 
 
 @pytest.mark.parametrize(
