@@ -88,7 +88,8 @@ def test_processes_on_several_machines_are_told(monkeypatch: pytest.MonkeyPatch)
     assert launcher() == ""
     monkeypatch.setenv("WORLD_SIZE", "16")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    assert launcher() == "torchrun --nnodes 2 --nproc-per-node 8 -m"
+    several = "--nnodes 2 --rdzv-backend c10d --rdzv-endpoint FIRST:29500"
+    assert launcher() == f"torchrun {several} --nproc-per-node 8 -m"
 
 
 def test_a_batch_that_does_not_divide_names_what_would() -> None:

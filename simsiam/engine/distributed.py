@@ -89,7 +89,8 @@ def launcher() -> str:
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # of this machine
     if world == 1:
         return ""
-    machines = f"--nnodes {world // local} " if world > local else ""
+    several = "--rdzv-backend c10d --rdzv-endpoint FIRST:29500 "  # the first machine's name, as in the guide
+    machines = f"--nnodes {world // local} {several}" if world > local else ""
     return f"torchrun {machines}--nproc-per-node {local} -m"
 
 

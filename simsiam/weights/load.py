@@ -148,7 +148,7 @@ def locate(source: str | Path) -> Path:
 
 def unfinished(source: str | Path) -> str | None:
     """What to say of a run whose pre-training is not finished, with the command that goes on; None for all else."""
-    folder = locate(source)
+    folder = Path(source).expanduser()  # the zoo has no unfinished ones
     if not (folder / "recipe.json").exists() or _is_finished(folder):
         return None
     return (
