@@ -24,6 +24,10 @@ OF_THE_PLACE = {  # what a disk or its rights may say no matter which verb runs,
     errno.ENOSPC: "Free some space; the same command goes on from what was saved.",
     errno.EDQUOT: "Free some space; the same command goes on from what was saved.",
 }
+OUT_OF_MEMORY = (
+    "the memory of the device is full. Give a smaller --batch-size (rates follow it) or smaller images, or on a GPU "
+    "--precision bf16; what was saved stays."
+)
 LOOKS = 5  # at how many programs run, a few milliseconds apart
 
 
@@ -46,10 +50,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         where = f"{error.filename}: " if error.filename is not None else ""
         print(f"simsiam: {where}{error.strerror}. {OF_THE_PLACE[error.errno]}", file=sys.stderr)
         code = EXIT_USER_ERROR
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"simsiam: {OUT_OF_MEMORY}", file=sys.stderr)
+        code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("simsiam: stopped", file=sys.stderr)
         code = 128 + signal.SIGINT
     sys.exit(code)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory left: for Python, for torch on a GPU, or for torch on the CPU."""
+    # By name, as importing torch would take a second where it is not loaded yet.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
 
 
 def run(arguments: list[str]) -> int:

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from simsiam import limits, outcome, preflight, runs
 from simsiam import model as simsiam_model
-from simsiam import outcome, preflight, runs
 from simsiam.data.loader import Batch, ViewLoader
 from simsiam.engine import distributed, optimizers, precision, schedules
 from simsiam.engine.distributed import Process
@@ -94,6 +94,8 @@ def pretrain(
         Interrupted: the run was asked to stop and has saved its state.
     """
     machine = machine or Machine()
+    limits.check(recipe, prefixes=True)
+    limits.check(machine, prefixes=True)
     with distributed.processes(machine.device) as process:
         distributed.per_device_batch(recipe.batch_size, process.world)
         inputs = runs.open_inputs(recipe, data=data, labels=labels, machine=machine)

@@ -9,6 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simsiam import limits
 from simsiam.errors import UserError, did_you_mean
 from simsiam.evaluation.protocol import Protocol, Subject, run_once
 from simsiam.experiment import Machine, as_dict
@@ -69,6 +70,7 @@ def evaluate(
         settings = recipe
     else:
         settings = fitted(CHOICES[name].recipe(subject.size, recipe), subject, opened)
+    limits.check(settings, prefixes=False)
     return run_once(settings, subject, opened, machine=machine, again=False)
 
 
@@ -106,7 +108,7 @@ def fitted(
     """The recipe for a backbone with fewer maps, or for a training set that some k of kNN are too large for.
 
     Args:
-        asked: settings that a person named (`stages`, `layer`, `k`) and that stay.
+        asked: settings that a person named (`stages`, `layer`, `k`, `quoted_k`) and that stay.
     """
     from simsiam.evaluation.knn import Knn
     from simsiam.evaluation.linear import INaturalist2018, LinearMultiHead, Places205
@@ -117,10 +119,16 @@ def fitted(
         return dataclasses.replace(settings, heads=dataclasses.replace(settings.heads, stages=maps))
     if isinstance(settings, LowShot) and settings.features.layers == "stages" and "layer" not in asked:
         return dataclasses.replace(settings, layer=f"feature{maps}")
-    if not isinstance(settings, Knn) or "k" in asked:
+    if not isinstance(settings, Knn):
         return settings
-    k = tuple(k for k in settings.k if k <= len(data.train)) or (min(len(data.train), min(settings.k)),)
-    return dataclasses.replace(settings, k=k, quoted_k=settings.quoted_k if settings.quoted_k in k else max(k))
+    k = settings.k
+    if "k" not in asked:
+        k = tuple(k for k in settings.k if k <= len(data.train)) or (min(len(data.train), min(settings.k)),)
+    if settings.quoted_k in k:
+        return dataclasses.replace(settings, k=k)
+    if "quoted_k" in asked:
+        raise UserError(f"--quoted-k {settings.quoted_k}: must be one of --k {' '.join(map(str, k))}.")
+    return dataclasses.replace(settings, k=k, quoted_k=max(k))
 
 
 def named(settings: Protocol[Any], recipe: Protocol[Any]) -> Protocol[Any]:

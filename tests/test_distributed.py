@@ -58,6 +58,22 @@ def test_two_processes_train_as_one_run(photos: Path, tmp_path: Path) -> None:
     assert torch.nn.functional.cosine_similarity(first.flatten(), second.flatten(), dim=0) > 0.99
 
 
+def test_what_one_process_measures_is_not_measured_by_all(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        for n in range(6):
+            place = tmp_path / "set" / label / f"{n}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (40 * n, 200 if label == "a" else 20, 90)).save(place)
+    images = str(tmp_path / "set")
+    words = ["evaluate", "knn", "random", "--train", images, "--test", images, "--backbone", "resnet10", "--k", "1"]
+    out = tmp_path / "out"
+    done = launch([*words, "--size", "16", "--device", "cpu", "--workers", "0", "--out", str(out)], world=2)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("knn is measured by one process; the others end here.") == 1
+    assert done.stdout.count("-> ") == 1
+    assert Result.read(out / "result.json").metrics["top1_k1"] == 100
+
+
 TWO_GROUPS = """
 import time, torch
 from simsiam.engine.distributed import any_process, processes

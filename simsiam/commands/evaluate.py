@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from simsiam.commands.evaluations import EVALUATIONS, find_evaluation
-from simsiam.commands.running import interruptible
+from simsiam.commands.running import interruptible, is_first_process, say, several_processes
 
 ALL = "all"
 
@@ -20,7 +20,12 @@ def run(arguments: list[str]) -> int:
         from simsiam.commands import evaluate_all
 
         return interruptible(lambda: evaluate_all.run(rest))
-    module = import_module(find_evaluation(name).module)
+    evaluation = find_evaluation(name)
+    if evaluation.processes == "one" and several_processes():
+        say(f"{name} is measured by one process; the others end here.")
+        if not is_first_process():
+            return 0
+    module = import_module(evaluation.module)
     return interruptible(lambda: int(module.run(name, rest)))
 
 

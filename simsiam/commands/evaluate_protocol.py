@@ -73,7 +73,7 @@ def _evaluate(name: str, source: str, arguments: list[str], *, sources: int) -> 
     options, machine, settings = parse(name, arguments, Options(), recipe, config=CONFIG)
     words = Words(data=options.data, train=options.train, test=options.test, cache=machine.cache)
     data = open_data(name, words, part=options.part)
-    asked = frozenset(field for field in ("k", "stages", "layer") if value_of(f"--{field}", arguments) is not None)
+    asked = frozenset(field for field in ("k", "quoted_k", "stages", "layer") if _given(field, arguments))
     settings = fitted(named(settings, recipe), subject, data, asked=asked)
     if isinstance(settings, Knn) and settings.k != getattr(recipe, "k", settings.k) and "k" not in asked:
         say(f"{data.train.name} has {counted(len(data.train), 'image')}: k {', '.join(map(str, settings.k))} only")
@@ -93,6 +93,10 @@ def _leading_words(arguments: list[str]) -> list[str]:
     """The words before the first flag: the weights."""
     flags = [n for n, argument in enumerate(arguments) if argument.startswith("-")]
     return arguments[: flags[0]] if flags else arguments
+
+
+def _given(field: str, arguments: list[str]) -> bool:
+    return value_of(f"--{field.replace('_', '-')}", arguments) is not None
 
 
 def _whole(text: str | None) -> int | None:

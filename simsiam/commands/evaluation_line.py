@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 
-from simsiam import results
+from simsiam import limits, results
 from simsiam.commands.evaluations import EVALUATIONS, plain, result_folder
 from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import say
@@ -33,6 +33,8 @@ def parse(
         options: the record with its defaults.
         settings: the recipe; every field of it is a flag.
         config: tyro's markers for the whole line.
+
+    Raises UserError for what is no flag or no value of it.
     """
     command = dataclasses.make_dataclass(
         "Command",
@@ -50,6 +52,8 @@ def parse(
     )
     found = cast("Any", read)
     refuse_repeated_seeds(found.options.seeds)
+    limits.check(found.machine, prefixes=False)
+    limits.check(found.settings, prefixes=tyro.conf.OmitArgPrefixes not in config)
     return found.options, found.machine, found.settings
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from simsiam.errors import UserError, did_you_mean
 
@@ -14,6 +15,7 @@ class Evaluation:
 
     module: str  # has run(name, arguments) -> exit code; imports nothing heavy before it is run
     about: str
+    processes: Literal["one", "many"] = "many"  # one: torchrun's other processes have no part in it
 
 
 _PROTOCOL = "simsiam.commands.evaluate_protocol"  # the classification protocols of simsiam.recipes.evaluation
@@ -21,11 +23,17 @@ _SEGMENTATION = "simsiam.commands.evaluate_segmentation"
 _DETECTION = "simsiam.commands.evaluate_detection"
 
 EVALUATIONS: dict[str, Evaluation] = {
-    "knn": Evaluation(module=_PROTOCOL, about="Weighted nearest neighbours on pooled features: k 10, 20, 100, 200."),
-    "svm-voc07": Evaluation(
-        module=_PROTOCOL, about="Linear SVMs on the five feature maps: VOC07, or any set with several labels an image."
+    "knn": Evaluation(
+        module=_PROTOCOL, about="Weighted nearest neighbours on pooled features: k 10, 20, 100, 200.", processes="one"
     ),
-    "low-shot-voc07": Evaluation(module=_PROTOCOL, about="SVMs on 1 to 96 positive images a class, five samples each."),
+    "svm-voc07": Evaluation(
+        module=_PROTOCOL,
+        about="Linear SVMs on the five feature maps: VOC07, or any set with several labels an image.",
+        processes="one",
+    ),
+    "low-shot-voc07": Evaluation(
+        module=_PROTOCOL, about="SVMs on 1 to 96 positive images a class, five samples each.", processes="one"
+    ),
     "linear-mhead": Evaluation(module=_PROTOCOL, about="Linear classifiers on Feature1 to Feature5, frozen backbone."),
     "linear-avgpool": Evaluation(
         module=_PROTOCOL, about="The headline linear classifier on pooled features: LARS, or plain SGD by --recipe."
@@ -35,13 +43,21 @@ EVALUATIONS: dict[str, Evaluation] = {
     "semi-supervised": Evaluation(
         module=_PROTOCOL, about="Fine-tuning on 1 % or 10 % of the labels, over the published grid of rates."
     ),
-    "probe": Evaluation(module=_PROTOCOL, about="The fast linear probe: features once, a sweep of rates at once."),
-    "few-labels": Evaluation(
-        module=_PROTOCOL, about="Accuracy from a few labels of your own, cross-validated, with an interval."
+    "probe": Evaluation(
+        module=_PROTOCOL, about="The fast linear probe: features once, a sweep of rates at once.", processes="one"
     ),
-    "clustering": Evaluation(module=_PROTOCOL, about="How well k-means clusters agree with the classes: NMI, ARI."),
+    "few-labels": Evaluation(
+        module=_PROTOCOL,
+        about="Accuracy from a few labels of your own, cross-validated, with an interval.",
+        processes="one",
+    ),
+    "clustering": Evaluation(
+        module=_PROTOCOL, about="How well k-means clusters agree with the classes: NMI, ARI.", processes="one"
+    ),
     "retrieval": Evaluation(
-        module=_PROTOCOL, about="How often an image of the same class is among the nearest: recall at 1, 5, 10."
+        module=_PROTOCOL,
+        about="How often an image of the same class is among the nearest: recall at 1, 5, 10.",
+        processes="one",
     ),
     "detection-voc0712": Evaluation(
         module=_DETECTION, about="Faster R-CNN C4 on VOC2007 + 2012, trained whole from the weights: AP50."

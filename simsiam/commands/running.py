@@ -28,6 +28,13 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def several_processes() -> bool:
+    """Whether torchrun, or a job of several tasks, started more than this one."""
+    import os
+
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def say(text: str) -> None:
     """Tell the person, on stderr and once, however many processes run."""
     if is_first_process():

@@ -35,7 +35,7 @@ class Optimisation:
         from simsiam.engine.lars import LARS
 
         if self.optimizer in ("sgd", "nesterov"):
-            nesterov = self.optimizer == "nesterov"
+            nesterov = self.optimizer == "nesterov" and self.momentum > 0  # without momentum both are the same
             return optimizers.sgd(groups, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=nesterov)
         return LARS(
             [

@@ -85,7 +85,7 @@ class BoxPredictor(nn.Module):
 
     def forward(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """R x D -> R x (classes + 1), R x classes x 4."""
-        return self.scores(vectors).float(), self.deltas(vectors).reshape(len(vectors), -1, 4).float()
+        return self.scores(vectors).float(), self.deltas(vectors).unflatten(1, (-1, 4)).float()
 
 
 class MaskHead(nn.Module):
