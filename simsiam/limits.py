@@ -40,13 +40,20 @@ _LIMITS: dict[str, Limit] = {
             *("width", "projector_layers", "projector_dim", "predictor_dim", "head_channels", "auxiliary_channels"),
             *("k", "quoted_k", "temperature", "clusters", "starts", "repeats", "samples", "stages", "copies"),
             *("expected_classes", "output_stride", "pool", "count", "before_nms", "kept", "detections"),
-            *("scales", "ratios", "deviations", "std", "max_scale"),
+            *("scales", "ratios", "deviations", "std"),
         ),
         _ABOVE_ZERO,
     ),
     **dict.fromkeys(
         (
-            *("min_scale", "flip_probability", "jitter_probability", "grayscale_probability", "blur_probability"),
+            *(
+                "min_scale",
+                "max_scale",
+                "flip_probability",
+                "jitter_probability",
+                "grayscale_probability",
+                "blur_probability",
+            ),
             *("distort_probability", "dropout", "momentum", "gamma", "warmup_ratio"),
             *("held_out_fraction", "validation_fraction", "positive_fraction", "most_of_one_class"),
             *("positive", "negative", "lowest", "nms", "score", "threshold"),
@@ -54,6 +61,7 @@ _LIMITS: dict[str, Limit] = {
         _SHARE,
     ),
     "folds": _TWO,
+    "views.hue": Limit(high=0.5, words="must be between 0 and 0.5"),  # a turn of the colour circle is 1
     "mean": Limit(low=-math.inf, words="must be a number"),
     "workers": Limit(low=-1, words="must be -1 (as many as there are cores, less one), 0 or more"),
 }
@@ -67,10 +75,21 @@ def check(record: Any, *, prefixes: bool) -> None:
         prefixes: whether flags carry the names of the records that they lie in (`--views.size`).
     """
     for path, value in _numbers(record, ()):
-        limit = _LIMITS.get(path[-1], _USUAL)
+        limit = _LIMITS.get(".".join(path[-2:])) or _LIMITS.get(path[-1], _USUAL)
         if not limit.allows(value):
-            flag = ".".join(path if prefixes else path[-1:]).replace("_", "-")
-            raise UserError(f"--{flag} {value:g}: {limit.words}.")
+            raise UserError(f"{_flag(path, prefixes)} {value:g}: {limit.words}.")
+    numbers = dict(_numbers(record, ()))
+    for path, low in numbers.items():
+        if "min" in path[-1].split("_"):
+            above = (*path[:-1], "_".join("max" if word == "min" else word for word in path[-1].split("_")))
+            if low > numbers.get(above, low):
+                raise UserError(
+                    f"{_flag(path, prefixes)} {low:g}: must not be above {_flag(above, prefixes)} {numbers[above]:g}."
+                )
+
+
+def _flag(path: tuple[str, ...], prefixes: bool) -> str:
+    return f"--{'.'.join(path if prefixes else path[-1:]).replace('_', '-')}"
 
 
 def _numbers(record: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], float]]:

@@ -40,7 +40,7 @@ def test_every_recipe_keeps_to_the_limits_and_every_limit_is_of_a_setting() -> N
     for recipe in [*every, Machine()]:
         limits.check(recipe, prefixes=True)
         seen |= set(_names(recipe))
-    assert set(limits._LIMITS) <= seen
+    assert {name.rpartition(".")[2] for name in limits._LIMITS} <= seen
 
 
 def _names(record: Any) -> Iterator[str]:
@@ -120,6 +120,9 @@ def test_evaluations_refuse_it(words: list[str], told: str, tmp_path: Path, caps
         (["--epochs", "0"], "--epochs 0: must be above zero."),
         (["--base-lr", "nan"], "--base-lr nan: must be above zero."),
         (["--views.min-scale", "1.5"], "--views.min-scale 1.5: must be between 0 and 1."),
+        (["--views.max-scale", "0.1"], "--views.min-scale 0.2: must not be above --views.max-scale 0.1."),
+        (["--views.blur-sigma-min", "9"], "--views.blur-sigma-min 9: must not be above --views.blur-sigma-max 0.5."),
+        (["--views.hue", "0.6"], "--views.hue 0.6: must be between 0 and 0.5."),
         (["--model.width=-8"], "--model.width -8: must be above zero."),
         (["--checkpoint-minutes=-1"], "--checkpoint-minutes -1: must not be below zero."),
     ],

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from simsiam.errors import UserError
 from simsiam.evaluation.core_threads import core_threads
 from simsiam.evaluation.svm_kernel import Directions, Kernel
 
@@ -67,6 +68,8 @@ def solve(kernel: Kernel, targets: Tensor, costs: Tensor, *, start: Solution | N
         targets: n x P, +1 or -1.
         costs: n x P: c_i of each row in each problem, 0 to leave it out.
         start: an earlier solution to begin from.
+
+    Raises UserError where a solution is not finite.
     """
     targets, costs = targets.double(), costs.double()
     zeros = torch.zeros_like(targets)
@@ -100,7 +103,9 @@ def _newton(kernel: Kernel, targets: Tensor, costs: Tensor, b: Tensor, f: Tensor
         open_columns = open_columns[wanting]
         b[:, open_columns], f[:, open_columns] = part.newton_step(kernel)
     if not bool(errors.isfinite().all()):
-        raise FloatingPointError("a support vector machine's weights overflowed; its features are out of range")
+        raise UserError(
+            "a support vector machine overflowed: its features are too large, or --costs or --positive-weight."
+        )
     return Solution(combinations=b, decisions=f, accuracy=float(errors.max()))
 
 

@@ -106,6 +106,13 @@ def test_threads_give_what_one_thread_gives() -> None:
     torch.testing.assert_close(alone.decisions, together.decisions, atol=1e-4, rtol=0)
 
 
+def test_weights_that_overflow_are_told() -> None:
+    features, targets = problem(90, 300)
+    y = torch.from_numpy(np.where(targets == 1, 1.0, -1.0))
+    with pytest.raises(UserError, match="features are too large, or --costs"):
+        solve(Kernel(torch.from_numpy(normalised(features))), y, 1e300 * torch.ones_like(y))
+
+
 def test_area_average_precision_by_hand() -> None:
     # ranked: hit, miss, miss, hit, hit -> precisions 1, 1/2, 1/3, 2/4, 3/5; from the right 1, .6, .6, .6, .6
     scores = np.array([0.1, 0.9, 0.5, 0.3, 0.7])
