@@ -144,3 +144,12 @@ def test_the_best_of_each_class_are_kept() -> None:
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.6, 0.3]))
     assert found.boxes.tolist() == [[0, 0, 10, 10], [1, 0, 11, 10], [30, 30, 40, 40]]
     assert len(keep_best(boxes, scores, Selection(score=0.05, nms=0.5, detections=2)).boxes) == 2
+
+
+def test_a_network_that_ran_away_finds_nothing() -> None:
+    """As after a step at far too high a rate: every proposal is lost, and that is no error of the scoring."""
+    detector = small.detector("fpn masks").eval()
+    for parameter in detector.parameters():
+        parameter.data.fill_(float("nan"))
+    images, sizes, _ = small.batch()
+    assert [len(found.boxes) for found in detector.detect(images, sizes)] == [0, 0]
