@@ -26,4 +26,4 @@ if measure knn "$FASHION"; then
     measure probe "$FASHION"
     measure svm-voc07 "$FASHION" --recipe svm_pooled
 fi
-simsiam report "$OUT" --out "$OUT/tables"
+simsiam report "$OUT" --rows ours --out "$OUT/tables"

@@ -13,6 +13,7 @@ from simsiam.errors import UserError
 
 if TYPE_CHECKING:
     from simsiam.report.collect import Found
+    from simsiam.report.tables import Which
 
 Format = Literal["markdown", "html", "csv", "latex"]
 ENDINGS: dict[Format, str] = {"markdown": "md", "html": "html", "csv": "csv", "latex": "tex"}
@@ -25,6 +26,7 @@ class Command:
     # Run folders, or folders that hold evaluations.
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN ...")]
     format: Format = "markdown"  # of the tables
+    rows: Literal["all", "ours"] = "all"  # of the tables; ours: without the published ones
     out: Path | None = None  # folder for tables in four formats and plots; without it: tables to the terminal
 
 
@@ -45,13 +47,14 @@ def run(arguments: list[str]) -> int:
         elif has_page(folder):
             print(f"report: {write_evaluation_page(folder)}\n")
     if found := collect(command.runs):
-        print(report(command.runs, format=command.format))
+        which: Which = "ours" if command.rows == "ours" else "measured"
+        print(report(command.runs, format=command.format, which=which))
         if command.out is not None:
-            write_all(command.runs, found, command.out)
+            write_all(command.runs, found, command.out, which)
     return 0
 
 
-def write_all(runs: tuple[Path, ...], found: list[Found], out: Path) -> None:
+def write_all(runs: tuple[Path, ...], found: list[Found], out: Path, which: Which) -> None:
     """The tables in every format, and the plots, into one folder."""
     from simsiam.report.document import report
     from simsiam.report.plots import write_plots
@@ -59,7 +62,7 @@ def write_all(runs: tuple[Path, ...], found: list[Found], out: Path) -> None:
     files = write_plots(found, out)  # makes the folder, or says why not
     for form, ending in ENDINGS.items():
         files.append(out / f"tables.{ending}")
-        report(runs, format=form, out=files[-1])
+        report(runs, format=form, out=files[-1], which=which)
     for file in files:
         print(f"written: {file}")
 

@@ -14,7 +14,7 @@ from simsiam.report.collect import Found
 from simsiam.report.layout import OWN_LAYOUTS, PAGE_LAYOUTS, Column, Layout
 from simsiam.wording import counted, plural
 
-Which = Literal["measured", "all"]
+Which = Literal["measured", "ours", "all"]
 NOT_HERE = "†"  # marks data that is not the published set
 
 
@@ -70,12 +70,13 @@ def build(found: Sequence[Found], *, which: Which = "measured") -> list[Table]:
 
     Args:
         found: results of any protocols.
-        which: "all" gives every table of the page, empty ones with the published rows alone.
+        which: "ours" leaves the published rows out; "all" gives every table of the page, empty ones with the
+            published rows alone.
     """
     known = {protocol for layout in (*PAGE_LAYOUTS, *OWN_LAYOUTS) for protocol in layout.protocols}
     layouts = [*PAGE_LAYOUTS, *OWN_LAYOUTS, *_further(found, known)]
     asked = {layout.key for layout in PAGE_LAYOUTS} if which == "all" else set()
-    tables = [_table(layout, found) for layout in layouts]
+    tables = [_table(layout, found, published_too=which != "ours") for layout in layouts]
     return [table for table in tables if table.key in asked or any(row.origin == "ours" for row in table.rows)]
 
 
@@ -107,11 +108,11 @@ def rows_of(layout: Layout, found: Sequence[Found]) -> list[Row]:
     return rows + [row for row in ours if row not in rows]
 
 
-def _table(layout: Layout, found: Sequence[Found]) -> Table:
-    rows = rows_of(layout, found)
+def _table(layout: Layout, found: Sequence[Found], *, published_too: bool) -> Table:
+    rows = [row for row in rows_of(layout, found) if published_too or row.origin == "ours"]
     table = Table(key=layout.key, title=layout.title, columns=layout.columns, digits=layout.digits, rows=rows, notes=[])
     table = table if layout.data else _without_empty_columns(table)
-    return dataclasses.replace(table, notes=_notes(layout, rows))
+    return dataclasses.replace(table, notes=_notes(layout, rows, published_too=published_too))
 
 
 def _published_rows(layout: Layout) -> list[Row]:
@@ -243,15 +244,15 @@ def _figure(values: Sequence[float], digits: int) -> str:
     return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
-def _notes(layout: Layout, rows: Sequence[Row]) -> list[str]:
+def _notes(layout: Layout, rows: Sequence[Row], *, published_too: bool) -> list[str]:
     notes = [note for row in rows for note in row.notes]
     if any(not row.comparable for row in rows):
         assert layout.data is not None
-        notes.insert(0, f"{NOT_HERE} not {layout.data.title}, so not comparable with the published rows.")
+        notes.insert(0, f"{NOT_HERE} not {layout.data.title}, so not comparable with the published figures.")
     versions = dict.fromkeys(row.version for row in rows if row.origin == "published")
     if versions:
         notes.append(f"Published: {published.PAGE}, {', '.join(versions)}.")
-    elif layout.data is not None:
+    elif layout.data is not None and published_too:
         notes.append("No version of the page has a figure here.")
     return notes
 

@@ -53,6 +53,16 @@ def test_ours_beside_the_published_row(folder: Path) -> None:
     assert "cost chosen on train cross-validation" in said
 
 
+def test_our_rows_alone(folder: Path) -> None:
+    both = {table.key: table for table in build(collect([folder]))}
+    for table in build(collect([folder]), which="ours"):
+        assert {row.origin for row in table.rows} == {"ours"}
+        assert lines(table) == [line for line in lines(both.pop(table.key)) if line[1].startswith("ours")]
+    assert not both, "no table is lost"
+    text = report([folder], which="ours")
+    assert not re.search("published, v|Published:|No version of the page", text)
+
+
 def test_seeds_are_averaged_and_other_data_is_marked(folder: Path) -> None:
     table = _table(folder, "imagenet")
     row = next(row for row in table.rows if row.origin == "ours")
@@ -61,7 +71,7 @@ def test_seeds_are_averaged_and_other_data_is_marked(folder: Path) -> None:
     assert row.cells[5].value == pytest.approx(62.0)
     assert row.cells[5].spread == pytest.approx(statistics.stdev([61.0, 62.0, 63.0]))
     assert lines(table)[-1][-1] == "62.00 ± 1.00"
-    assert table.notes[0] == "† not ImageNet-1k, so not comparable with the published rows."
+    assert table.notes[0] == "† not ImageNet-1k, so not comparable with the published figures."
     assert any("seeds 0, 1, 2" in note and "mean ± standard deviation of 3 results" in note for note in table.notes)
 
 
