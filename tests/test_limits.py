@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from simsiam import cli, limits
+from simsiam.commands import submit
 from simsiam.errors import UserError
 from simsiam.evaluation.protocol import Protocol
 from simsiam.experiment import Machine, Pretraining
@@ -37,7 +38,7 @@ def test_every_recipe_keeps_to_the_limits_and_every_limit_is_of_a_setting() -> N
     seen: set[str] = set()
     every = list(recipes())
     assert len(every) > 25
-    for recipe in [*every, Machine()]:
+    for recipe in [*every, Machine(), submit.Command()]:
         limits.check(recipe, prefixes=True)
         seen |= set(_names(recipe))
     assert {name.rpartition(".")[2] for name in limits._LIMITS} <= seen
@@ -139,6 +140,23 @@ def test_pretraining_refuses_it(
     assert stop.value.code == 2
     assert f"simsiam: {told}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["submit", "--gpus", "0", "--", "recipes"], "--gpus 0: must be above zero."),
+        (["submit", "--hours=-1", "--", "recipes"], "--hours -1: must be above zero."),
+        (["export", "WEIGHTS", "--to", "timm", "--width=-4"], "--width -4: must be above zero."),
+        (["import", "WEIGHTS", "--width", "0"], "--width 0: must be above zero."),
+        (["embed", "WEIGHTS", "IMAGES", "--out", "e.npy", "--workers=-5"], "--workers -5: must be -1"),
+    ],
+)
+def test_other_verbs_refuse_it(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 2
+    assert f"simsiam: {told}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("take", [lambda: torch.empty(1 << 56), lambda: np.empty(1 << 56)], ids=["torch", "numpy"])

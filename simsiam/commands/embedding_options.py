@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 
+from simsiam import limits
 from simsiam.commands.names import kind_of, value_of
 from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
@@ -130,6 +131,7 @@ def _parse(
     )
     command.__doc__ = about
     read = cast("Any", read_line(command, arguments, config=(tyro.conf.OmitArgPrefixes,), prog=prog))
+    limits.check(read.inputs, prefixes=False)
     return read.inputs, read.options, read.settings
 
 

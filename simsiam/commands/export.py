@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from simsiam import limits
 from simsiam.commands.evaluation_line import say_unfinished
 from simsiam.commands.evaluations import plain
 from simsiam.commands.reading import read as read_line
@@ -39,6 +40,7 @@ class Command:
 def run(arguments: list[str]) -> int:
     """Export to each target in turn; one that cannot hold this backbone does not stop the others."""
     command = read_line(Command, arguments, prog="simsiam export")
+    limits.check(command, prefixes=False)
     from simsiam.weights import zoo
     from simsiam.weights.export import export
     from simsiam.weights.load import load_backbone

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from simsiam import limits
 from simsiam.commands.evaluations import plain
 from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
@@ -43,6 +44,7 @@ class Command:
 def run(arguments: list[str]) -> int:
     """Import, and say what can be done next."""
     command = read_line(Command, arguments, prog="simsiam import")
+    limits.check(command, prefixes=False)
     from simsiam.weights import zoo
     from simsiam.weights.load import load_backbone
     from simsiam.weights.save import write_import

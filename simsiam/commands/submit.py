@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from simsiam import limits
 from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
 
@@ -54,6 +55,7 @@ def run(arguments: list[str]) -> int:
     at = arguments.index("--") if "--" in arguments else len(arguments)
     own, verb = arguments[:at], arguments[at + 1 :]
     command = read_line(Command, own, prog="simsiam submit")
+    limits.check(command, prefixes=False)
     if not verb:
         raise UserError("say what to submit after --: simsiam submit --gpus 8 -- pretrain DATA --recipe NAME")
     from simsiam.commands.verbs import find_verb
