@@ -281,11 +281,13 @@ def test_masks_that_are_not_there_are_asked_for(
 
 def test_two_processes_train_and_score_together(weights: Path, coco: Path, tmp_path: Path) -> None:
     words = [weights, *masks_of(coco), "--out", tmp_path, *SHORT, *NARROW, *CPU, *IMAGES, *FEW]
+    words += ["--precise-bn-iterations", 3]
     ran = launch(["evaluate", "detection-folder", *map(str, words)], world=2)
     assert ran.returncode == 0, ran.stdout
     result = Result.read(tmp_path / "result.json")
     assert math.isfinite(result.metrics["mask_ap"])
-    assert (tmp_path / "detector.safetensors").exists()
+    kept = load_file(tmp_path / "detector.safetensors")
+    assert int(kept["features.trunk.bn1.num_batches_tracked"]) == 3
     assert (tmp_path / "pictures" / "predictions.jpg").exists()
 
 
