@@ -41,7 +41,7 @@ _LIMITS: dict[str, Limit] = {
             *("k", "quoted_k", "temperature", "clusters", "starts", "repeats", "samples", "stages", "copies"),
             *("expected_classes", "output_stride", "pool", "count", "before_nms", "kept", "detections"),
             *("scales", "ratios", "deviations", "std"),
-            *("nodes", "gpus", "cpus", "hours"),
+            *("nodes", "cpus", "hours"),
         ),
         _ABOVE_ZERO,
     ),

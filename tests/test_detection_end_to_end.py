@@ -256,7 +256,7 @@ def test_frozen_norms_allow_small_passes(weights: Path, voc: Path, tmp_path: Pat
         (["WEIGHTS", "--data", "VOC", "--iterations", "4", "--evaluate-every", "3"], "must divide --length 4"),
         (["WEIGHTS", "--data", "VOC", "--iterations", "none"], "a whole number above zero"),
         (["WEIGHTS", "--data", "VOC", "--recipe", "transfer_c4_voc"], "Did you mean transfer_c4_voc0712"),
-        (["WEIGHTS", "--data", "VOC", "--lr-sweep", "0"], "both must be above zero"),
+        (["WEIGHTS", "--data", "VOC", "--lr-sweep", "0"], "--lr-sweep 0: must be above zero."),
         (["WEIGHTS", "--data", "VOC", "--lr-sweep", "1", "--sweep-iterations", "90000"], "longer than the training"),
         (["WEIGHTS", "--data", "VOC", "--images", "VOC"], "belong to detection-folder"),
         (["timm:resnet10t", "--data", "VOC"], "timm:resnet10t"),

@@ -145,7 +145,7 @@ def test_pretraining_refuses_it(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["submit", "--gpus", "0", "--", "recipes"], "--gpus 0: must be above zero."),
+        (["submit", "--gpus=-1", "--", "recipes"], "--gpus -1: must not be below zero."),
         (["submit", "--hours=-1", "--", "recipes"], "--hours -1: must be above zero."),
         (["export", "WEIGHTS", "--to", "timm", "--width=-4"], "--width -4: must be above zero."),
         (["import", "WEIGHTS", "--width", "0"], "--width 0: must be above zero."),
