@@ -32,7 +32,7 @@ _USUAL = Limit()  # of every name that is not listed
 _LIMITS: dict[str, Limit] = {
     **dict.fromkeys(
         (
-            *("base_lr", "lr", "lrs", "lr_sweep", "lr_batch", "head_multipliers", "costs", "positive_weight", "power"),
+            *("lr", "lrs", "lr_sweep", "lr_batch", "head_multipliers", "costs", "positive_weight", "power"),
             *("batch_size", "accumulate", "epochs", "iterations", "length", "sweep_iterations", "published_iterations"),
             *("evaluate_every", "monitor_every", "checkpoint_every", "keep_checkpoints"),
             *("size", "resize", "test_resize", "crop", "window", "window_stride", "short_sides", "long_side"),
@@ -63,7 +63,7 @@ _LIMITS: dict[str, Limit] = {
     ),
     "folds": _TWO,
     "views.hue": Limit(high=0.5, words="must be between 0 and 0.5"),  # a turn of the colour circle is 1
-    "mean": Limit(low=-math.inf, words="must be a number"),
+    "mean": Limit(low=-math.inf),
     "workers": Limit(low=-1, words="must be -1 (as many as there are cores, less one), 0 or more"),
 }
 
@@ -78,7 +78,8 @@ def check(record: Any, *, prefixes: bool) -> None:
     for path, value in _numbers(record, ()):
         limit = _LIMITS.get(".".join(path[-2:])) or _LIMITS.get(path[-1], _USUAL)
         if not limit.allows(value):
-            raise UserError(f"{_flag(path, prefixes)} {value:g}: {limit.words}.")
+            why = limit.words if math.isfinite(value) else "must be a finite number"
+            raise UserError(f"{_flag(path, prefixes)} {value:g}: {why}.")
     numbers = dict(_numbers(record, ()))
     for path, low in numbers.items():
         if "min" in path[-1].split("_"):

@@ -72,9 +72,9 @@ class Outer:
     [
         ({"inner": Inner(folds=1)}, "--inner.folds 1: must be 2 or more."),
         ({"inner": Inner(flip_probability=1.5)}, "--inner.flip-probability 1.5: must be between 0 and 1."),
-        ({"inner": Inner(flip_probability=float("nan"))}, "--inner.flip-probability nan: must be between 0 and 1."),
+        ({"inner": Inner(flip_probability=float("nan"))}, "--inner.flip-probability nan: must be a finite number."),
         ({"lr_sweep": (0.1, 0.0)}, "--lr-sweep 0: must be above zero."),
-        ({"lr_sweep": (float("inf"),)}, "--lr-sweep inf: must be above zero."),
+        ({"lr_sweep": (float("inf"),)}, "--lr-sweep inf: must be a finite number."),
         ({"workers": -2}, "--workers -2: must be -1 (as many as there are cores, less one), 0 or more."),
         ({"clusters": 0}, "--clusters 0: must be above zero."),
         ({"unheard_of": -0.1}, "--unheard-of -0.1: must not be below zero."),
@@ -95,7 +95,7 @@ def test_the_first_number_that_cannot_be_is_told(changes: dict[str, Any], told: 
     [
         (["knn", "--k", "0"], "--k 0: must be above zero."),
         (["knn", "--temperature=-1"], "--temperature -1: must be above zero."),
-        (["few-labels", "--costs", "nan"], "--costs nan: must be above zero."),
+        (["few-labels", "--costs", "nan"], "--costs nan: must be a finite number."),
         (["svm-voc07", "--folds", "1"], "--folds 1: must be 2 or more."),
         (["linear-mhead", "--evaluate-every", "0"], "--evaluate-every 0: must be above zero."),
         (["linear-avgpool", "--momentum=-1"], "--momentum -1: must be between 0 and 1."),
@@ -119,7 +119,7 @@ def test_evaluations_refuse_it(words: list[str], told: str, tmp_path: Path, caps
     ("flags", "told"),
     [
         (["--epochs", "0"], "--epochs 0: must be above zero."),
-        (["--base-lr", "nan"], "--base-lr nan: must be above zero."),
+        (["--base-lr", "nan"], "--base-lr nan: must be a finite number."),
         (["--views.min-scale", "1.5"], "--views.min-scale 1.5: must be between 0 and 1."),
         (["--views.max-scale", "0.1"], "--views.min-scale 0.2: must not be above --views.max-scale 0.1."),
         (["--views.blur-sigma-min", "9"], "--views.blur-sigma-min 9: must not be above --views.blur-sigma-max 0.5."),
