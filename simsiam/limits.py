@@ -47,15 +47,8 @@ _LIMITS: dict[str, Limit] = {
     ),
     **dict.fromkeys(
         (
-            *(
-                "min_scale",
-                "max_scale",
-                "flip_probability",
-                "jitter_probability",
-                "grayscale_probability",
-                "blur_probability",
-            ),
-            *("distort_probability", "dropout", "momentum", "gamma", "warmup_ratio"),
+            *("flip_probability", "jitter_probability", "grayscale_probability", "blur_probability"),
+            *("min_scale", "max_scale", "distort_probability", "dropout", "momentum", "gamma", "warmup_ratio"),
             *("held_out_fraction", "validation_fraction", "positive_fraction", "most_of_one_class"),
             *("positive", "negative", "lowest", "nms", "score", "threshold"),
         ),
@@ -75,19 +68,19 @@ def check(record: Any, *, prefixes: bool) -> None:
         record: a dataclass of settings.
         prefixes: whether flags carry the names of the records that they lie in (`--views.size`).
     """
-    for path, value in _numbers(record, ()):
+    numbers = list(_numbers(record, ()))
+    for path, value in numbers:
         limit = _LIMITS.get(".".join(path[-2:])) or _LIMITS.get(path[-1], _USUAL)
         if not limit.allows(value):
             why = limit.words if math.isfinite(value) else "must be a finite number"
             raise UserError(f"{_flag(path, prefixes)} {value:g}: {why}.")
-    numbers = dict(_numbers(record, ()))
-    for path, low in numbers.items():
-        if "min" in path[-1].split("_"):
-            above = (*path[:-1], "_".join("max" if word == "min" else word for word in path[-1].split("_")))
-            if low > numbers.get(above, low):
-                raise UserError(
-                    f"{_flag(path, prefixes)} {low:g}: must not be above {_flag(above, prefixes)} {numbers[above]:g}."
-                )
+    held = dict(numbers)
+    for path, low in held.items():
+        upper = (*path[:-1], "_".join("max" if word == "min" else word for word in path[-1].split("_")))
+        if low > held.get(upper, low):
+            raise UserError(
+                f"{_flag(path, prefixes)} {low:g}: must not be above {_flag(upper, prefixes)} {held[upper]:g}."
+            )
 
 
 def _flag(path: tuple[str, ...], prefixes: bool) -> str:

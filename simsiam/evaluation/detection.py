@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from simsiam import limits
 from simsiam.data.box_transforms import BoxTransform
 from simsiam.errors import UserError
 from simsiam.evaluation.detectors.settings import Architecture
@@ -114,21 +115,7 @@ class Detection(Protocol[BoxSets]):
 
     def check(self) -> None:
         """Raise UserError for settings that nothing can be trained with."""
-        above_zero = {
-            "lr": self.lr,
-            "batch-size": self.batch_size,
-            "length": self.length,
-            "evaluate-every": self.evaluate_every,
-            "accumulate": self.accumulate,
-        }
-        for name, value in above_zero.items():
-            if value <= 0:
-                raise UserError(f"--{name} {value}: must be above zero.")
-        if self.lr_sweep and (self.sweep_iterations <= 0 or min(self.lr_sweep) <= 0):
-            raise UserError(
-                f"--lr-sweep {' '.join(map(str, self.lr_sweep))} --sweep-iterations {self.sweep_iterations}: both "
-                "must be above zero."
-            )
+        limits.check(self, prefixes=True)
         if self.lr_sweep and self.unit == "iterations" and self.sweep_iterations > self.length:
             raise UserError(
                 f"--sweep-iterations {self.sweep_iterations}: longer than the training itself ({self.length}); a sweep "
@@ -143,8 +130,6 @@ class Detection(Protocol[BoxSets]):
 
     def _check_norms(self) -> None:
         """What BatchNorm rules out."""
-        if self.precise_bn_iterations < 0:
-            raise UserError(f"--precise-bn-iterations {self.precise_bn_iterations}: must not be below zero.")
         if self.precise_bn_iterations and self.architecture.backbone_norm == "frozen":
             raise UserError(
                 f"--precise-bn-iterations {self.precise_bn_iterations}: frozen BatchNorm keeps the statistics of its "

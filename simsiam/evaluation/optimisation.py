@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from simsiam.errors import UserError
+from simsiam import limits
 from simsiam.evaluation.labelled_transforms import Augmentation
 
 if TYPE_CHECKING:
@@ -57,10 +57,8 @@ class Optimisation:
         return lambda epoch: schedules.steps(epoch, self.milestones, self.gamma)
 
     def check(self) -> None:
-        """Raise UserError for a length, batch or rate that nothing can be trained with."""
-        for name, value in {"epochs": self.epochs, "batch-size": self.batch_size, "lr": self.lr}.items():
-            if value <= 0:
-                raise UserError(f"--{name} {value}: must be above zero.")
+        """Raise UserError for a number that nothing can be trained with."""
+        limits.check(self, prefixes=False)
 
 
 @dataclass(frozen=True, kw_only=True)

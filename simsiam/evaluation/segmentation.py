@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from simsiam import limits
 from simsiam.data.mask_transforms import MaskAugmentation
 from simsiam.errors import UserError
 from simsiam.evaluation.protocol import Measured, Protocol, Subject, data_id
@@ -77,9 +78,7 @@ class Course:
 
     def check(self, design: Design) -> None:
         """Raise UserError for what nothing can be trained with."""
-        for name in ("iterations", "batch_size", "evaluate_every", "lr", "accumulate"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above zero.")
+        limits.check(self, prefixes=False)
         if self.iterations % self.interval:
             down = self.iterations // self.interval * self.interval
             raise UserError(
