@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 
-from simsiam.commands.evaluation_line import (
-    check_places,
-    check_weights,
-    own_folder,
-    parse,
-    refuse_repeated_starts,
-    say_unfinished,
-)
+from simsiam.commands.evaluation_line import check_sources, own_folder, parse, refuse_repeated_starts
 from simsiam.commands.evaluations import plain
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process, say
@@ -81,9 +74,7 @@ def run(name: str, arguments: list[str]) -> int:
     refuse_repeated_starts(sources)
     if options.data is None:
         raise UserError(f"--data: {_wanted(name)}")
-    check_places(name, sources, out=machine.out, seeds=options.seeds, again=options.again)
-    say_unfinished(sources)
-    check_weights(sources, backbone=options.backbone)
+    check_sources(name, sources, out=machine.out, seeds=options.seeds, again=options.again, backbone=options.backbone)
     data = _open(name, options)
     if name == FOLDER:
         masks = data.train.has_masks and data.test.has_masks

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from simsiam.commands.evaluation_line import (
-    check_places,
-    check_weights,
-    own_folder,
-    parse,
-    refuse_repeated_starts,
-    say_unfinished,
-)
+from simsiam.commands.evaluation_line import check_sources, own_folder, parse, refuse_repeated_starts
 from simsiam.commands.evaluations import plain
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process
@@ -69,9 +62,7 @@ def run(name: str, arguments: list[str]) -> int:
     if not sources:
         raise UserError(f"name the weights to train from: simsiam evaluate {name} RUN --data DIR (or --from random).")
     refuse_repeated_starts(sources)
-    check_places(name, sources, out=machine.out, seeds=options.seeds, again=options.again)
-    say_unfinished(sources)
-    check_weights(sources, backbone=options.backbone)
+    check_sources(name, sources, out=machine.out, seeds=options.seeds, again=options.again, backbone=options.backbone)
     data = _data(name, options)
     places = [
         _evaluate(name, source, seed, options, machine, settings, data, sources=len(sources))

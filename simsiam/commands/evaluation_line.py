@@ -74,6 +74,15 @@ def _repeated(values: Sequence[Value]) -> list[Value]:
     return sorted(value for value, count in Counter(values).items() if count > 1)
 
 
+def check_sources(
+    named: str, sources: Sequence[str], *, out: Path | None, seeds: tuple[int, ...], again: bool, backbone: str | None
+) -> None:
+    """What can be known of the weights and of where results go, before data are read; raises UserError."""
+    check_places(named, sources, out=out, seeds=seeds, again=again)
+    say_unfinished(sources)
+    check_weights(sources, backbone=backbone)
+
+
 def check_places(
     named: str, sources: Sequence[str], *, out: Path | None, seeds: tuple[int, ...] = (0,), again: bool = False
 ) -> None:

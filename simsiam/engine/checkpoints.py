@@ -38,7 +38,7 @@ class Checkpoints:
 
     def save(self, content: dict[str, Any], *, global_step: int) -> Path:
         """Write one and delete those older than the last `keep`, and what a killed process left half written."""
-        for half in self.folder.glob(".step-*.part"):
+        for half in self.folder.glob(".*.part"):
             half.unlink(missing_ok=True)
         path = self.folder / f"step-{global_step:09d}.pt"
         write_atomic(path, serialise(content))

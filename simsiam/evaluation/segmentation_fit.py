@@ -23,10 +23,10 @@ from simsiam.evaluation.protocol import Measured, Protocol, Subject, data_id, lo
 from simsiam.evaluation.segmentation import Segmentation
 from simsiam.evaluation.segmentation_lesson import Learnt, Lesson
 from simsiam.evaluation.segmentors import Segmentor, check_complete
-from simsiam.evaluation.supervised import RateTooHigh, run_folder, run_processes
+from simsiam.evaluation.supervised import RateTooHigh, rates_were, run_folder, run_processes
 from simsiam.experiment import Machine, as_dict
 from simsiam.results import read_json, write_json
-from simsiam.wording import counted, plural
+from simsiam.wording import counted
 
 CHECKED_FILE = "data-checked.json"
 PROBLEMS_FILE = "data-problems.txt"
@@ -222,14 +222,9 @@ def _notes(settings: Segmentation, chosen: Segmentation, learnt: Learnt, data: M
         )
     if settings.search.lr_sweep:
         how = "the best was taken" if settings.search.sweep_choice == "best" else "for the record only"
-        tried = _tried(settings.search.lr_sweep)
         notes.append(
-            f"{tried} for {counted(settings.search.sweep_iterations, 'iteration')} on held-out training "
-            f"images ({how}); trained at {chosen.course.lr:g}"
+            f"{rates_were(settings.search.lr_sweep)} tried for "
+            f"{counted(settings.search.sweep_iterations, 'iteration')} on held-out training images ({how}); "
+            f"trained at {chosen.course.lr:g}"
         )
     return notes
-
-
-def _tried(rates: Sequence[float]) -> str:
-    named = ", ".join(f"{lr:g}" for lr in rates)
-    return f"{plural(len(rates), 'rate')} {named} {plural(len(rates), 'was', 'were')} tried"

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from simsiam.data.mask_loader import MaskBatch, MaskLoader, Normalisation
@@ -27,7 +26,7 @@ from simsiam.evaluation.segmentation import Segmentation
 from simsiam.evaluation.segmentation_metrics import PixelCounts
 from simsiam.evaluation.segmentation_testing import Tester
 from simsiam.evaluation.segmentors import Segmentor, segmentation_loss
-from simsiam.evaluation.supervised import train_and_evaluate
+from simsiam.evaluation.supervised import share_buffers, train_and_evaluate
 from simsiam.experiment import Machine
 from simsiam.wording import counted
 
@@ -221,13 +220,6 @@ class Lesson:
 def dropout_seed(seed: int, step: int, rank: int) -> int:
     """A seed for each step and process, so that a resumed run drops the same channels."""
     return int(np.random.SeedSequence((seed, step, rank, 4)).generate_state(1)[0])
-
-
-def share_buffers(network: nn.Module) -> None:
-    """Give every process the first one's running statistics: where BatchNorm is not synchronised they differ."""
-    if dist.is_available() and dist.is_initialized():
-        for buffer in network.buffers():
-            dist.broadcast(buffer, src=0)
 
 
 def _by_class(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from torch import nn
 
 from simsiam.engine import distributed
 from simsiam.engine.checkpoints import Checkpoints
@@ -16,6 +17,7 @@ from simsiam.engine.distributed import Process
 from simsiam.engine.fit import Diverged, EpochEnd, Plan, Step, Training, fit
 from simsiam.engine.logs import Display, MetricsLog
 from simsiam.errors import UserError
+from simsiam.wording import plural
 
 Evaluate = Callable[[EpochEnd, MetricsLog, Display], None]
 
@@ -42,6 +44,19 @@ def run_folder(out: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="simsiam-") as folder:
         yield Path(folder)
+
+
+def share_buffers(network: nn.Module) -> None:
+    """Give every process the first one's running statistics: where BatchNorm is not synchronised they differ."""
+    if dist.is_available() and dist.is_initialized():
+        for buffer in network.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def rates_were(rates: Sequence[float]) -> str:
+    """The beginning of a sentence on the rates of a search: `rates 0.1, 0.2 were`."""
+    named = ", ".join(f"{lr:g}" for lr in rates)
+    return f"{plural(len(rates), 'rate')} {named} {plural(len(rates), 'was', 'were')}"
 
 
 def train_and_evaluate(
@@ -73,29 +88,27 @@ def train_and_evaluate(
     """
     checkpoints = Checkpoints(folder / "checkpoints", keep=1)
     stored = _resume(training, checkpoints, folder)
-    log = MetricsLog(folder, writes=process.is_main)
-    if stored is not None:
-        log.rewind(stored["log_offset"])
     display = Display(plan.epochs * plan.steps_per_epoch, shows=process.is_main)
-    ends = fit(
-        training,
-        step=make_step(),
-        batches=batches,
-        plan=plan,
-        checkpoints=checkpoints,
-        log=log,
-        display=display,
-        process=process,
-    )
-    try:
-        for end in ends:
-            evaluate(end, log, display)
-    except Diverged as error:
-        raise RateTooHigh(
-            f"{folder}: the {error}; the learning rate {lr:g} is too high for these weights. {cure}"
-        ) from error
-    finally:
-        log.close()
+    with closing(MetricsLog(folder, writes=process.is_main)) as log:
+        if stored is not None:
+            log.rewind(stored["log_offset"])
+        ends = fit(
+            training,
+            step=make_step(),
+            batches=batches,
+            plan=plan,
+            checkpoints=checkpoints,
+            log=log,
+            display=display,
+            process=process,
+        )
+        try:
+            for end in ends:
+                evaluate(end, log, display)
+        except Diverged as error:
+            raise RateTooHigh(
+                f"{folder}: the {error}; the learning rate {lr:g} is too high for these weights. {cure}"
+            ) from error
 
 
 def _resume(training: Training, checkpoints: Checkpoints, folder: Path) -> dict[str, Any] | None:

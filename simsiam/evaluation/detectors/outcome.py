@@ -16,7 +16,7 @@ from simsiam.evaluation.detectors.files import FILE, TrainedDetector, save_detec
 from simsiam.evaluation.detectors.pictures import draw_examples
 from simsiam.evaluation.detectors.training import Trained, Trainer
 from simsiam.evaluation.protocol import Measured, Subject
-from simsiam.evaluation.supervised import RateTooHigh, run_folder, run_processes
+from simsiam.evaluation.supervised import RateTooHigh, rates_were, run_folder, run_processes
 from simsiam.experiment import Machine, as_dict
 from simsiam.wording import counted, plural
 
@@ -173,7 +173,8 @@ def _notes(settings: Detection, data: BoxSets, lr: float, left_out: int) -> list
         if settings.unit == "iterations":
             seen, usual = (settings.length * batch for batch in (settings.batch_size, settings.lr_batch))
             notes.append(
-                f"{counted(settings.length, 'iteration')} saw {seen:,} images, at batch {settings.lr_batch} {usual:,}"
+                f"{counted(settings.length, 'iteration')} saw {counted(seen, 'image')}, at batch "
+                f"{settings.lr_batch} {usual:,}"
             )
     classes = len(data.train.classes)
     if settings.expected_classes is not None and classes != settings.expected_classes:
@@ -184,10 +185,9 @@ def _notes(settings: Detection, data: BoxSets, lr: float, left_out: int) -> list
             f"{plural(left_out, 'was', 'were')} left out"
         )
     if settings.lr_sweep:
-        rates = ", ".join(f"{rate:g}" for rate in settings.lr_sweep)
         chosen = f"{lr:g} was taken" if settings.sweep_choice == "best" else f"trained at {lr:g} all the same"
         notes.append(
-            f"rates {rates} were compared on held-out training images after "
+            f"{rates_were(settings.lr_sweep)} compared on held-out training images after "
             f"{counted(settings.sweep_iterations, 'iteration')}; "
             f"{chosen}"
         )

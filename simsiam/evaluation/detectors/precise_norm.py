@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
@@ -33,7 +32,6 @@ class _Forward(nn.Module):
         self.detector, self._losses = detector, losses
         self.train(detector.training)  # which `update_bn` restores at the end
 
-    @torch.no_grad()
     def forward(self, batch: BoxBatch) -> None:
-        """One pass, for its effect on BatchNorm."""
+        """One pass, for its effect on BatchNorm; `update_bn` asks for no gradients."""
         self._losses(batch)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from simsiam.data.box_loader import BoxLoader, Normalisation
@@ -26,7 +25,7 @@ from simsiam.evaluation.detectors.precise_norm import measure_norms
 from simsiam.evaluation.detectors.scoring import Finder, score
 from simsiam.evaluation.linear_heads import seeded
 from simsiam.evaluation.protocol import Subject, loader_workers
-from simsiam.evaluation.supervised import train_and_evaluate
+from simsiam.evaluation.supervised import share_buffers, train_and_evaluate
 from simsiam.experiment import Machine
 
 if TYPE_CHECKING:
@@ -200,9 +199,7 @@ class Trainer:
         self, detector: Detector, training: Training, iteration: int, log: MetricsLog, display: Display
     ) -> None:
         """Score the detector as it is now; what is kept is the last evaluation, as published, not the best."""
-        if self.process.world > 1:
-            for buffer in detector.buffers():  # every process scores with the statistics that are saved
-                dist.broadcast(buffer, 0)
+        share_buffers(detector)  # every process scores with the statistics that are saved
         finder = Finder(
             detector=detector,
             images=self.settings.test_images,
