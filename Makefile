@@ -10,7 +10,7 @@ demo: $(VENV)/.ready
 	$(BIN)/simsiam pretrain --recipe demo --out $(RUN)
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow

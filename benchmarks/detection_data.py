@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from simsiam.data.box_loader import BoxLoader, Normalisation
-from simsiam.data.box_transforms import BoxTransform
-from simsiam.data.boxes import BoxImage, BoxSource, Prediction, Target
-from simsiam.data.coco import open_coco
-from simsiam.data.voc_detection import open_voc_folder
-from simsiam.evaluation.coco_ap import coco_scores
-from simsiam.evaluation.voc_ap import voc_scores
+from simsiam.data.detection.boxes import BoxImage, BoxSource, Prediction, Target
+from simsiam.data.detection.coco import open_coco
+from simsiam.data.detection.loader import BoxLoader, Normalisation
+from simsiam.data.detection.transforms import BoxTransform
+from simsiam.data.detection.voc import open_voc_folder
+from simsiam.evaluation.detection.coco_ap import coco_scores
+from simsiam.evaluation.detection.voc_ap import voc_scores
 
 CLASSES, DETECTIONS, VOC_IMAGES = 80, 100, 16_551
 
@@ -208,7 +208,7 @@ def _pycocotools(images: int) -> str:
         from pycocotools.cocoeval import COCOeval
     except ImportError:
         return "not installed"
-    from simsiam.evaluation.coco_ap import found_of, truth_of
+    from simsiam.evaluation.detection.coco_ap import found_of, truth_of
 
     source, predictions = _case(images)
     started = time.perf_counter()

@@ -19,12 +19,12 @@ from collections.abc import Callable
 import torch
 
 from simsiam.backbones import build_backbone
-from simsiam.data.boxes import LearnTarget
+from simsiam.data.detection.boxes import LearnTarget
 from simsiam.engine import optimizers, precision
 from simsiam.engine.distributed import pick_device
 from simsiam.engine.optimizers import Group
-from simsiam.evaluation.detection import Detection
-from simsiam.evaluation.detectors.detector import build_detector
+from simsiam.evaluation.detection.detector import build_detector
+from simsiam.evaluation.detection.protocol import Detection
 from simsiam.recipes import detection as recipes
 
 RECIPES = (

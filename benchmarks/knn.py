@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from simsiam.evaluation.neighbours import QUERY_ROWS, REFERENCE_ROWS, nearest
+from simsiam.features.neighbours import QUERY_ROWS, REFERENCE_ROWS, nearest
 
 IMAGENET_TRAIN, IMAGENET_VAL = 1_281_167, 50_000
 

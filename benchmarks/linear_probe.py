@@ -19,16 +19,17 @@ import numpy as np
 import torch
 
 from simsiam.backbones import Backbone, build_backbone
-from simsiam.data.loader import image_batches
+from simsiam.config import Machine
+from simsiam.data.loading import image_batches
 from simsiam.data.preprocess import Preprocess
 from simsiam.data.sources import Source, open_source
-from simsiam.evaluation.protocol import Protocol, Splits, Subject
-from simsiam.evaluation.subjects import open_subject
-from simsiam.experiment import Machine
+from simsiam.data.splits import Splits
+from simsiam.evaluation.protocol import Protocol
 from simsiam.recipes.linear import adapted, linear_cifar10, linear_probe
 from simsiam.recipes.pretrain import CIFAR_MEAN, CIFAR_STD
 from simsiam.results import Result, WeightsId
 from simsiam.weights.load import fingerprint
+from simsiam.weights.pretrained import PretrainedBackbone, open_subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ def main() -> None:
             )
 
 
-def _fast(copies: int, subject: Subject, data: Splits, device: str) -> Timed:
+def _fast(copies: int, subject: PretrainedBackbone, data: Splits, device: str) -> Timed:
     probe = _timed(adapted(replace(linear_probe(), copies=copies), size=subject.size), subject, data, device)
     detail = probe.result.detail
     print(
@@ -107,14 +108,14 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _subject(weights: str | None, train: Source) -> Subject:
+def _subject(weights: str | None, train: Source) -> PretrainedBackbone:
     if weights is not None:
         return open_subject(weights, seed=0)
     torch.manual_seed(0)
     backbone = build_backbone("resnet10", width=16, stem="small-stride2")
     _settle(backbone, train)
     identity = WeightsId(source="random ResNet-10, width 16", sha256=fingerprint(backbone.state_dict()))
-    return Subject(backbone=backbone, size=32, mean=CIFAR_MEAN, std=CIFAR_STD, weights=identity, seed=0)
+    return PretrainedBackbone(backbone=backbone, size=32, mean=CIFAR_MEAN, std=CIFAR_STD, weights=identity, seed=0)
 
 
 def _settle(backbone: Backbone, train: Source) -> None:
@@ -143,7 +144,7 @@ def _exact(lr: float, epochs: int, size: int) -> Protocol[Splits]:
     return adapted(replace(recipe, schooling=schooling), size=size)
 
 
-def _timed(protocol: Protocol[Splits], subject: Subject, data: Splits, device: str) -> Timed:
+def _timed(protocol: Protocol[Splits], subject: PretrainedBackbone, data: Splits, device: str) -> Timed:
     """Run with an empty feature cache, so that the fast side computes its features."""
     with tempfile.TemporaryDirectory() as cache:
         started, cpu = time.perf_counter(), time.process_time()

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 import simsiam
-from simsiam.evaluation.similarity import Index
+from simsiam.embedding.similarity import Index
 
 THRESHOLDS = (0.9, 0.95, 0.97, 0.98, 0.99)
 

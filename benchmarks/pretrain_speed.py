@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from simsiam import model as simsiam_model
-from simsiam.data.loader import ViewLoader
+from simsiam.config import Pretraining
+from simsiam.data.loading import ViewLoader
 from simsiam.data.sources import ArraySource
 from simsiam.engine import precision
 from simsiam.engine.distributed import pick_device
-from simsiam.experiment import Pretraining
 from simsiam.model import SimSiam
-from simsiam.pretraining import simsiam_optimizer, train_step
+from simsiam.pretraining.run import simsiam_optimizer, train_step
 from simsiam.recipes.pretrain import RECIPES
 
 

@@ -21,10 +21,9 @@ from simsiam.browse.collection import Collection
 from simsiam.browse.guard import cookie_name
 from simsiam.browse.server import Server
 from simsiam.data.sources import ArraySource
-from simsiam.evaluation.duplicates import near_duplicates
-from simsiam.evaluation.embedding import Embedded, unit_rows
-from simsiam.evaluation.features import Features
-from simsiam.recipes.embedding import embedding
+from simsiam.embedding.duplicates import near_duplicates
+from simsiam.embedding.vectors import Embedded, embedding, unit_rows
+from simsiam.features.extraction import Features
 
 RUNS = 5
 K = 48

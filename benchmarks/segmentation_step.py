@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from simsiam.backbones import build_backbone
-from simsiam.data.mask_transforms import augment
+from simsiam.data.segmentation.transforms import augment
 from simsiam.engine import optimizers, precision
 from simsiam.engine.distributed import pick_device
 from simsiam.engine.optimizers import Group
-from simsiam.evaluation.segmentation import Segmentation
-from simsiam.evaluation.segmentors import Segmentor, segmentation_loss
+from simsiam.evaluation.segmentation.protocol import Segmentation
+from simsiam.evaluation.segmentation.segmentor import Segmentor, segmentation_loss
 from simsiam.recipes.segmentation import find
 
 
@@ -135,8 +135,8 @@ def peak_gigabytes(device: torch.device) -> float:
 
 def time_crops(recipe: str, settings: Segmentation, data: Path) -> None:
     """Random crops a second of one process, decoding included."""
-    from simsiam.data.cityscapes import open_cityscapes
-    from simsiam.data.voc12aug import open_voc12aug
+    from simsiam.data.segmentation.cityscapes import open_cityscapes
+    from simsiam.data.segmentation.voc12aug import open_voc12aug
 
     source = (open_voc12aug(data) if recipe.endswith("voc12aug") else open_cityscapes(data)).train
     started, count = time.perf_counter(), min(50, len(source))

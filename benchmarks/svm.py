@@ -24,7 +24,7 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
-from simsiam.evaluation.svm import LayerScore, average_precisions, normalised, svm_layer
+from simsiam.evaluation.classification.svm import LayerScore, average_precisions, normalised, svm_layer
 from simsiam.recipes.classification import svm_voc07
 
 FOLDS = 3

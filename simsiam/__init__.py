@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simsiam.embedding import embed, embed_folder, embedder
+    from simsiam.embedding.library import embed, embed_folder, embedder
     from simsiam.model import SimSiam
-    from simsiam.pretraining import pretrain
+    from simsiam.pretraining.run import pretrain
     from simsiam.protocols import evaluate
     from simsiam.weights.load import load_backbone
 
@@ -16,12 +16,12 @@ __all__ = ["SimSiam", "__version__", "embed", "embed_folder", "embedder", "evalu
 
 _HOMES = {
     "SimSiam": "simsiam.model",
-    "pretrain": "simsiam.pretraining",
+    "pretrain": "simsiam.pretraining.run",
     "evaluate": "simsiam.protocols",
     "load_backbone": "simsiam.weights.load",
-    "embed": "simsiam.embedding",
-    "embedder": "simsiam.embedding",
-    "embed_folder": "simsiam.embedding",
+    "embed": "simsiam.embedding.library",
+    "embedder": "simsiam.embedding.library",
+    "embed_folder": "simsiam.embedding.library",
 }
 
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from simsiam.config import Stem
 from simsiam.errors import UserError, did_you_mean
-from simsiam.experiment import Stem
 
 BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
     "resnet8": (BasicBlock, (1, 1, 1)),  # the three-stage CIFAR form of He et al. 2016, section 4.2, at n = 1

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from simsiam import backbones
-from simsiam.experiment import Model
+from simsiam.config import Model
 
 
 class Outputs(NamedTuple):

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simsiam import limits
+from simsiam.config import Machine, as_dict
 from simsiam.errors import UserError, did_you_mean
-from simsiam.evaluation.protocol import Protocol, Subject, run_once
-from simsiam.experiment import Machine, as_dict
+from simsiam.evaluation.protocol import Protocol, run_once
 from simsiam.recipes.evaluation import CHOICES
+from simsiam.weights.pretrained import PretrainedBackbone
 
 if TYPE_CHECKING:
-    from simsiam.evaluation.datasets import Words
+    from simsiam.data.classification.datasets import DatasetArgs
     from simsiam.results import Result
 
 SEMI_SUPERVISED, RETRIEVAL = "semi-supervised", "retrieval"
@@ -55,8 +56,8 @@ def evaluate(
     Raises:
         UserError: unknown names, weights that do not load in full, data that the protocol cannot use.
     """
-    from simsiam.evaluation.datasets import Words
-    from simsiam.evaluation.subjects import open_subject
+    from simsiam.data.classification.datasets import DatasetArgs
+    from simsiam.weights.pretrained import open_subject
 
     if name not in CHOICES:
         raise UserError(
@@ -64,7 +65,7 @@ def evaluate(
         )
     machine = machine or Machine()
     subject = open_subject(str(weights), seed=seed, size=size)
-    words = Words(data=_text(data), train=_text(train), test=_text(test), cache=machine.cache)
+    words = DatasetArgs(data=_text(data), train=_text(train), test=_text(test), cache=machine.cache)
     opened = open_data(name, words, part=part)
     if isinstance(recipe, Protocol):
         settings = recipe
@@ -74,10 +75,10 @@ def evaluate(
     return run_once(settings, subject, opened, machine=machine, again=False)
 
 
-def open_data(name: str, words: Words, *, part: Path | None) -> Any:
+def open_data(name: str, words: DatasetArgs, *, part: Path | None) -> Any:
     """The data in the form that a protocol takes; raises UserError where the words do not suit it."""
-    from simsiam.evaluation import datasets
-    from simsiam.evaluation.protocol import Splits
+    from simsiam.data.classification import datasets
+    from simsiam.data.splits import Splits
 
     choice = CHOICES[name]
     if part is not None and name != SEMI_SUPERVISED:
@@ -97,22 +98,22 @@ def open_data(name: str, words: Words, *, part: Path | None) -> Any:
         return both
     if words.data is None:
         raise UserError("--part: names images of an ImageNet folder; give that folder as --data.")
-    from simsiam.data.labelled_sets import imagenet_part
+    from simsiam.data.classification.named_sets import imagenet_part
 
     return Splits(train=imagenet_part(words.data, part), test=both.test)
 
 
 def fitted(
-    settings: Protocol[Any], subject: Subject, data: Any, *, asked: frozenset[str] = frozenset()
+    settings: Protocol[Any], subject: PretrainedBackbone, data: Any, *, asked: frozenset[str] = frozenset()
 ) -> Protocol[Any]:
     """The recipe for a backbone with fewer maps, or for a training set that some k of kNN are too large for.
 
     Args:
         asked: settings that a person named (`stages`, `layer`, `k`, `quoted_k`) and that stay.
     """
-    from simsiam.evaluation.knn import Knn
-    from simsiam.evaluation.linear import INaturalist2018, LinearMultiHead, Places205
-    from simsiam.evaluation.low_shot import LowShot
+    from simsiam.evaluation.classification.knn import Knn
+    from simsiam.evaluation.classification.linear import INaturalist2018, LinearMultiHead, Places205
+    from simsiam.evaluation.classification.low_shot import LowShot
 
     maps = len(subject.backbone.stage_channels)
     if isinstance(settings, LinearMultiHead | INaturalist2018 | Places205) and "stages" not in asked:

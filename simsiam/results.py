@@ -147,3 +147,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
+
+
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pillow", "simsiam")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the numbers depend on."""
+    from importlib import metadata
+    from platform import python_version
+
+    found = {"python": python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+            found[package] = "not installed"
+    return found

@@ -68,9 +68,9 @@ def _stopped() -> Iterator[None]:
     with (
         contextlib.redirect_stdout(io.StringIO()),
         mock.patch.object(tyro, "cli", read),
-        mock.patch("simsiam.evaluation.subjects.open_subject", subject),
+        mock.patch("simsiam.weights.pretrained.open_subject", subject),
         mock.patch("simsiam.results.require_writable"),  # documents name places of other machines
-        mock.patch("simsiam.evaluation.embedding_files.check"),  # and files without an ending
+        mock.patch("simsiam.embedding.files.check"),  # and files without an ending
         mock.patch("simsiam.commands.pretrain.find_pretraining", recipe),
     ):
         yield

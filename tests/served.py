@@ -14,12 +14,11 @@ from typing import Any
 from simsiam.browse.collection import Collection
 from simsiam.browse.guard import cookie_name
 from simsiam.browse.server import Server
+from simsiam.config import Machine
 from simsiam.data.sources import FolderSource
-from simsiam.evaluation.embedder import Embedder
-from simsiam.evaluation.embedding import embed_source
-from simsiam.evaluation.subjects import open_subject
-from simsiam.experiment import Machine
-from simsiam.recipes.embedding import embedding
+from simsiam.embedding.embedder import Embedder
+from simsiam.embedding.vectors import embed_source, embedding
+from simsiam.weights.pretrained import open_subject
 from tests import tiny
 
 IMAGES = 3 * 50 + 2  # shapes, an exact copy, and one with a hostile name

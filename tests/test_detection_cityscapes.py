@@ -11,7 +11,6 @@ from PIL import Image
 from simsiam.results import Result
 from tests.detection_command import NARROW, SIDE, evaluate
 from tests.detection_command import weights as weights
-from tests.evaluation.conftest import one_thread as one_thread
 from tests.tiny_shapes import draw_shapes
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from simsiam.commands.evaluate_detection import spread_lists
-from simsiam.evaluation.detectors.data import Words, open_sets
-from simsiam.evaluation.detectors.detector import Detector
+from simsiam.evaluation.detection.data import DatasetArgs, open_sets
+from simsiam.evaluation.detection.detector import Detector
 from simsiam.results import Result, read_metrics
 from tests import tiny_shapes
 from tests.detection_command import CPU, FEW, IMAGES, NARROW, SHORT, SIDE, evaluate, masks_of, predict
@@ -24,7 +24,6 @@ from tests.detection_command import done as done
 from tests.detection_command import done_with_masks as done_with_masks
 from tests.detection_command import voc as voc
 from tests.detection_command import weights as weights
-from tests.evaluation.conftest import one_thread as one_thread
 from tests.processes import launch
 
 
@@ -293,7 +292,7 @@ def test_two_processes_train_and_score_together(weights: Path, coco: Path, tmp_p
 
 def test_images_that_are_learnt_from_and_scored_on_are_noted(tmp_path: Path) -> None:
     own = tiny_shapes.voc_folder(tmp_path / "own", images=4, side=SIDE)
-    words = Words(data=own, images=None, test=own, test_images=None, first_pixel=0)
+    words = DatasetArgs(data=own, images=None, test=own, test_images=None, first_pixel=0)
     [note] = open_sets("folder", words, bad="stop").notes
     assert note.startswith("4 of the 4 test images are training images too")
     other = tiny_shapes.voc_folder(tmp_path / "other", images=2, side=SIDE)

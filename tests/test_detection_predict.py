@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from simsiam.evaluation.detectors.files import load_detector
+from simsiam.evaluation.detection.files import load_detector
 from tests import tiny_shapes
 from tests.detection_command import SIDE, predict
 from tests.detection_command import coco as coco
@@ -18,7 +18,6 @@ from tests.detection_command import done as done
 from tests.detection_command import done_with_masks as done_with_masks
 from tests.detection_command import voc as voc
 from tests.detection_command import weights as weights
-from tests.evaluation.conftest import one_thread as one_thread
 
 
 def test_a_detector_comes_back_from_its_file(done_with_masks: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from simsiam.cli import main
-from simsiam.evaluation import embedding_files
+from simsiam.embedding import files as embedding_files
 from tests import tiny
 
 SMALL = ["--size", "32", "--workers", "0", "--device", "cpu"]

@@ -21,9 +21,9 @@ from sklearn.neighbors import NearestNeighbors
 from simsiam import cli, evaluate, load_backbone
 from simsiam.backbones import build_backbone
 from simsiam.commands.evaluations import EVALUATIONS
-from simsiam.data.fashion import fashion_mnist
+from simsiam.config import Machine
+from simsiam.data.classification.fashion import fashion_mnist
 from simsiam.errors import UserError
-from simsiam.experiment import Machine
 from simsiam.recipes import classification
 from simsiam.recipes.evaluation import CHOICES
 from simsiam.report.collect import collect
@@ -31,7 +31,6 @@ from simsiam.report.plots import bars_by_stage, write_plots
 from simsiam.results import Result
 from simsiam.weights.save import write_backbone
 from tests import tiny, tiny_voc, trees
-from tests.evaluation.conftest import one_thread as one_thread
 from tests.processes import launch
 
 HEADS = "--epochs 2 --batch-size 8 --resize 36 --test-resize 36 --size 32".split()
@@ -140,7 +139,7 @@ def test_where_nothing_can_be_written_a_result_is_still_printed(
     assert (out / "report.html").read_bytes() == before
     for changed in (["--again"], ["--seeds", "3", "4"]):  # what would have to be written is refused as ever
         with monkeypatch.context() as patched:
-            patched.setattr("simsiam.evaluation.knn.Knn.score", lambda *_, **__: pytest.fail("measured"))
+            patched.setattr("simsiam.evaluation.classification.knn.Knn.score", lambda *_, **__: pytest.fail("measured"))
             assert simsiam("knn", *words, *changed) == 2
         assert "Read-only file system). Give another --out." in capsys.readouterr().err
     (out / "report.html").unlink()

@@ -15,9 +15,9 @@ from PIL import Image
 
 from simsiam import cli, limits
 from simsiam.commands import submit
+from simsiam.config import Machine, Pretraining
 from simsiam.errors import UserError
 from simsiam.evaluation.protocol import Protocol
-from simsiam.experiment import Machine, Pretraining
 from simsiam.recipes import detection, pretrain, segmentation
 from simsiam.recipes.evaluation import CHOICES
 

@@ -37,7 +37,7 @@ def _nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"{arguments} was opened before the place was looked at")
 
     monkeypatch.setattr("simsiam.data.sources.open_source", opened)
-    monkeypatch.setattr("simsiam.evaluation.detectors.data.open_sets", opened)
+    monkeypatch.setattr("simsiam.evaluation.detection.data.open_sets", opened)
 
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -57,7 +57,7 @@ def test_a_file_in_the_way_is_told_at_once(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if words[0] != "neighbors":  # its flags are read over the weights' own size
-        monkeypatch.setattr("simsiam.evaluation.subjects.open_subject", lambda *_, **__: pytest.fail("opened"))
+        monkeypatch.setattr("simsiam.weights.pretrained.open_subject", lambda *_, **__: pytest.fail("opened"))
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / f"deep{FILES.get(words[0], '')}"
     (told,) = refused([*words, "--out", str(out)], capsys).splitlines()

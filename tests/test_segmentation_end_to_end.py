@@ -112,7 +112,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
     weights: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate("folder", weights, "--data", shapes, "--out", tmp_path / "whole") == 0
-    from simsiam.evaluation import segmentation_lesson
+    from simsiam.evaluation.segmentation import trainer as segmentation_lesson
 
     loss, calls = segmentation_lesson.segmentation_loss, []
 

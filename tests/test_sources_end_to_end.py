@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simsiam import cli
-from simsiam.data import cifar
+from simsiam.data.classification import cifar
 from simsiam.errors import UserError
 from simsiam.results import Result
 from tests import tiny

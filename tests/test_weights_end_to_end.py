@@ -20,9 +20,9 @@ from torchvision.models import resnet18
 
 from simsiam import cli
 from simsiam.backbones import build_backbone
+from simsiam.pretraining.run_folder import start_network
 from simsiam.recipes.pretrain import folder_cpu
 from simsiam.results import Result
-from simsiam.runs import start_network
 from simsiam.weights import cards
 from simsiam.weights import export as exporting
 from simsiam.weights.export import FORMS, Form
@@ -30,7 +30,6 @@ from simsiam.weights.load import Loaded, load_backbone
 from simsiam.weights.save import write_backbone
 from simsiam.weights.targets import Reader
 from tests import tiny
-from tests.evaluation.conftest import one_thread as one_thread
 from tests.weights import foreign
 from tests.weights.test_formats import CASES, same_outputs
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from simsiam import wording
-from simsiam.data.labels import labelled_source
+from simsiam.data.classification.labels import labelled_source
 from simsiam.errors import UserError
-from simsiam.evaluation.neighbours import nearest
+from simsiam.features.neighbours import nearest
 from simsiam.recipes.segmentation import fcn_r50_d8_512x512_20k_voc12aug
 from tests import tiny
 

@@ -9,10 +9,10 @@ from typing import Any
 from simsiam.browse.jobs import Job
 from simsiam.browse.plane import Method, chosen, plane
 from simsiam.browse.thumbnails import Thumbnails
-from simsiam.evaluation.duplicates import Group, content_of, near_duplicates
-from simsiam.evaluation.embedder import Embedder
-from simsiam.evaluation.embedding import Embedded
-from simsiam.evaluation.similarity import Hit, Index
+from simsiam.embedding.duplicates import Group, content_of, near_duplicates
+from simsiam.embedding.embedder import Embedder
+from simsiam.embedding.similarity import Hit, Index
+from simsiam.embedding.vectors import Embedded
 
 Answer = dict[str, Any]
 MOST_ROWS = 500  # in one answer

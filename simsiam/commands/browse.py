@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     embedded = asked.embed()
     from simsiam.browse.collection import Collection
     from simsiam.browse.server import Server
-    from simsiam.evaluation.embedder import Embedder
+    from simsiam.embedding.embedder import Embedder
 
     embedder = Embedder(asked.subject, asked.settings, device=asked.inputs.device)
     with Server(Collection(embedded, embedder), port=asked.options.port) as server:

@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> int:
     asks_help = "-h" in arguments or "--help" in arguments
     out = Path() if asks_help else _place(value_of("--out", arguments), again="--again" in arguments)
     asked = read(arguments, Options(), about=ABOUT, prog="simsiam embed")
-    from simsiam.evaluation import embedding_files
+    from simsiam.embedding import files as embedding_files
 
     embedded = asked.embed()
     with share_bar(f"writing {out.name}") as progress:
@@ -51,7 +51,7 @@ def _place(named: str | None, *, again: bool) -> Path:
     """The file to write, before the weights are loaded; raises UserError if it cannot be written."""
     if named is None:
         raise UserError("--out: name the file to write, for instance --out features.parquet (or .npy, .csv).")
-    from simsiam.evaluation import embedding_files
+    from simsiam.embedding import files as embedding_files
 
     out = Path(named)
     embedding_files.check(out)

@@ -13,16 +13,15 @@ import tyro
 from simsiam import limits
 from simsiam.commands.names import kind_of, value_of
 from simsiam.commands.reading import read as read_line
+from simsiam.config import Machine
+from simsiam.embedding.vectors import Embedding, embedding
 from simsiam.errors import UserError
-from simsiam.evaluation.embedding import Embedding
-from simsiam.experiment import Machine
-from simsiam.recipes.embedding import embedding
 from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from simsiam.data.sources import Source
-    from simsiam.evaluation.embedding import Embedded
-    from simsiam.evaluation.protocol import Subject
+    from simsiam.embedding.vectors import Embedded
+    from simsiam.weights.pretrained import PretrainedBackbone
 
 SHOWN = 10  # unreadable images that are named on the terminal
 WEIGHTS = "a run folder, a file, a zoo name; random:resnet18 for an untrained network"
@@ -55,11 +54,11 @@ class Asked:
     inputs: Inputs
     options: Any  # the record that `read` was given
     settings: Embedding
-    subject: Subject
+    subject: PretrainedBackbone
 
     def embed(self) -> Embedded:
         """The vectors of the images, from the cache or computed into it, with a word on those left out."""
-        from simsiam.evaluation.embedding import embed_source
+        from simsiam.embedding.vectors import embed_source
 
         source = open_images(self.inputs)
         say(
@@ -90,7 +89,7 @@ def read(arguments: list[str], options: Any, *, about: str, prog: str) -> Asked:
     Raises UserError if the weights cannot be loaded.
     """
     inputs, found, _ = _parse(arguments, options, embedding(224), about, prog)
-    from simsiam.evaluation.subjects import open_subject
+    from simsiam.weights.pretrained import open_subject
 
     subject = open_subject(inputs.weights, seed=0, backbone=inputs.backbone)
     usual = embedding(_whole(value_of("--size", arguments)) or subject.size)
@@ -105,7 +104,7 @@ def open_images(inputs: Inputs) -> Source:
 
     place = inputs.images
     if place in SETS and not Path(place).exists():
-        from simsiam.evaluation.datasets import labelled
+        from simsiam.data.classification.datasets import labelled
 
         if place == "demo":
             return open_source("", kind=place, split=inputs.split, cache=inputs.cache)

@@ -15,8 +15,8 @@ from simsiam.commands.evaluation_line import check_places, refuse_repeated_seeds
 from simsiam.commands.evaluations import EVALUATIONS, find_evaluation, plain
 from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import interruptible, is_first_process, say
+from simsiam.config import Machine
 from simsiam.errors import UserError
-from simsiam.experiment import Machine
 from simsiam.results import Result
 
 

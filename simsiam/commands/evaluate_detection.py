@@ -14,15 +14,15 @@ from simsiam.commands.evaluation_line import check_sources, own_folder, parse, r
 from simsiam.commands.evaluations import plain
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process, say
+from simsiam.config import Machine
 from simsiam.errors import UserError, did_you_mean
-from simsiam.evaluation.detection import BoxSets, Detection
+from simsiam.evaluation.detection.protocol import BoxSets, Detection
 from simsiam.evaluation.protocol import run_once
-from simsiam.experiment import Machine
 from simsiam.recipes import detection as recipes
 from simsiam.wording import counted
 
 if TYPE_CHECKING:
-    from simsiam.evaluation.detectors.data import Words
+    from simsiam.evaluation.detection.data import DatasetArgs
 
 CONFIG = (tyro.conf.AvoidSubcommands,)
 FOLDER, CITYSCAPES = "detection-folder", "detection-cityscapes"
@@ -105,9 +105,9 @@ def _evaluate(
     *,
     sources: int,
 ) -> Path:
-    from simsiam.data.voc import some
-    from simsiam.evaluation.detectors.outcome import anchor_remark
-    from simsiam.evaluation.subjects import open_subject
+    from simsiam.data.classification.voc import some
+    from simsiam.evaluation.detection.finish import anchor_remark
+    from simsiam.weights.pretrained import open_subject
 
     subject = open_subject(source, seed=seed, backbone=options.backbone)
     named = name if name != FOLDER else f"{name}-{plain(data.train.name)}"
@@ -126,12 +126,12 @@ def _evaluate(
 
 
 def _open(name: str, options: Options) -> BoxSets:
-    from simsiam.evaluation.detectors.data import Words, open_sets
+    from simsiam.evaluation.detection.data import DatasetArgs, open_sets
 
     kinds = {"detection-voc0712": "voc0712", "detection-voc07": "voc07", CITYSCAPES: "cityscapes", FOLDER: "folder"}
     kind = kinds.get(name, "coco2017")
     assert options.data is not None
-    words: Words = Words(
+    words: DatasetArgs = DatasetArgs(
         data=options.data,
         images=options.images,
         test=options.test,

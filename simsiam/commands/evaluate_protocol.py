@@ -61,9 +61,9 @@ def run(name: str, arguments: list[str]) -> int:
 
 
 def _evaluate(name: str, source: str, arguments: list[str], *, sources: int) -> list[Path]:
-    from simsiam.evaluation.datasets import Words
-    from simsiam.evaluation.knn import Knn
-    from simsiam.evaluation.subjects import open_subject
+    from simsiam.data.classification.datasets import DatasetArgs
+    from simsiam.evaluation.classification.knn import Knn
+    from simsiam.weights.pretrained import open_subject
 
     choice = CHOICES[name]
     backbone = value_of("--backbone", arguments)
@@ -71,7 +71,7 @@ def _evaluate(name: str, source: str, arguments: list[str], *, sources: int) -> 
     size = _whole(value_of("--size", arguments)) or subject.size
     recipe = choice.recipe(size, value_of("--recipe", arguments))
     options, machine, settings = parse(name, arguments, Options(), recipe, config=CONFIG)
-    words = Words(data=options.data, train=options.train, test=options.test, cache=machine.cache)
+    words = DatasetArgs(data=options.data, train=options.train, test=options.test, cache=machine.cache)
     data = open_data(name, words, part=options.part)
     asked = frozenset(field for field in ("k", "quoted_k", "stages", "layer") if _given(field, arguments))
     settings = fitted(named(settings, recipe), subject, data, asked=asked)

@@ -14,14 +14,14 @@ from simsiam.commands.evaluations import plain
 from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process
 from simsiam.commands.tables import print_table
+from simsiam.config import Machine
 from simsiam.errors import UserError
 from simsiam.evaluation.protocol import run_once
-from simsiam.experiment import Machine
 from simsiam.recipes import segmentation as recipes
 from simsiam.wording import counted
 
 if TYPE_CHECKING:
-    from simsiam.data.masks import MaskSplits
+    from simsiam.data.segmentation.masks import MaskSplits
 
 VOC12AUG, CITYSCAPES = "segmentation-voc12aug", "segmentation-cityscapes"
 
@@ -85,7 +85,7 @@ def _evaluate(
     *,
     sources: int,
 ) -> Path:
-    from simsiam.evaluation.subjects import open_subject
+    from simsiam.weights.pretrained import open_subject
 
     subject = open_subject(source, seed=seed, backbone=options.backbone)
     words = [name, data.train.name if name == "segmentation-folder" else "", options.recipe or ""]
@@ -118,17 +118,17 @@ def _data(name: str, options: Options) -> MaskSplits:
         if options.data is None:
             raise UserError(f"--data: name the folder of the data set: simsiam evaluate {name} RUN --data DIR.")
         if name == VOC12AUG:
-            from simsiam.data.voc12aug import open_voc12aug
+            from simsiam.data.segmentation.voc12aug import open_voc12aug
 
             return open_voc12aug(options.data)
-        from simsiam.data.cityscapes import open_cityscapes
+        from simsiam.data.segmentation.cityscapes import open_cityscapes
 
         return open_cityscapes(options.data)
     return _own_data(options, own, given)
 
 
 def _own_data(options: Options, own: dict[str, Path | None], given: list[str]) -> MaskSplits:
-    from simsiam.data.mask_folders import Folders, open_mask_folders, open_mask_tree
+    from simsiam.data.segmentation.folders import Folders, open_mask_folders, open_mask_tree
 
     seed = 0  # of the held-out part: the same for every seed of the training
     if options.data is not None:

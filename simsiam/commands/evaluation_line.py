@@ -15,8 +15,8 @@ from simsiam import limits, results
 from simsiam.commands.evaluations import EVALUATIONS, plain, result_folder
 from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import say
+from simsiam.config import Machine
 from simsiam.errors import UserError
-from simsiam.experiment import Machine
 
 Options = TypeVar("Options")
 Settings = TypeVar("Settings")
@@ -104,7 +104,7 @@ def check_places(
 
 def check_weights(sources: Sequence[str], *, backbone: str | None) -> None:
     """Open every source once, before the first is trained for hours; raises UserError with all that do not open."""
-    from simsiam.evaluation.subjects import open_subject
+    from simsiam.weights.pretrained import open_subject
 
     wrong = []
     for source in sources:

@@ -12,8 +12,8 @@ from simsiam import limits
 from simsiam.commands.evaluation_line import say_unfinished
 from simsiam.commands.evaluations import plain
 from simsiam.commands.reading import read as read_line
+from simsiam.config import Stem
 from simsiam.errors import UserError
-from simsiam.experiment import Stem
 from simsiam.weights.modelcard import Target
 
 

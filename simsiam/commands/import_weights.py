@@ -12,8 +12,8 @@ import tyro
 from simsiam import limits
 from simsiam.commands.evaluations import plain
 from simsiam.commands.reading import read as read_line
+from simsiam.config import Stem
 from simsiam.errors import UserError
-from simsiam.experiment import Stem
 from simsiam.wording import counted
 
 if TYPE_CHECKING:

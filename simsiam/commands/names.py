@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from simsiam.config import Model, Pretraining
 from simsiam.errors import UserError, did_you_mean
-from simsiam.experiment import Model, Pretraining
 from simsiam.recipes import pretrain as recipes
 
 Kind = Literal["folder", "list", "shards"]

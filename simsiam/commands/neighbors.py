@@ -15,9 +15,9 @@ from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from simsiam.browse.contact_sheet import Row, Shown
-    from simsiam.evaluation.duplicates import Group
-    from simsiam.evaluation.embedding import Embedded
-    from simsiam.evaluation.similarity import Hit, Index
+    from simsiam.embedding.duplicates import Group
+    from simsiam.embedding.similarity import Hit, Index
+    from simsiam.embedding.vectors import Embedded
 
 ABOUT = """Find the images most like a given one, or those that show the same thing twice.
 
@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> int:
     asked = read(arguments, Options(), about=ABOUT, prog="simsiam neighbors")
     options: Options = asked.options
     _check(options)
-    from simsiam.evaluation.similarity import Index
+    from simsiam.embedding.similarity import Index
 
     embedded = asked.embed()
     index = Index.of(embedded)
@@ -97,7 +97,7 @@ def _check(options: Options) -> None:
 def _neighbours(asked: Asked, embedded: Embedded, index: Index) -> Found:
     from simsiam.browse.contact_sheet import Row, Shown
     from simsiam.data.images import read_image
-    from simsiam.evaluation.embedder import Embedder
+    from simsiam.embedding.embedder import Embedder
 
     embedder = Embedder(asked.subject, asked.settings, device=asked.inputs.device)
     found = Found(sheet=[], table=[])
@@ -116,8 +116,8 @@ def _neighbours(asked: Asked, embedded: Embedded, index: Index) -> Found:
 def _duplicates(options: Options, embedded: Embedded, index: Index) -> Found:
     from simsiam.browse.contact_sheet import Row
     from simsiam.commands.progress import share_bar
-    from simsiam.evaluation.duplicates import content_of, near_duplicates
-    from simsiam.evaluation.similarity import Hit
+    from simsiam.embedding.duplicates import content_of, near_duplicates
+    from simsiam.embedding.similarity import Hit
 
     indices = embedded.features.indices
     with share_bar("comparing all pairs") as progress:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simsiam.commands.given_files import file_names, image_files
+from simsiam.commands.image_paths import file_names, image_files
 from simsiam.errors import UserError
 from simsiam.wording import counted
 
 if TYPE_CHECKING:
-    from simsiam.data.boxes import Prediction
+    from simsiam.data.detection.boxes import Prediction
 
 
 def run(folder: Path, images: Sequence[Path], out: Path, *, threshold: float, most: int, device: str) -> int:
@@ -32,9 +32,9 @@ def run(folder: Path, images: Sequence[Path], out: Path, *, threshold: float, mo
 
     from simsiam.data.images import UnreadableImage, read_image
     from simsiam.engine.distributed import pick_device
-    from simsiam.evaluation.detectors.files import load_detector
-    from simsiam.evaluation.detectors.pictures import find_on
-    from simsiam.evaluation.drawing import draw_prediction, write_picture
+    from simsiam.evaluation.detection.drawing import draw_prediction, write_picture
+    from simsiam.evaluation.detection.files import load_detector
+    from simsiam.evaluation.detection.pictures import find_on
     from simsiam.results import write_json
 
     if not 0 <= threshold <= 1:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simsiam.commands.given_files import file_names, image_files
+from simsiam.commands.image_paths import file_names, image_files
 from simsiam.commands.predict import unfinished
 from simsiam.errors import UserError
 from simsiam.wording import counted
 
 if TYPE_CHECKING:
-    from simsiam.evaluation.segmentation_testing import Tester
+    from simsiam.evaluation.segmentation.inference import Tester
 
 
 def run(folder: Path, images: Sequence[Path], out: Path, *, device: str = "auto") -> int:
@@ -29,7 +29,7 @@ def run(folder: Path, images: Sequence[Path], out: Path, *, device: str = "auto"
     from rich.progress import track
 
     from simsiam.data.images import UnreadableImage, read_image
-    from simsiam.evaluation.mask_pictures import overlay, palette_image
+    from simsiam.evaluation.segmentation.pictures import overlay, palette_image
 
     files = image_files(images)
     tester, classes = open_segmentor(folder, device=device)
@@ -58,12 +58,12 @@ def open_segmentor(folder: Path, *, device: str) -> tuple[Tester, list[str]]:
     Raises UserError where there is none, or one whose training was stopped.
     """
     from simsiam.backbones import ResNet, build_backbone
-    from simsiam.data.mask_loader import Normalisation
+    from simsiam.data.segmentation.loader import Normalisation
     from simsiam.engine.checkpoints import Checkpoints
     from simsiam.engine.distributed import pick_device
     from simsiam.evaluation.protocol import RESULT_FILE
-    from simsiam.evaluation.segmentation_testing import Tester
-    from simsiam.evaluation.segmentors import Segmentor
+    from simsiam.evaluation.segmentation.inference import Tester
+    from simsiam.evaluation.segmentation.segmentor import Segmentor
 
     checkpoints = Checkpoints(folder / "checkpoints", keep=1)
     stored = checkpoints.latest()
@@ -97,14 +97,20 @@ def open_segmentor(folder: Path, *, device: str) -> tuple[Tester, list[str]]:
 
 def settings_of(raw: dict[str, Any]) -> Any:
     """The settings record that a checkpoint or result carries as plain values."""
-    from simsiam.data.mask_transforms import MaskAugmentation
-    from simsiam.evaluation.segmentation import Course, Design, RateSearch, Segmentation, Testing
+    from simsiam.data.segmentation.transforms import MaskAugmentation
+    from simsiam.evaluation.segmentation.protocol import (
+        RateSearch,
+        Segmentation,
+        SegmentationSchedule,
+        SegmentorConfig,
+        Testing,
+    )
 
     search = {**raw["search"], "lr_sweep": tuple(raw["search"]["lr_sweep"])}
     return Segmentation(
         augmentation=MaskAugmentation(**raw["augmentation"]),
-        design=Design(**raw["design"]),
-        course=Course(**raw["course"]),
+        design=SegmentorConfig(**raw["design"]),
+        course=SegmentationSchedule(**raw["course"]),
         testing=Testing(**raw["testing"]),
         search=RateSearch(**search),
         expected_classes=raw["expected_classes"],
@@ -118,7 +124,7 @@ def classes_of_image(tester: Tester, image: Any) -> Any:
     import torch
     from PIL.Image import Resampling
 
-    from simsiam.data.mask_transforms import fitted
+    from simsiam.data.segmentation.transforms import fitted
 
     testing = tester.settings.testing
     size = fitted(image.size, long=testing.test_long, short=testing.test_short)

@@ -12,8 +12,8 @@ from simsiam import results
 from simsiam.commands.names import find_pretraining, value_of
 from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import say
+from simsiam.config import Machine, Pretraining, command_line
 from simsiam.errors import UserError
-from simsiam.experiment import Machine, Pretraining, command_line
 
 ACCUMULATE = (
     "--accumulate: SimSiam cannot accumulate gradients over small batches. BatchNorm takes its statistics over the "
@@ -77,7 +77,7 @@ def _pretrain(command: Command, arguments: list[str]) -> int:
     from simsiam.commands.report import print_answer
     from simsiam.engine.distributed import launcher
     from simsiam.engine.stopping import Interrupted
-    from simsiam.pretraining import pretrain
+    from simsiam.pretraining.run import pretrain
 
     options = command.options
     check_known(command.settings.model.backbone, flag="--model.backbone")

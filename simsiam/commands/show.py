@@ -12,8 +12,8 @@ import tyro
 
 from simsiam.commands.names import find_pretraining
 from simsiam.commands.reading import read as read_line
+from simsiam.config import Pretraining, as_dict
 from simsiam.errors import UserError, did_you_mean
-from simsiam.experiment import Pretraining, as_dict
 from simsiam.recipes.pretrain import RECIPES
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from simsiam.data.base import UNKNOWN, FileSource
 from simsiam.data.images import IMAGE_SUFFIXES
+from simsiam.data.source import UNKNOWN, FileSource
 from simsiam.errors import UserError
 from simsiam.wording import counted, plural
 

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from simsiam.data.base import Source
+from simsiam.config import Views
 from simsiam.data.images import BadImage, UnreadableImage
-from simsiam.data.pil_views import pil_crop, pil_view
 from simsiam.data.preprocess import Preprocess
-from simsiam.data.views import ViewPair, draw_pair, step_generator
+from simsiam.data.source import Source
+from simsiam.data.two_views.draws import ViewPair, draw_pair, step_generator
+from simsiam.data.two_views.pil import pil_crop, pil_view
 from simsiam.errors import UserError
-from simsiam.experiment import Views
 from simsiam.wording import counted
 
 Engine = Literal["pil", "batch"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simsiam.data.base import UNKNOWN
+from simsiam.data.source import UNKNOWN
 from simsiam.errors import UserError
 from simsiam.results import write_atomic
 

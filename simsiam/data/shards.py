@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from simsiam.data.base import Source
 from simsiam.data.images import UnreadableImage, read_image
 from simsiam.data.shard_index import ShardIndex, load_or_build
+from simsiam.data.source import Source
 from simsiam.errors import UserError
 from simsiam.wording import counted, plural
 

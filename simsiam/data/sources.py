@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from simsiam.data.base import UNKNOWN, ArraySource, FileSource, HeldOut, Source, Subset, split_held_out
 from simsiam.data.folders import FolderSource, ListSource, imagenet_source
+from simsiam.data.source import UNKNOWN, ArraySource, FileSource, HeldOut, Source, Subset, split_held_out
 from simsiam.errors import UserError
 
 __all__ = [
@@ -54,11 +54,11 @@ def open_source(data: str | Path, *, kind: str, split: str = "train", cache: Pat
 
             return ShardSource(data, cache=where)
         case "cifar10":
-            from simsiam.data.cifar import cifar10
+            from simsiam.data.classification.cifar import cifar10
 
             return cifar10(Path(data) if str(data) not in ("", "cifar10") else None, cache=where, split=split)
         case "demo":
-            from simsiam.data.cifar import demo_sources
+            from simsiam.data.classification.cifar import demo_sources
 
             demo = demo_sources(where)
             return demo.train if split == "train" else demo.test

@@ -7,7 +7,6 @@ A protocol is a frozen dataclass whose fields are all its settings; it has no de
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -16,46 +15,17 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
+from simsiam.config import Machine, as_dict
 from simsiam.errors import UserError
-from simsiam.experiment import Machine, as_dict
-from simsiam.results import DataId, Result, WeightsId, require_writable
-
-if TYPE_CHECKING:
-    from simsiam.backbones import Backbone
-    from simsiam.data.sources import Source
+from simsiam.results import DataId, Result, require_writable, versions
+from simsiam.weights.pretrained import PretrainedBackbone
 
 RESULT_FILE = "result.json"
 STATE = (RESULT_FILE, "checkpoints", "metrics.jsonl", "grid", "chosen")  # what a run leaves in its folder
-PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pillow", "simsiam")
 
 Data = TypeVar("Data")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What is evaluated: a backbone, how its images were normalised, where its weights come from, and the seed."""
-
-    backbone: Backbone
-    size: int  # pixels; the side of the images that it was trained on
-    mean: tuple[float, float, float]  # RGB, of pixels in [0, 1]
-    std: tuple[float, float, float]
-    weights: WeightsId
-    seed: int  # of everything random in a protocol
-
-
-@dataclass(frozen=True, kw_only=True)
-class Splits:
-    """The data of a protocol that learns from one set and is scored on another."""
-
-    train: Source
-    test: Source
-
-    @property
-    def data_id(self) -> DataId:
-        """Name, hash and size of both sets together."""
-        return data_id(self.train, self.test)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +50,14 @@ class Protocol(ABC, Generic[Data]):
         """The key of `Measured.metrics` that is quoted alone."""
 
     @abstractmethod
-    def score(self, subject: Subject, data: Data, *, machine: Machine) -> Measured:
+    def score(self, subject: PretrainedBackbone, data: Data, *, machine: Machine) -> Measured:
         """Compute the numbers."""
 
     @abstractmethod
     def data_id(self, data: Data) -> DataId:
         """Which data the numbers belong to."""
 
-    def run(self, subject: Subject, data: Data, *, machine: Machine) -> Result:
+    def run(self, subject: PretrainedBackbone, data: Data, *, machine: Machine) -> Result:
         """Score the subject and write `machine.out/result.json` (nothing is written when `out` is None).
 
         Raises UserError on data or weights that the protocol cannot be computed from.
@@ -96,7 +66,7 @@ class Protocol(ABC, Generic[Data]):
 
 
 def measure(
-    protocol: Protocol[Any], subject: Subject, data: DataId, score: Callable[[], Measured], machine: Machine
+    protocol: Protocol[Any], subject: PretrainedBackbone, data: DataId, score: Callable[[], Measured], machine: Machine
 ) -> Result:
     """Time `score`, make the Result record of it and write it atomically.
 
@@ -129,7 +99,9 @@ def measure(
     return result
 
 
-def run_once(protocol: Protocol[Any], subject: Subject, data: Any, *, machine: Machine, again: bool) -> Result:
+def run_once(
+    protocol: Protocol[Any], subject: PretrainedBackbone, data: Any, *, machine: Machine, again: bool
+) -> Result:
     """`protocol.run`, or the result that `machine.out` holds already.
 
     Args:
@@ -158,7 +130,7 @@ def run_once(protocol: Protocol[Any], subject: Subject, data: Any, *, machine: M
     return protocol.run(subject, data, machine=machine)
 
 
-def _differences(found: Result, protocol: Protocol[Any], subject: Subject, data: DataId) -> list[str]:
+def _differences(found: Result, protocol: Protocol[Any], subject: PretrainedBackbone, data: DataId) -> list[str]:
     recipe = json.loads(json.dumps(as_dict(protocol)))  # as it comes back from a file
     pairs = {
         "settings": (found.recipe, recipe),
@@ -167,35 +139,3 @@ def _differences(found: Result, protocol: Protocol[Any], subject: Subject, data:
         "seed": (found.seed, subject.seed),
     }
     return [name for name, (one, other) in pairs.items() if one != other]
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that the numbers depend on."""
-    from importlib import metadata
-    from platform import python_version
-
-    found = {"python": python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # run from a source tree that was never installed
-            found[package] = "not installed"
-    return found
-
-
-def data_id(*sources: Source) -> DataId:
-    """One identity for the sources that a protocol reads: the first one's name, a hash over all, images in all.
-
-    Where a training set leads, the name is the whole set's: cifar10 for cifar10-train and cifar10-test.
-    """
-    name = sources[0].name.removesuffix("-train") if len(sources) > 1 else sources[0].name
-    joined = hashlib.sha256("\n".join(source.fingerprint() for source in sources).encode()).hexdigest()
-    return DataId(name=name, sha256=joined, images=sum(len(source) for source in sources))
-
-
-def loader_workers(machine: Machine, *, world: int = 1) -> int:
-    """Processes that decode images for one of `world` devices.
-
-    `Machine.workers`, where -1 means one less than the device's share of the cores, at most 8.
-    """
-    return machine.workers if machine.workers >= 0 else max(0, min(8, (os.cpu_count() or 1) // world - 1))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from simsiam.data.box_transforms import BoxTransform
-from simsiam.evaluation.detection import Benchmark, Detection
-from simsiam.evaluation.detectors.settings import (
+from simsiam.data.detection.transforms import BoxTransform
+from simsiam.evaluation.detection.protocol import Benchmark, Detection
+from simsiam.evaluation.detection.settings import (
     Architecture,
     Assignment,
     Boxes,

@@ -9,12 +9,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from simsiam.data.classification.transforms import Augmentation
 from simsiam.data.preprocess import short_edge
-from simsiam.evaluation.finetune import SemiSupervised
-from simsiam.evaluation.labelled_transforms import Augmentation
-from simsiam.evaluation.linear import INaturalist2018, LinearAvgPool, LinearMultiHead, Places205, StageHeads
-from simsiam.evaluation.optimisation import Optimisation, Schooling
-from simsiam.evaluation.probe import LinearProbe
+from simsiam.evaluation.classification.linear import (
+    INaturalist2018,
+    LinearAvgPool,
+    LinearMultiHead,
+    Places205,
+    StageHeads,
+)
+from simsiam.evaluation.classification.probe import LinearProbe
+from simsiam.evaluation.classification.semi_supervised import SemiSupervised
+from simsiam.evaluation.classification.training_config import Optimisation, TrainingConfig
 
 LinearRecipe = LinearMultiHead | LinearAvgPool | INaturalist2018 | Places205 | SemiSupervised | LinearProbe
 
@@ -166,7 +172,7 @@ def _five_heads(
         epochs=epochs,
         batch_size=256,
     )
-    schooling = Schooling(
+    schooling = TrainingConfig(
         optimisation=optimisation,
         augmentation=augmentation,
         test_resize=256,
@@ -190,7 +196,7 @@ def _avgpool(name: str, *, optimizer: Literal["sgd", "lars", "larc"], lr: float,
         epochs=90,
         batch_size=batch_size,
     )
-    schooling = Schooling(
+    schooling = TrainingConfig(
         optimisation=optimisation,
         augmentation=crop_and_flip(224),
         test_resize=256,
@@ -218,7 +224,7 @@ def _semi_supervised(name: str, *, weight_decay: float) -> SemiSupervised:
         epochs=20,
         batch_size=256,
     )
-    schooling = Schooling(
+    schooling = TrainingConfig(
         optimisation=optimisation,
         augmentation=crop_and_flip(224),
         test_resize=256,

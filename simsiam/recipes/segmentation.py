@@ -10,16 +10,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from simsiam.data.mask_transforms import MaskAugmentation
+from simsiam.data.segmentation.transforms import MaskAugmentation
 from simsiam.errors import UserError, did_you_mean
-from simsiam.evaluation.segmentation import (
-    Course,
-    Design,
+from simsiam.evaluation.segmentation.protocol import (
     RateSearch,
     Segmentation,
     SegmentationCityscapes,
     SegmentationFolder,
+    SegmentationSchedule,
     SegmentationVoc12Aug,
+    SegmentorConfig,
     Testing,
 )
 
@@ -151,8 +151,8 @@ def _augmentation(*, scale_long: int, scale_short: int, crop: int) -> MaskAugmen
     )
 
 
-def _design(corners: Literal["aligned", "half-pixel"]) -> Design:
-    return Design(
+def _design(corners: Literal["aligned", "half-pixel"]) -> SegmentorConfig:
+    return SegmentorConfig(
         output_stride=8,
         head_channels=512,
         auxiliary_channels=256,
@@ -163,8 +163,8 @@ def _design(corners: Literal["aligned", "half-pixel"]) -> Design:
     )
 
 
-def _course(*, iterations: int, batch_size: int, evaluate_every: int) -> Course:
-    return Course(
+def _course(*, iterations: int, batch_size: int, evaluate_every: int) -> SegmentationSchedule:
+    return SegmentationSchedule(
         iterations=iterations,
         batch_size=batch_size,
         accumulate=1,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simsiam.config import command_to_go_on
 from simsiam.errors import UserError
-from simsiam.experiment import command_to_go_on
 from simsiam.results import Result, read_json, read_metrics
 
 SKIPPED_SHOWN = 30  # rows of skipped.csv on the page; the file holds them all

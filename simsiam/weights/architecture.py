@@ -12,8 +12,8 @@ from torch import Tensor
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from simsiam.backbones import BLOCKS, TIMM, Backbone, ResNet, build_backbone
+from simsiam.config import Stem
 from simsiam.errors import UserError
-from simsiam.experiment import Stem
 from simsiam.wording import plural
 
 _ROWS = 20  # of a list of disagreements; the rest is counted

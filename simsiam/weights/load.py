@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from simsiam.backbones import TIMM, Backbone, check_known
+from simsiam.config import Pretraining, Stem, command_to_go_on, pretraining_from_dict
 from simsiam.errors import UserError
-from simsiam.experiment import Pretraining, Stem, command_to_go_on, pretraining_from_dict
 from simsiam.results import WeightsId, read_json
 from simsiam.weights import cards, timm_state
 from simsiam.weights.architecture import Choice, fill, infer, recognised

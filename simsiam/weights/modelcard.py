@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from simsiam.experiment import Pretraining
+from simsiam.config import Pretraining
 from simsiam.results import Result
 from simsiam.wording import counted
 

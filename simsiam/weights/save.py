@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from simsiam.backbones import Backbone, ResNet
-from simsiam.experiment import Pretraining, as_dict
+from simsiam.config import Pretraining, as_dict
 from simsiam.results import write_atomic, write_json
 from simsiam.weights.load import BACKBONE_FORMAT, IMPORT_FILE, Loaded, Preprocess
 

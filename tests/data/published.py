@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from simsiam.experiment import Views
+from simsiam.config import Views
 
 PUBLISHED = Views(
     size=32,

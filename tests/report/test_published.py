@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from simsiam.evaluation.voc_ap import voc_scores
+from simsiam.evaluation.detection.voc_ap import voc_scores
 from simsiam.published import (
     FIGURES,
     MODEL_100E,
@@ -19,8 +19,8 @@ from simsiam.published import (
     latest_figure,
     page_figure,
 )
-from tests.evaluation.box_cases import random_case
-from tests.evaluation.test_voc_ap import devkit
+from tests.evaluation.detection.box_cases import random_case
+from tests.evaluation.detection.test_voc_ap import devkit
 
 PAGE_ROWS = {  # the page's tables, line by line
     MODEL_100E: {

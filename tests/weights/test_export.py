@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from simsiam.backbones import build_backbone
+from simsiam.config import Stem
 from simsiam.errors import UserError
-from simsiam.experiment import Stem
 from simsiam.results import WeightsId
 from simsiam.weights import export as module
 from simsiam.weights.export import FORMS, Form, Target, export, sample_images

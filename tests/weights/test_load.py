@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save_file
 
 from simsiam.backbones import build_backbone
+from simsiam.config import Model, Pretraining, Views, as_dict, command_to_go_on
 from simsiam.engine.checkpoints import serialise
 from simsiam.errors import UserError
-from simsiam.evaluation.subjects import load_any
-from simsiam.experiment import Model, Pretraining, Views, as_dict, command_to_go_on
 from simsiam.model import SimSiam
 from simsiam.weights.load import Loaded, fingerprint, load_backbone
+from simsiam.weights.pretrained import load_any
 from simsiam.weights.save import write_backbone, write_import
 from tests.weights import foreign
 

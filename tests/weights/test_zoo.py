@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from simsiam import published
+from simsiam.config import as_dict
 from simsiam.errors import UserError
-from simsiam.experiment import as_dict
 from simsiam.model import SimSiam
 from simsiam.recipes import pretrain
 from simsiam.results import DataId, Result, WeightsId

@@ -1,0 +1,221 @@
+"""What must hold before a detector is trained on a set, checked on every image and object, and told at once."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from simsiam.data.detection.boxes import AS_STORED, ORIENTATION, BoxImage, BoxSource, Target
+from simsiam.data.detection.files import BoxFiles, Kind, Objects, Problem
+from simsiam.data.images import UnreadableImage, read_image
+from simsiam.data.progress import watched
+from simsiam.errors import UserError
+from simsiam.wording import counted
+
+Policy = Literal["stop", "drop"]
+Which = Literal["ordinary", "difficult", "any"]
+
+SHOWN = 20  # lines of a message
+TOLERANCE = 1.0  # pixels by which a box may reach over the edge: tools round
+_READERS = 8  # threads that look at files at once
+_OF_IMAGES: tuple[Kind, ...] = ("missing image", "damaged image", "image of another size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A set that can be trained on or scored, and what was done to it."""
+
+    source: BoxFiles
+    notes: list[str]  # for the result: what was left out, by kind
+
+
+def checked(source: BoxFiles, bad: Policy) -> Checked:
+    """Look at every file and object of a set.
+
+    Args:
+        source: as read.
+        bad: "stop" refuses a set with anything wrong in it. "drop" leaves out the images and objects that are, cuts
+            boxes at the edge of the image, and says so in `notes`.
+
+    Boxes that reach over the edge by a pixel at most are cut either way. Raises UserError that lists what is wrong,
+    or that nothing is left.
+    """
+    found = _find(source)
+    problems = [*source.problems, *found.problems]
+    if problems and bad == "stop":
+        raise UserError(message(source, problems))
+    kept = source.replaced(
+        images=found.images,
+        kept_images=found.good_images,
+        objects=replace(found.cut, names=None),  # no message needs them any more, and they are large
+        kept_objects=found.good_objects,
+        problems=(),
+    )
+    if not len(kept) or not len(kept.objects.labels):
+        if not problems:
+            raise UserError(
+                f"{source.place}: {counted(len(source), 'image')} and not one annotated object; nothing to learn from."
+            )
+        raise UserError(f"{source.place}: no image with a usable object is left. " + message(source, problems))
+    return Checked(source=kept, notes=_notes(source, problems))
+
+
+def with_objects(source: BoxSource, which: Which = "ordinary") -> BoxSource:
+    """The images that have an object: an "ordinary" one, possibly a "difficult" one, or "any", crowds among them."""
+    if isinstance(source, BoxFiles):
+        rows = np.unique(source.owners[_of_kind(source.objects, which)])
+    else:
+        rows = np.array([i for i in range(len(source)) if bool(_of_kind(source.target(i), which).any())], np.int64)
+    return source if len(rows) == len(source) else source.subset(rows)
+
+
+def message(source: BoxFiles, problems: Iterable[Problem]) -> str:
+    """All problems as one text: how many of each kind, the first lines, and the cure."""
+    problems = list(problems)
+    kinds = Counter(problem.kind for problem in problems)
+    counts = ", ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
+    lines = [f"  {problem.where}: {problem.kind} ({problem.what})" for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        lines.append(f"  and {len(problems) - SHOWN} more")
+    head = f"{source.place}: {counted(len(problems), 'thing is', 'things are')} wrong ({counts}):"
+    return "\n".join([head, *lines, "Mend them, or leave these images and objects out with --skip-bad."])
+
+
+def _of_kind(objects: Objects | Target, which: Which) -> Any:
+    """M bool, an array or a tensor as the objects are."""
+    if which == "any":
+        return objects.crowd | ~objects.crowd
+    return ~objects.crowd if which == "difficult" else ~(objects.crowd | objects.difficult)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Findings:
+    """What the look at every file and object brought."""
+
+    problems: list[Problem]
+    images: list[BoxImage]  # with their true size where the annotation does not say it
+    good_images: np.ndarray  # bool
+    good_objects: np.ndarray  # M bool, apart from whether their image is good
+    cut: Objects  # with boxes inside their image
+
+
+def _find(source: BoxFiles) -> _Findings:
+    with warnings.catch_warnings(), ThreadPoolExecutor(_READERS) as pool:
+        warnings.simplefilter("ignore")  # Pillow warns of large images and odd EXIF, which do no harm here
+        looked = list(watched(pool.map(_look, source.images), len(source), f"checking the images of {source.name}"))
+    images = [one if isinstance(one, BoxImage) else image for one, image in zip(looked, source.images, strict=True)]
+    good_images = np.array([isinstance(one, BoxImage) for one in looked], bool)
+    owners = source.owners
+    faults = _faults(source, images, owners)
+    on_good = {row: fault for row, fault in faults.items() if good_images[owners[row]]}
+    good_objects = np.ones(len(owners), bool)
+    good_objects[[row for row, fault in on_good.items() if fault.kind != "box outside the image"]] = False
+    return _Findings(
+        problems=[*(one for one in looked if isinstance(one, Problem)), *(on_good[row] for row in sorted(on_good))],
+        images=images,
+        good_images=good_images,
+        good_objects=good_objects,
+        cut=replace(source.objects, boxes=_cut(source, images, owners)),
+    )
+
+
+def _faults(source: BoxFiles, images: list[BoxImage], owners: np.ndarray) -> dict[int, Problem]:
+    """For each object with a fault, the gravest."""
+    boxes, cut = source.objects.boxes, _cut(source, images, owners)
+    numbers = np.isfinite(boxes).all(1)
+    with np.errstate(invalid="ignore"):
+        over = numbers & (np.abs(boxes - cut) > TOLERANCE).any(1)
+        empty = ~numbers | (boxes[:, 2:] <= boxes[:, :2]).any(1)
+        gone = over & (cut[:, 2:] <= cut[:, :2]).any(1)
+    found: dict[int, Problem] = {}
+    for row in np.flatnonzero(over | empty | gone).tolist():
+        image = images[owners[row]]
+        corners = ", ".join(f"{value:g}" for value in boxes[row])
+        what = f"({corners}) on {image.width} x {image.height} pixels"
+        kind: Kind = "empty box" if empty[row] else "box wholly outside" if gone[row] else "box outside the image"
+        found[row] = Problem(kind=kind, where=_where(source, owners, row), what=what)
+    if source.shapes is None:
+        return found
+    for row, rle in source.shapes.rles.items():
+        image = images[owners[row]]
+        if row not in found and (rle.height, rle.width) != (image.height, image.width):
+            what = f"{rle.width} x {rle.height} on {image.width} x {image.height} pixels"
+            found[row] = Problem(kind="mask of another size", where=_where(source, owners, row), what=what)
+    for row in np.flatnonzero(source.shapes.missing).tolist():
+        what = "no segmentation, though others have one"
+        found.setdefault(row, Problem(kind="object without mask", where=_where(source, owners, row), what=what))
+    return found
+
+
+def _cut(source: BoxFiles, images: list[BoxImage], owners: np.ndarray) -> np.ndarray:
+    sizes = np.array([(image.width, image.height) for image in images], np.float32).reshape(-1, 2)[owners]
+    cut: np.ndarray = np.clip(source.objects.boxes, 0, np.concatenate([sizes, sizes], 1))
+    return cut
+
+
+def _look(image: BoxImage) -> BoxImage | Problem:
+    """The image with its size, or what is wrong with its file; reads the header alone."""
+    try:
+        with Image.open(image.file) as opened:
+            stored = opened.size
+            turned = opened.getexif().get(ORIENTATION, 1) in AS_STORED
+    except Exception:  # decoders raise many kinds on damaged input, and all are to be listed
+        return _unreadable(image)
+    width, height = stored[::-1] if turned else stored
+    if 0 in (image.width, image.height):
+        return replace(image, width=width, height=height)
+    if (image.width, image.height) not in (stored, (width, height)):
+        what = f"{width} x {height} pixels, but annotated as {image.width} x {image.height}"
+        return Problem(kind="image of another size", where=str(image.file), what=what)
+    return image
+
+
+def _unreadable(image: BoxImage) -> Problem:
+    if not image.file.exists():
+        near = _namesake(image.file)
+        what = "no such file" if near is None else f"no such file, but there is {near}"
+        return Problem(kind="missing image", where=str(image.file), what=what)
+    kind: Kind = "damaged image" if image.file.is_file() else "missing image"
+    try:
+        read_image(image.file, name=image.path)  # says why in plain words
+    except UnreadableImage as error:
+        return Problem(kind=kind, where=str(image.file), what=error.reason)
+    return Problem(kind=kind, where=str(image.file), what="its header cannot be read")
+
+
+def _namesake(file: Path) -> Path | None:
+    """What was probably meant: the name in other letters, or in the nearest folder above that exists.
+
+    Labelling tools write paths of the machine that they ran on, and folders that an export does not have.
+    """
+    folder = next(each for each in file.parents if each.is_dir())
+    name = file.name.replace("\\", "/").rsplit("/", 1)[-1].lower()
+    return next((folder / each for each in sorted(os.listdir(folder)) if each.lower() == name), None)
+
+
+def _where(source: BoxFiles, owners: np.ndarray, row: int) -> str:
+    if source.objects.names is not None:
+        return source.objects.names[row]
+    image = int(owners[row])
+    return f"{source.images[image].path}, object {row - source.rows(image).start + 1}"
+
+
+def _notes(source: BoxFiles, problems: list[Problem]) -> list[str]:
+    counts = Counter(problem.kind for problem in problems)
+    cut = counts.pop("box outside the image", 0)
+    notes = []
+    if counts:
+        listed = ", ".join(f"{kind} {count}" for kind, count in counts.most_common())
+        notes.append(f"{source.name}: left out, {sum(counts.values())} in all: {listed}.")
+    if cut:
+        notes.append(f"{source.name}: boxes cut at the edge of their image: {cut}.")
+    return notes

@@ -1,0 +1,111 @@
+"""What is wrong with images and masks, all of it at once and before anything is trained."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from simsiam.data.images import UnreadableImage
+from simsiam.data.segmentation.masks import IGNORE, UNKNOWN, MaskSource, read_raw
+from simsiam.errors import UserError
+from simsiam.results import write_atomic
+from simsiam.wording import counted
+
+SHOWN = 20  # lines of a message
+
+
+def mask_problems(*sources: MaskSource, threads: int, rank: int = 0, world: int = 1) -> Iterator[list[str]]:
+    """For each image of all sources in turn, what is wrong with it; the first item also has what lies there alone.
+
+    Looked for: missing and unreadable images and masks, sizes that differ, values or colours that no class has. Of
+    `world` processes each looks at every so many-th image.
+    """
+    first = [problem for source in sources for problem in source.unmatched]
+    work = [(source, index) for source in sources for index in range(len(source))][rank::world]
+    # Pillow's warnings are silenced by each reader, but threads that do so at once may leave them silenced.
+    with warnings.catch_warnings(), ThreadPoolExecutor(max(1, threads)) as pool:
+        for found in pool.map(lambda item: _problems(*item), work):
+            yield first + found
+            first = []
+
+
+def complain(problems: Sequence[str], what: str, *, listing: Path | None) -> None:
+    """Raise UserError with every problem, or return where there is none.
+
+    Of more than 20 the first are shown, and all are written to `listing`.
+    """
+    if not problems:
+        return
+    shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
+    more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    if more and listing is not None:
+        write_atomic(listing, ("\n".join(problems) + "\n").encode("utf-8", "surrogateescape"))
+        more += f" (all in {listing})"
+    raise UserError(
+        f"{what}: {counted(len(problems), 'problem')} in the data; nothing was trained.\n"
+        f"{shown}{more}\nMend or remove these files (and their names in the lists), then run the same command."
+    )
+
+
+def single_class(source: MaskSource) -> str | None:
+    """What to do about a set whose masks show no two classes, from which nothing can be learnt; None for others.
+
+    Masks are read until a second class turns up, which is soon. Raises UnreadableImage as they are read.
+    """
+    seen: set[int] = set()
+    for index in range(len(source)):
+        seen |= {int(each) for each in np.unique(source.mask(index)) if each != IGNORE}
+        if len(seen) > 1:
+            return None
+    shown = ", ".join(source.classes[each] for each in seen) or "no class"
+    ignored = ", ".join(str(value) for value, meaning in source.coding.ids.items() if meaning == IGNORE)
+    return (
+        f"{source.pairs[0].mask.parent}: {shown} in all {counted(len(source), 'mask')} and nothing else, "
+        f"apart from values that "
+        f"are not scored ({ignored}). Where such a value is a class, give it a line of its own in the list of "
+        f"classes, for example: 255 {source.classes[-1]}"
+    )
+
+
+def _problems(source: MaskSource, index: int) -> list[str]:
+    pair, found = source.pairs[index], []
+    size, stored = None, None
+    try:
+        size = source.read(index).size
+    except UnreadableImage as error:
+        found.append(f"{pair.image}: {error.reason}")
+    try:
+        stored = read_raw(pair.mask)
+    except UnreadableImage as error:
+        found.append(f"{pair.mask}: {error.reason}" + (" (the mask)" if error.reason == "no such file" else ""))
+    if stored is None:
+        return found
+    height, width = stored.shape[:2]
+    if size is not None and size != (width, height):
+        found.append(
+            f"{pair.mask}: {width} x {height} pixels, but its image {pair.name} has {size[0]} x {size[1]} "
+            "(upright, where its EXIF data turns it)"
+        )
+    ids = source.coding.decode(stored)
+    if (ids == UNKNOWN).any():
+        found.append(f"{pair.mask}: {_unknown(source, stored, ids)}")
+    return found
+
+
+def _unknown(source: MaskSource, stored: np.ndarray, ids: np.ndarray) -> str:
+    values, counts = np.unique(stored[ids == UNKNOWN], axis=0, return_counts=True)
+    order = np.argsort(-counts)[:5]
+    more = f" and {len(values) - 5} more" if len(values) > 5 else ""
+    if stored.ndim == 3:
+        shown = ", ".join(str(tuple(int(level) for level in values[n])) for n in order)
+        if not source.coding.colours:
+            return f"a colour image ({shown}{more}), but the classes have no colours; list them as RED GREEN BLUE NAME"
+        return f"colours that no class has: {shown}{more}"
+    shown = ", ".join(str(int(values[n])) for n in order)
+    top = len(source.classes) - 1
+    plain = source.coding.ids.keys() <= {*range(top + 1), 255}
+    return f"ids outside the class list: {shown}{more}" + (f" (the classes are 0 to {top})" if plain else "")

@@ -1,0 +1,187 @@
+"""Images with a mask of classes each: the records that every layout of files is read into."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from simsiam.data.images import UnreadableImage, read_image
+from simsiam.data.marks import IGNORE as IGNORE
+from simsiam.data.source import Source
+
+UNKNOWN = -1  # while decoding: a value or colour that no class has
+MOST_CLASSES = 255  # ids 0 to 254 in 8 bits beside IGNORE
+
+Colour = tuple[int, int, int]
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """An image and its mask; either file may be missing, which the checks report."""
+
+    name: str  # of the image within the set: what messages call it
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coding:
+    """What the values of mask files mean: stored number, or stored colour, to class id or IGNORE."""
+
+    ids: dict[int, int]
+    colours: dict[Colour, int] = field(default_factory=dict)
+
+    def decode(self, raw: np.ndarray) -> np.ndarray:
+        """Stored values (H x W, or H x W x 3 for a colour image) -> H x W int16: class id, IGNORE or UNKNOWN.
+
+        A colour image that is grey throughout is read as numbers where no colours are defined.
+        """
+        if raw.ndim == 2:
+            return self._numbers(raw)
+        if not self.colours and (raw[..., :1] == raw).all():
+            return self._numbers(raw[..., 0])
+        codes = np.array([_code(colour) for colour in self.colours], np.int64)
+        order = np.argsort(codes)
+        classes = np.array(list(self.colours.values()), np.int16)
+        values = raw.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])  # H x W
+        if not len(codes):
+            return np.full(values.shape, UNKNOWN, np.int16)
+        place = order[np.searchsorted(codes, values, sorter=order).clip(max=len(codes) - 1)]
+        return np.where(codes[place] == values, classes[place], np.int16(UNKNOWN))
+
+    def _numbers(self, raw: np.ndarray) -> np.ndarray:
+        top = max(self.ids, default=0) + 1
+        table = np.full(top + 1, UNKNOWN, np.int16)
+        for stored, meaning in self.ids.items():
+            table[stored] = meaning
+        values = raw.astype(np.int64)
+        return table[np.where((values < 0) | (values > top), top, values)]
+
+
+def _code(colour: Colour) -> int:
+    return colour[0] << 16 | colour[1] << 8 | colour[2]
+
+
+class MaskSource(Source):
+    """A set of images, each with a mask of class ids.
+
+    Args:
+        pairs: the files, in the set's order.
+        coding: what the masks' values mean.
+        classes: names by class id.
+        unmatched: files without a partner that the layout itself showed, as lines of a message.
+    """
+
+    classes: tuple[str, ...]
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        name: str,
+        classes: tuple[str, ...],
+        coding: Coding,
+        unmatched: tuple[str, ...] = (),
+    ) -> None:
+        self.pairs, self.name, self.classes, self.coding = list(pairs), name, classes, coding
+        self.labels = None
+        self.unmatched = unmatched
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def read(self, index: int) -> Image.Image:
+        """One image as 8-bit RGB; raises UnreadableImage."""
+        pair = self.pairs[index]
+        return read_image(pair.image, name=pair.name)
+
+    def mask(self, index: int) -> np.ndarray:
+        """One mask as H x W uint8 of class ids and IGNORE; raises UnreadableImage, for unknown values too."""
+        file = self.pairs[index].mask
+        ids = self.coding.decode(read_raw(file))
+        if (ids == UNKNOWN).any():
+            raise UnreadableImage(str(file), "values that no class has")
+        return ids.astype(np.uint8)
+
+    def path(self, index: int) -> str:
+        """The image's name within the set."""
+        return self.pairs[index].name
+
+    def fingerprint(self) -> str:
+        """sha256 over the names and sizes of all files and over what the values mean."""
+        digest = hashlib.sha256(repr((self.classes, sorted(self.coding.ids.items()))).encode())
+        digest.update(repr(sorted(self.coding.colours.items())).encode())
+        for pair in self.pairs:
+            sizes = [_bytes(file) for file in (pair.image, pair.mask)]
+            digest.update(f"{pair.name}\0{pair.mask.name}\0{sizes}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def subset(self, indices: np.ndarray | Iterable[int]) -> MaskSource:
+        """Some of the images, with their masks, in the order given."""
+        chosen = [self.pairs[int(index)] for index in indices]
+        return MaskSource(chosen, name=self.name, classes=self.classes, coding=self.coding, unmatched=self.unmatched)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskSplits:
+    """What is learnt from and what is scored; both have the same classes."""
+
+    train: MaskSource
+    test: MaskSource
+
+
+def read_raw(file: Path) -> np.ndarray:
+    """The values that a mask file stores: H x W integers, or H x W x 3 for a colour image.
+
+    Palette images give their indices. Raises UnreadableImage, for JPEG too: lossy compression alters class ids.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's words on odd metadata; the pixels decide
+        try:
+            if file.suffix == ".mat":
+                return _read_mat(file)
+            with Image.open(file) as image:
+                if image.format in ("JPEG", "MPO"):
+                    raise UnreadableImage(str(file), "a JPEG: lossy compression alters class ids; save masks as PNG")
+                image.load()
+                if image.mode in ("RGB", "RGBA"):
+                    return np.array(image)[..., :3]
+                if image.mode in ("P", "L", "1") or image.mode.startswith("I"):
+                    return np.array(image).astype(np.int32)
+                if image.mode in ("LA", "PA"):
+                    return np.array(image)[..., 0].astype(np.int32)
+                raise UnreadableImage(str(file), f"image mode {image.mode}; masks are palette, grey or RGB images")
+        except UnreadableImage:
+            raise
+        except Exception as error:  # decoders raise many kinds on damaged input
+            known = isinstance(error, FileNotFoundError)
+            reason = "no such file" if known else f"no readable mask ({type(error).__name__}: {error})"
+            raise UnreadableImage(str(file), " ".join(reason.split())[:200]) from error
+
+
+def _read_mat(file: Path) -> np.ndarray:
+    """The class mask of an SBD file (Hariharan et al. 2011): GTcls.Segmentation."""
+    import scipy.io
+
+    matlab: Any = scipy.io  # its stubs leave loadmat untyped
+    content = matlab.loadmat(file, squeeze_me=True, struct_as_record=False, variable_names=["GTcls"])
+    if "GTcls" not in content:
+        raise UnreadableImage(str(file), "no GTcls in it: not a class mask of SBD (its inst folder holds instances)")
+    return np.asarray(content["GTcls"].Segmentation).astype(np.int32)
+
+
+def _bytes(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1

@@ -1,0 +1,35 @@
+"""A training and a test set together, and the identity of the data that a figure belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from simsiam.results import DataId
+
+if TYPE_CHECKING:
+    from simsiam.data.source import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """The data of a protocol that learns from one set and is scored on another."""
+
+    train: Source
+    test: Source
+
+    @property
+    def data_id(self) -> DataId:
+        """Name, hash and size of both sets together."""
+        return data_id(self.train, self.test)
+
+
+def data_id(*sources: Source) -> DataId:
+    """One identity for the sources that a protocol reads: the first one's name, a hash over all, images in all.
+
+    Where a training set leads, the name is the whole set's: cifar10 for cifar10-train and cifar10-test.
+    """
+    name = sources[0].name.removesuffix("-train") if len(sources) > 1 else sources[0].name
+    joined = hashlib.sha256("\n".join(source.fingerprint() for source in sources).encode()).hexdigest()
+    return DataId(name=name, sha256=joined, images=sum(len(source) for source in sources))

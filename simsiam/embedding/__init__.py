@@ -1,0 +1,1 @@
+"""Vectors of images: made, kept, searched, and compared for duplicates."""

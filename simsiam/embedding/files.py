@@ -1,0 +1,177 @@
+"""Vectors as files for other programs: Parquet, npy with its paths beside it, or CSV; block by block, atomically.
+
+A file appears under its name only when it is whole. Beside it lie `NAME.json` (weights, layer, scaling, pre-processing;
+in Parquet the same is in the file's own metadata too) and, where images could not be read, `NAME.bad.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from simsiam.data.images import write_skipped
+from simsiam.errors import UserError
+from simsiam.results import require_writable_file, write_json
+
+if TYPE_CHECKING:
+    from simsiam.embedding.vectors import Embedded
+
+METADATA = b"simsiam"  # the key of the facts in a Parquet file
+DIGITS = 9  # of a number in CSV: enough to give every float32 back
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What `write` left on the disk."""
+
+    file: Path
+    beside: list[Path]  # facts, paths, unreadable images
+
+
+def check(file: Path) -> None:
+    """Raise UserError if no file of this kind can be written here, before hours are spent on its rows."""
+    if file.suffix not in _WRITERS:
+        raise UserError(f"--out {file}: the name must end in {', '.join(_WRITERS)}.")
+    if file.suffix == ".parquet":
+        _pyarrow()
+    require_writable_file(file)
+
+
+def write(embedded: Embedded, file: Path, *, progress: Callable[[float], None] = lambda share: None) -> Written:
+    """Write the vectors in the form that the file's name ends in.
+
+    Rows are the readable images in the source's order; each carries its path and, where known, its class. `progress`
+    is told the share of the rows that is written, from 0 to 1.
+    """
+    check(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    facts, bad, paths = (file.with_suffix(end) for end in (".json", ".bad.csv", ".paths.csv"))
+    beside = [facts]
+    try:
+        write_json(facts, embedded.facts)
+        if embedded.bad:
+            write_skipped(bad, embedded.bad)
+            beside.append(bad)
+        else:
+            bad.unlink(missing_ok=True)  # of an earlier set under this name
+        if file.suffix == ".npy":
+            with _whole(paths) as part, open(part, "w", newline="", **_TEXT) as text:
+                _write_paths(embedded, text)
+            beside.append(paths)
+        with _whole(file) as part:
+            _WRITERS[file.suffix](embedded, _told(embedded, progress), part)
+    except OSError as error:
+        raise UserError(
+            f"--out {file}: cannot be written ({error.strerror or error}). Free some space there."
+        ) from error
+    return Written(file=file, beside=beside)
+
+
+def has_labels(embedded: Embedded) -> bool:
+    """Whether the source knows a class of any image."""
+    return embedded.source.labels is not None
+
+
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[Path]:
+    """A name to write under, which becomes `file` if nothing went wrong and vanishes if something did."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _told(embedded: Embedded, progress: Callable[[float], None]) -> Iterator[np.ndarray]:
+    done = 0
+    for block in embedded.blocks():
+        yield block
+        done += len(block)
+        progress(done / len(embedded))
+
+
+def _write_paths(embedded: Embedded, text: IO[str]) -> None:
+    rows = csv.writer(text, lineterminator="\n")
+    labelled = has_labels(embedded)
+    rows.writerow(["row", "path", *(["label"] if labelled else [])])
+    for row in range(len(embedded)):
+        rows.writerow([row, embedded.path(row), *([embedded.label(row) or ""] if labelled else [])])
+
+
+def _write_npy(embedded: Embedded, blocks: Iterator[np.ndarray], part: Path) -> None:
+    shape = (len(embedded), embedded.channels)
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+    with open(part, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, np.float32).data)
+
+
+def _write_csv(embedded: Embedded, blocks: Iterator[np.ndarray], part: Path) -> None:
+    labelled = has_labels(embedded)
+    with open(part, "w", newline="", **_TEXT) as text:
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["path", *(["label"] if labelled else []), *(f"f{n}" for n in range(embedded.channels))])
+        row = 0
+        for block in blocks:
+            for vector in block:
+                label = [embedded.label(row) or ""] if labelled else []
+                rows.writerow([embedded.path(row), *label, *(f"{number:.{DIGITS}g}" for number in vector.tolist())])
+                row += 1
+
+
+def _write_parquet(embedded: Embedded, blocks: Iterator[np.ndarray], part: Path) -> None:
+    arrow, parquet = _pyarrow()
+    vector = arrow.list_(arrow.float32(), embedded.channels)
+    fields = [("path", arrow.string()), ("embedding", vector)]
+    labelled = has_labels(embedded)
+    if labelled:
+        fields.insert(1, ("label", arrow.string()))
+    schema = arrow.schema(fields, metadata={METADATA: json.dumps(embedded.facts)})
+    with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
+        row = 0
+        for block in blocks:
+            span = range(row, row + len(block))
+            numbers = arrow.array(np.ascontiguousarray(block).reshape(-1), arrow.float32())
+            columns = [
+                arrow.array([_utf8(embedded.path(each)) for each in span], arrow.string()),
+                *([arrow.array([embedded.label(each) for each in span], arrow.string())] if labelled else []),
+                arrow.FixedSizeListArray.from_arrays(numbers, embedded.channels),
+            ]
+            writer.write_batch(arrow.record_batch(columns, schema=schema))
+            row += len(block)
+
+
+def _utf8(path: str) -> str:
+    """A path that is no valid UTF-8 with a mark in place of the odd bytes: Parquet takes nothing else."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UserError(
+            "Parquet files need pyarrow: pip install 'simsiam[parquet]'. Or let --out end in .npy or .csv."
+        ) from error
+    return pyarrow, pyarrow.parquet
+
+
+_WRITERS: dict[str, Callable[[Embedded, Iterator[np.ndarray], Path], None]] = {
+    ".parquet": _write_parquet,
+    ".npy": _write_npy,
+    ".csv": _write_csv,
+}

@@ -1,0 +1,1 @@
+"""Protocols whose answer is a class: kNN, SVMs, linear and fine-tuned classifiers, clustering, retrieval."""

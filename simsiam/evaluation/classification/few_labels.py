@@ -1,0 +1,196 @@
+"""What accuracy a few labels give: cross-validated, with a bootstrap interval, on frozen features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from simsiam.config import Machine
+from simsiam.data.preprocess import Preprocess
+from simsiam.data.splits import data_id
+from simsiam.errors import UserError
+from simsiam.evaluation.intervals import bootstrap_interval
+from simsiam.evaluation.protocol import Measured, Protocol
+from simsiam.results import DataId
+from simsiam.weights.pretrained import PretrainedBackbone
+from simsiam.wording import counted
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from simsiam.data.sources import Source
+    from simsiam.features.extraction import Features
+
+INNER_FOLDS = 5  # at most, to choose the regularisation inside a training fold
+SMALL = 4_000_000  # numbers in a feature matrix, below which one thread is faster than several
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledFeatures:
+    """Pooled features of a centre crop."""
+
+    resize: int  # pixels of the short edge
+    size: int  # pixels
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the backbone
+    batch_size: int  # images in a forward pass; no effect on the numbers beyond rounding
+
+    def extract(self, subject: PretrainedBackbone, source: Source, machine: Machine) -> Features:
+        """The features of a source."""
+        from simsiam.features.store import Extraction, features_of
+
+        preprocess = Preprocess(kind="center", resize=self.resize, size=self.size, mean=subject.mean, std=subject.std)
+        extraction = Extraction(
+            preprocess=preprocess,
+            layers="pooled",
+            pooling="specified",
+            precision=self.precision,
+            storage="float32",
+            batch_size=self.batch_size,
+        )
+        return features_of(subject, source, extraction, machine=machine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewLabels(Protocol["Source"]):
+    """Repeated stratified cross-validation of a simple classifier on all labelled images there are."""
+
+    protocol: ClassVar[str] = "few_labels"
+    features: PooledFeatures
+    classifier: Literal["logistic", "knn"]
+    costs: tuple[float, ...]  # logistic: inverse regularisation strengths to choose from
+    k: int  # knn: neighbours, or as many as a training fold has
+    temperature: float  # knn: of the vote
+    folds: int  # or as many as the rarest class has images
+    repeats: int  # each with another division into folds
+
+    @property
+    def main_metric(self) -> str:
+        """Accuracy."""
+        return "top1"
+
+    def data_id(self, data: Source) -> DataId:
+        """The labelled images."""
+        return data_id(data)
+
+    def score(self, subject: PretrainedBackbone, data: Source, *, machine: Machine) -> Measured:
+        """top1, its 95 % interval (top1_low, top1_high) and that of always naming the commonest class; percent."""
+        import numpy as np
+
+        from simsiam.data.classification.loader import labels_of
+
+        labels_of(data)
+        features = self.features.extract(subject, data, machine)
+        labels = features.labels(data)
+        names = data.classes or tuple(str(number) for number in range(int(labels.max()) + 1))
+        folds = _usable_folds(labels, names, self.folds, data.name)
+        rows = _unit(features.pooled)
+        guesses = np.stack(
+            [self._guess(rows, labels, folds, subject.seed + repeat) for repeat in range(self.repeats)]
+        )  # repeats x N
+        hits = guesses == labels
+        share = hits.mean(0)  # of each image, over the repeats
+        interval = bootstrap_interval(share, seed=subject.seed)
+        commonest = 100 * float(np.bincount(labels).max()) / len(labels)
+        return Measured(
+            metrics={
+                "top1": 100 * float(share.mean()),
+                "top1_low": 100 * interval.low,
+                "top1_high": 100 * interval.high,
+                "commonest_class": commonest,
+            },
+            detail=_detail(guesses, labels, names, folds, hits),
+            notes=[
+                f"{counted(len(labels), 'labelled image')}, each guessed by classifiers that did not see it "
+                f"({folds} folds, {counted(self.repeats, 'repeat')}); the interval is over the images",
+                *features.skipped(data),
+            ],
+        )
+
+    def _guess(self, rows: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+        """Each image's class by a classifier trained on the other folds, N."""
+        import numpy as np
+        from sklearn.model_selection import StratifiedKFold
+        from threadpoolctl import threadpool_limits  # scikit-learn brings it
+
+        guesses = np.empty_like(labels)
+        guess = self._logistic if self.classifier == "logistic" else self._knn
+        # hundreds of small fits: several threads would wait for each other longer than they work
+        with threadpool_limits(1 if rows.size < SMALL else None):  # type: ignore[no-untyped-call]
+            for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, labels):
+                guesses[test] = guess(rows[train], labels[train], rows[test], seed)
+        return guesses
+
+    def _logistic(self, train: np.ndarray, labels: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+        import numpy as np
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import GridSearchCV, StratifiedKFold
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        model: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
+        inner = min(INNER_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
+        if inner >= 2 and len(self.costs) > 1:
+            division = StratifiedKFold(inner, shuffle=True, random_state=seed)
+            model = GridSearchCV(model, {"logisticregression__C": list(self.costs)}, cv=division)
+        else:  # one image of a class: nothing to choose by, so the middle of the list
+            model.set_params(logisticregression__C=sorted(self.costs)[len(self.costs) // 2])
+        guessed: np.ndarray = model.fit(train, labels).predict(test)
+        return guessed
+
+    def _knn(self, train: np.ndarray, labels: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+        import torch
+
+        from simsiam.evaluation.classification.knn import nearest, vote
+
+        k = min(self.k, len(train))
+        neighbours = nearest(test, train, k=k, device="cpu")
+        scores = vote(
+            neighbours, torch.from_numpy(labels), k=k, temperature=self.temperature, classes=int(labels.max()) + 1
+        )
+        guessed: np.ndarray = scores.argmax(1).numpy()
+        return guessed
+
+
+def _usable_folds(labels: np.ndarray, names: tuple[str, ...], folds: int, source: str) -> int:
+    import numpy as np
+
+    counts = np.bincount(labels, minlength=len(names))
+    shown = counts[counts > 0]
+    lone = [names[number] for number in np.flatnonzero(counts == 1)]
+    if lone:
+        raise UserError(
+            f"{source}: one labelled image only of {', '.join(lone[:5])} "
+            f"({counted(len(lone), 'such class', 'such classes')}); each class "
+            "needs at least two, one to learn from and one to test."
+        )
+    if len(shown) < 2:
+        raise UserError(
+            f"{source}: {counted(len(shown), 'class', 'classes')} among the readable images; at least two are needed."
+        )
+    return min(folds, int(shown.min()))
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    """Rows of length 1; UserError on a NaN or an infinity."""
+    from simsiam.evaluation.classification.svm import normalised
+
+    return normalised(features)
+
+
+def _detail(
+    guesses: np.ndarray, labels: np.ndarray, names: tuple[str, ...], folds: int, hits: np.ndarray
+) -> dict[str, Any]:
+    import numpy as np
+    from sklearn.metrics import confusion_matrix
+
+    shown = np.unique(labels)
+    detail: dict[str, Any] = {
+        "images": len(labels),
+        "folds": folds,
+        "per_class": {names[label]: 100 * float(hits[:, labels == label].mean()) for label in shown},
+        "by_repeat": (100 * hits.mean(1)).tolist(),
+    }
+    if len(names) <= 100:
+        confusion = confusion_matrix(labels, guesses[0], labels=range(len(names)))  # of the first repeat
+        detail |= {"classes": list(names), "confusion": confusion.tolist()}
+    return detail

@@ -1,0 +1,73 @@
+"""How a classifier is trained, as records of the recipe, and the optimiser and schedule that they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from simsiam import limits
+from simsiam.data.classification.transforms import Augmentation
+
+if TYPE_CHECKING:
+    import torch
+
+    from simsiam.engine.optimizers import Group
+    from simsiam.engine.schedules import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """Optimiser, schedule and length of a supervised training; the rate changes between epochs only."""
+
+    optimizer: Literal["sgd", "nesterov", "lars", "larc"]  # lars and larc: the two forms of simsiam.engine.lars
+    lr: float  # at the batch size below, as published: it is not scaled
+    momentum: float
+    weight_decay: float  # on every parameter that is trained
+    schedule: Literal["steps", "cosine"]
+    milestones: tuple[int, ...]  # `steps`: epochs done at which the rate falls by gamma
+    gamma: float
+    epochs: int
+    batch_size: int  # global; the last batch of an epoch is smaller and is kept
+
+    def build(self, groups: list[Group]) -> torch.optim.Optimizer:
+        """The optimiser over the groups, each at its own initial rate."""
+        from simsiam.engine import optimizers
+        from simsiam.engine.lars import LARS
+
+        if self.optimizer in ("sgd", "nesterov"):
+            nesterov = self.optimizer == "nesterov" and self.momentum > 0  # without momentum both are the same
+            return optimizers.sgd(groups, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=nesterov)
+        return LARS(
+            [
+                {"params": list(g.parameters), "name": g.name, "lr": g.lr, "initial_lr": g.lr, "schedule": g.schedule}
+                for g in groups
+            ],
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            form="mmselfsup" if self.optimizer == "lars" else "larc",
+        )
+
+    def factor(self) -> Schedule:
+        """Epochs done -> factor of the initial rate."""
+        from simsiam.engine import schedules
+
+        if self.schedule == "cosine":
+            return lambda epoch: schedules.cosine(epoch, self.epochs)
+        return lambda epoch: schedules.steps(epoch, self.milestones, self.gamma)
+
+    def check(self) -> None:
+        """Raise UserError for a number that nothing can be trained with."""
+        limits.check(self, prefixes=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The settings of a supervised training that is scored on the way."""
+
+    optimisation: Optimisation
+    augmentation: Augmentation
+    test_resize: int  # pixels: short edge before the centre crop of the augmentation's size
+    evaluate_every: int  # epochs; the last epoch is always evaluated
+    keep: Literal["last", "best"]  # which evaluated epoch is reported; best: by test accuracy, as main_lincls does
+    precision: Literal["fp32", "tf32", "bf16"]  # of the forward passes; published: fp32

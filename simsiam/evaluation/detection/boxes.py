@@ -1,0 +1,95 @@
+"""Boxes: how a box is described relative to another, which object it stands for, and which are trained on."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from simsiam.evaluation.detection.settings import Assignment, Sampling
+
+BACKGROUND, LEFT_OUT = -1, -2  # in place of an object's index
+MOST_SCALING = math.log(1000 / 16)  # of width and height, up or down: keeps exp from overflowing
+Deviations = tuple[float, float, float, float]
+UNIT: Deviations = (1.0, 1.0, 1.0, 1.0)
+
+
+def encode(boxes: Tensor, anchors: Tensor, deviations: Deviations = UNIT) -> Tensor:
+    """What the network shall predict to turn each anchor into its box: N x 4 (dx, dy, dw, dh) over the deviations."""
+    centre, size = _centre_and_size(boxes)
+    from_centre, from_size = _centre_and_size(anchors)
+    deltas = torch.cat([(centre - from_centre) / from_size, torch.log(size / from_size)], dim=1)
+    return deltas / deltas.new_tensor(deviations)
+
+
+def decode(deltas: Tensor, anchors: Tensor, size: tuple[int, int], deviations: Deviations = UNIT) -> Tensor:
+    """The boxes that predicted deltas stand for, clipped to the image.
+
+    Args:
+        deltas: N x ... x 4.
+        anchors: N x 4.
+        size: height and width of the image.
+
+    Returns:
+        N x ... x 4.
+    """
+    deltas = deltas * deltas.new_tensor(deviations)
+    from_centre, from_size = _centre_and_size(anchors.reshape(len(anchors), *[1] * (deltas.dim() - 2), 4))
+    centre = from_centre + deltas[..., :2] * from_size
+    half = from_size * deltas[..., 2:].clamp(-MOST_SCALING, MOST_SCALING).exp() / 2
+    corners = torch.cat([centre - half, centre + half], dim=-1)
+    height, width = size
+    return torch.minimum(corners.clamp(min=0), corners.new_tensor([width, height, width, height]))
+
+
+def assign(boxes: Tensor, objects: Tensor, rule: Assignment) -> Tensor:
+    """The object that each box stands for.
+
+    Args:
+        boxes: N x 4.
+        objects: M x 4; M may be 0.
+
+    Returns:
+        N, int64: the object's index, BACKGROUND or LEFT_OUT.
+    """
+    assigned = torch.full((len(boxes),), LEFT_OUT, dtype=torch.int64, device=boxes.device)
+    if not len(objects) or not len(boxes):
+        return assigned.fill_(BACKGROUND)
+    overlaps = box_iou(objects, boxes)  # M x N
+    most, nearest = overlaps.max(0)
+    assigned[most < rule.negative] = BACKGROUND
+    assigned = torch.where(most >= rule.positive, nearest, assigned)
+    if rule.low_quality == "off":
+        return assigned
+    best = overlaps.max(1, keepdim=True).values  # M x 1
+    taken = (overlaps == best) & (best >= rule.lowest)
+    numbers = torch.arange(1, len(objects) + 1, device=boxes.device)[:, None]
+    last = (taken * numbers).max(0).values  # a box that is the best of several objects goes to the last of them
+    return torch.where(last > 0, last - 1, assigned)
+
+
+def sample(assigned: Tensor, how: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Positions of the positive and of the negative boxes that are trained on.
+
+    Args:
+        assigned: as `assign` returns it.
+        generator: on the CPU.
+    """
+    positive = torch.nonzero(assigned >= 0).flatten()
+    negative = torch.nonzero(assigned == BACKGROUND).flatten()
+    positive = _some(positive, int(how.count * how.positive_fraction), generator)
+    return positive, _some(negative, how.count - len(positive), generator)
+
+
+def _some(positions: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    if len(positions) <= count:
+        return positions
+    chosen = torch.randperm(len(positions), generator=generator)[:count]
+    return positions[chosen.to(positions.device)]
+
+
+def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return (low + high) / 2, high - low

@@ -1,0 +1,145 @@
+"""A fully convolutional segmentor: a dilated ResNet, a head on its last map, an auxiliary one on the map before.
+
+Sources: Long et al. 2015 (fully convolutional), Zhao et al. 2017 (the auxiliary loss); layers, widths and
+initialisation of the model zoo's configurations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from simsiam.backbones import Backbone, ResNet
+from simsiam.errors import UserError
+from simsiam.evaluation.segmentation.dilation import dilate
+from simsiam.evaluation.segmentation.protocol import SegmentorConfig
+from simsiam.wording import counted
+
+Norm = Literal["batch", "group"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Class scores (logits) of both heads, at the stride of their maps."""
+
+    main: Tensor  # B x C x H/8 x W/8
+    auxiliary: Tensor | None  # B x C x H/8 x W/8; None in evaluation mode
+
+
+class Segmentor(nn.Module):
+    """Backbone and heads.
+
+    Args:
+        backbone: a ResNet, which is changed in place to the design's output stride; its tensors keep their names.
+        classes: how many.
+    """
+
+    def __init__(self, backbone: Backbone, classes: int, design: SegmentorConfig) -> None:
+        super().__init__()
+        self.backbone: ResNet = dilate(backbone, design.output_stride)
+        self.design = design
+        last, before = backbone.stage_channels[-1], backbone.stage_channels[-2]
+        self.head = FullyConvolutionalHead(
+            last, design.head_channels, classes, convolutions=2, form="joined", dropout=design.dropout, norm=design.norm
+        )
+        self.auxiliary_head = FullyConvolutionalHead(
+            before,
+            design.auxiliary_channels,
+            classes,
+            convolutions=1,
+            form="plain",
+            dropout=design.dropout,
+            norm=design.norm,
+        )
+
+    def forward(self, images: Tensor) -> Scores:
+        """Scores of B x 3 x H x W; in evaluation mode the auxiliary head rests."""
+        maps = self.backbone.stages(images)
+        auxiliary = self.auxiliary_head(maps[-2]) if self.training else None
+        return Scores(main=self.head(maps[-1]), auxiliary=auxiliary)
+
+    def train(self, mode: bool = True) -> Segmentor:
+        """Training mode; with `backbone_norm` frozen, the backbone's BatchNorm stays in evaluation mode."""
+        super().train(mode)
+        if self.design.backbone_norm == "frozen":
+            for part in self.backbone.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.eval()
+        return self
+
+    def scores_at(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+        """Scores resized bilinearly to height and width, in fp32."""
+        aligned = self.design.corners == "aligned"
+        return functional.interpolate(scores.float(), size, mode="bilinear", align_corners=aligned)
+
+
+class FullyConvolutionalHead(nn.Module):
+    """3x3 convolutions, each with norm and ReLU, then channel dropout and a 1x1 classifier.
+
+    `joined`: the input is put beside the result and one more 3x3 convolution goes over both.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        classes: int,
+        *,
+        convolutions: int,
+        form: Literal["joined", "plain"],
+        dropout: float,
+        norm: Norm,
+    ) -> None:
+        super().__init__()
+        widths = [channels_in] + [channels] * convolutions
+        self.convolutions = nn.Sequential(*[_convolution(wide, channels, norm) for wide in widths[:-1]])
+        self.join = _convolution(channels_in + channels, channels, norm) if form == "joined" else None
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """B x channels_in x H x W -> B x classes x H x W."""
+        x = self.convolutions(features)
+        if self.join is not None:
+            x = self.join(torch.cat([features, x], 1))
+        scores: Tensor = self.classifier(self.dropout(x))
+        return scores
+
+
+def _convolution(channels_in: int, channels: int, norm: Norm) -> nn.Sequential:
+    convolution = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    layer: nn.Module = nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(min(32, channels), channels)
+    return nn.Sequential(convolution, layer, nn.ReLU(inplace=True))
+
+
+def check_complete(network: Segmentor, weights: Mapping[str, Tensor]) -> int:
+    """The number of the weights' tensors that are in the network bit for bit: all of them, or UserError."""
+    held = network.backbone.state_dict()
+    missing = sorted(set(weights) ^ set(held))
+    differing = [name for name in weights if name not in missing and not torch.equal(weights[name], held[name].cpu())]
+    if missing or differing:
+        lost = counted(len(missing) + len(differing), "tensor")
+        raise UserError(
+            f"{lost} of the weights did not arrive in the segmentor's backbone: "
+            f"{', '.join([*missing, *differing][:10])}."
+        )
+    return len(held)
+
+
+def segmentation_loss(scores: Tensor, masks: Tensor, *, mean_over: Literal["all", "labelled"]) -> Tensor:
+    """Cross-entropy of B x C x H x W against B x H x W, where 255 is left out of the sum.
+
+    Args:
+        mean_over: `all`: divided by the number of all pixels, ignored ones too (the published runs' way, from
+            memory, not verified); `labelled`: by the labelled ones.
+    """
+    total = functional.cross_entropy(scores, masks, ignore_index=255, reduction="sum")
+    return total / (masks.numel() if mean_over == "all" else (masks != 255).sum().clamp(min=1))

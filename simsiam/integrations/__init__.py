@@ -1,0 +1,1 @@
+"""Our weights through the doors of other programs: scikit-learn, timm."""

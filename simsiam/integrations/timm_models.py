@@ -1,0 +1,94 @@
+"""Our backbones under timm's own door: `timm.create_model("simsiam_resnet50", weights="runs/NAME")`.
+
+timm finds models of other packages by import alone, not by an entry point: import this module once, then
+`timm.list_models("simsiam_*")` names them. The network is timm's own ResNet, so heads, `features_only`, drop path and
+the rest are timm's too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simsiam.errors import UserError
+
+try:
+    import timm
+    from timm.models import register_model
+except ImportError as error:
+    raise UserError("simsiam.integrations.timm_models needs timm: pip install 'simsiam[timm]'.") from error
+
+from simsiam.weights.load import load_backbone
+from simsiam.weights.targets import give_small_stem, plain_state, require_resnet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["simsiam_resnet18", "simsiam_resnet34", "simsiam_resnet50", "simsiam_resnet101", "simsiam_resnet152"]
+
+
+@register_model
+def simsiam_resnet18(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """timm's ResNet-18 with `weights=` from a run folder, a file or a zoo name."""
+    return _create("resnet18", pretrained, kwargs)
+
+
+@register_model
+def simsiam_resnet34(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """timm's ResNet-34, likewise."""
+    return _create("resnet34", pretrained, kwargs)
+
+
+@register_model
+def simsiam_resnet50(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """timm's ResNet-50, likewise."""
+    return _create("resnet50", pretrained, kwargs)
+
+
+@register_model
+def simsiam_resnet101(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """timm's ResNet-101, likewise."""
+    return _create("resnet101", pretrained, kwargs)
+
+
+@register_model
+def simsiam_resnet152(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """timm's ResNet-152, likewise."""
+    return _create("resnet152", pretrained, kwargs)
+
+
+def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+    weights: str | Path | None = kwargs.pop("weights", None)
+    kwargs.setdefault("num_classes", 0)  # a pre-trained backbone has no classifier
+    kwargs = {key: value for key, value in kwargs.items() if value is not None}
+    if weights is None:
+        if pretrained:
+            raise UserError(f"simsiam_{name}: pretrained=True does not say which; give weights='runs/NAME' instead.")
+        return timm.create_model(name, **kwargs)
+    loaded = load_backbone(weights)
+    backbone = require_resnet(
+        loaded, f"timm (simsiam_{name})", stems=("imagenet", "small", "small-stride2"), widths="64", names=(name,)
+    )
+    network: Any = timm.create_model(name, **kwargs)
+    give_small_stem(network, backbone)
+    _fill(network, dict(plain_state(loaded)), weights)
+    found = loaded.preprocess
+    config = {"input_size": (3, found.size, found.size), "mean": found.mean, "std": found.std}
+    network.pretrained_cfg = {**getattr(network, "pretrained_cfg", {}), **config, "interpolation": "bilinear"}
+    made: nn.Module = network
+    return made
+
+
+def _fill(network: nn.Module, state: dict[str, Any], weights: str | Path) -> None:
+    """Load the tensors: all of them, but for a new classifier and, in a network cut short, the stages it lacks."""
+    expected = network.state_dict()
+    missing = [name for name in expected if name not in state and not name.startswith("fc.")]
+    if missing:
+        named = ", ".join(missing[:8]) + (" and more" if len(missing) > 8 else "")
+        raise UserError(
+            f"{weights}: no tensor for {named}. A network that timm builds with other parts than a plain ResNet's "
+            "cannot take these weights."
+        )
+    stages = {name.split(".")[0] for name in expected}
+    kept = {name: tensor for name, tensor in state.items() if name.split(".")[0] in stages}
+    network.load_state_dict({**{name: expected[name] for name in expected if name.startswith("fc.")}, **kept})

@@ -1,0 +1,216 @@
+"""What says whether a training works, measured on a held-out sample: spread, spectrum, alignment, neighbours.
+
+Every measure is of the network in evaluation mode, in float32, on images that it is not trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from simsiam import model as simsiam_model
+from simsiam.config import Views
+from simsiam.data.loading import image_batches, pair_batches
+from simsiam.data.preprocess import Preprocess
+from simsiam.data.sources import Source
+from simsiam.evaluation.classification.knn import nearest, vote
+from simsiam.model import SimSiam
+from simsiam.pretraining.verdict import Check
+from simsiam.wording import counted
+
+KNN_K = 20
+KNN_TEMPERATURE = 0.07
+STABLE_NEIGHBOURS = 10
+BATCH = 256
+RETRIEVAL = 1000  # images among which view retrieval searches, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """Images with labels for the online kNN: references and queries, or one set where each leaves itself out."""
+
+    references: Source
+    queries: Source
+    own_row: Literal["keep", "skip"]  # skip: references and queries are the same images
+
+    @property
+    def k(self) -> int:
+        """20, or as many as there are."""
+        return min(KNN_K, len(self.references) - (self.own_row == "skip"))
+
+    def describe(self) -> str:
+        """The protocol in a line."""
+        left_out = ", each query left out of its own references" if self.own_row == "skip" else ""
+        return (
+            f"k {self.k}, T {KNN_TEMPERATURE}, {counted(len(self.references), 'reference')}, "
+            f"{counted(len(self.queries), 'query', 'queries')}{left_out}"
+        )
+
+
+class Monitor:
+    """Measures a network again and again on the same held-out images.
+
+    Args:
+        held_out: images that are not trained on.
+        labelled: for kNN; None where there are no labels.
+        views: how the two views of a held-out image are drawn, once for all checks.
+        preprocess: how a plain image is fed.
+        seed: of the views.
+    """
+
+    def __init__(
+        self,
+        held_out: Source,
+        labelled: Labelled | None,
+        *,
+        views: Views,
+        preprocess: Preprocess,
+        seed: int,
+        device: torch.device,
+        workers: int = 0,
+    ) -> None:
+        self.held_out, self.labelled, self.views, self.preprocess = held_out, labelled, views, preprocess
+        self.seed, self.device, self.workers = seed, device, workers
+        self.retrieved = held_out.subset(np.arange(min(RETRIEVAL, len(held_out))))
+        self._last_neighbours: Tensor | None = None
+
+    def check(self, network: SimSiam, *, epoch: int, step: int) -> Check:
+        """Measure the network as it stands."""
+        with evaluating(network):
+            f1, f2, z1, z2, p1 = self._pairs(network)
+            plain = embed(network.backbone, self.held_out, self.preprocess, self.device, workers=self.workers)
+            knn = self._knn(network.backbone)
+        recall = view_hits(f1, f2).mean() * 100
+        return Check(
+            epoch=epoch,
+            step=step,
+            spread=float(simsiam_model.spread(z1)),
+            rank_z=effective_rank(functional.normalize(z1, dim=1)),
+            rank_features=effective_rank(f1),
+            alignment_pairs=float(functional.cosine_similarity(p1, z2).mean()),
+            alignment_random=float(functional.cosine_similarity(p1, z2.roll(1, 0)).mean()),
+            view_recall=float(recall),
+            candidates=len(f1),
+            neighbour_stability=self._stability(plain),
+            knn=None if knn is None else float(knn.mean() * 100),
+        )
+
+    def _pairs(self, network: SimSiam) -> tuple[Tensor, ...]:
+        """Features f, projections z of both views and predictions p of the first, all on the CPU."""
+        parts: list[tuple[Tensor, ...]] = []
+        for batch in self.pairs():
+            f1, f2 = network.backbone(batch[0]), network.backbone(batch[1])
+            z1, z2 = network.projector(f1), network.projector(f2)
+            parts.append(tuple(t.float().cpu() for t in (f1, f2, z1, z2, network.predictor(z1))))
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+    def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The two views of each held-out image (of 1,000 at most), always the same."""
+        for batch in pair_batches(
+            self.retrieved,
+            self.views,
+            seed=self.seed,
+            batch_size=BATCH,
+            device=self.device,
+            workers=self.workers,
+        ):
+            yield batch.x1, batch.x2
+
+    def _knn(self, backbone: nn.Module) -> np.ndarray | None:
+        if self.labelled is None:
+            return None
+        features = embed(backbone, self.labelled.references, self.preprocess, self.device, workers=self.workers)
+        same = self.labelled.own_row == "skip"
+        queries = (
+            features
+            if same
+            else embed(backbone, self.labelled.queries, self.preprocess, self.device, workers=self.workers)
+        )
+        return knn_hits(queries, features, self.labelled)
+
+    def _stability(self, features: Embedded) -> float | None:
+        """Share of each image's ten nearest neighbours that were among its ten at the last check."""
+        k = min(STABLE_NEIGHBOURS, len(features.rows) - 1)
+        if k < 1:
+            return None
+        now = nearest(features.rows, features.rows, k=k, device=self.device, own_row="skip").index
+        before, self._last_neighbours = self._last_neighbours, now
+        if before is None or before.shape != now.shape:
+            return None
+        return float((now[:, :, None] == before[:, None, :]).any(2).float().mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """Features of the readable images of a source, and which those are."""
+
+    rows: Tensor  # N x C, float32, CPU
+    indices: Tensor  # N, int64: positions in the source
+
+
+@torch.inference_mode()
+def embed(
+    backbone: nn.Module, source: Source, preprocess: Preprocess, device: torch.device, *, workers: int = 0
+) -> Embedded:
+    """Pooled features of every readable image of a source, in order."""
+    rows, indices = [], []
+    for batch in image_batches(source, preprocess, batch_size=BATCH, device=device, workers=workers):
+        rows.append(backbone(batch.images).float().cpu())
+        indices.append(batch.indices.cpu())
+    return Embedded(rows=torch.cat(rows), indices=torch.cat(indices))
+
+
+def knn_hits(queries: Embedded, references: Embedded, labelled: Labelled) -> np.ndarray:
+    """For each query, 1 where the weighted vote of its neighbours is right, else 0."""
+    assert labelled.references.labels is not None
+    assert labelled.queries.labels is not None
+    truth = torch.from_numpy(labelled.queries.labels)[queries.indices]
+    labels = torch.from_numpy(labelled.references.labels)[references.indices]
+    found = nearest(
+        queries.rows, references.rows, k=min(labelled.k, len(labels) - 1), device="cpu", own_row=labelled.own_row
+    )
+    scores = vote(found, labels, k=found.index.shape[1], temperature=KNN_TEMPERATURE, classes=int(labels.max()) + 1)
+    return (scores.argmax(1) == truth).numpy().astype(np.float64)
+
+
+def view_hits(f1: Tensor, f2: Tensor) -> np.ndarray:
+    """For each image, 1 where the nearest second view to its first view is its own, else 0."""
+    found = nearest(f1, f2, k=1, device="cpu").index[:, 0]
+    return (found == torch.arange(len(f1))).numpy().astype(np.float64)
+
+
+def effective_rank(rows: Tensor) -> float:
+    """How many directions the centred rows use: exp of the entropy of the normalised singular values.
+
+    Between 1 (one direction) and min(N, C); 0 where all rows are equal. Source: Roy and Vetterli 2007.
+    """
+    centred = rows.double() - rows.double().mean(0)
+    if not bool(torch.isfinite(centred).all()):
+        return float("nan")
+    gram = centred @ centred.T if len(rows) < rows.shape[1] else centred.T @ centred
+    values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()  # the singular values
+    total = values.sum()
+    if total <= 1e-6 * rows.double().norm():
+        return 0.0
+    share = values / total
+    share = share[share > 0]
+    return float(torch.exp(-(share * share.log()).sum()))
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside, the former mode afterwards."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        network.train(was_training)

@@ -1,0 +1,301 @@
+"""The main path: pre-train SimSiam on a set of images, watch it, judge it, and leave everything in a run folder.
+
+Reads top to bottom: `pretrain` is the run, `train_step` the method's step (paper, Algorithm 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from simsiam import limits
+from simsiam import model as simsiam_model
+from simsiam.config import Machine, Pretraining, as_dict
+from simsiam.data.loading import Batch, ViewLoader
+from simsiam.engine import distributed, optimizers, precision, schedules
+from simsiam.engine.distributed import Process
+from simsiam.engine.fit import Diverged, EpochEnd, Plan, Training, fit
+from simsiam.engine.logs import Display, MetricsLog, Tracker
+from simsiam.engine.schedules import Schedule
+from simsiam.errors import UserError
+from simsiam.model import SimSiam
+from simsiam.pretraining import estimate, finish, run_folder
+from simsiam.pretraining.monitor import Monitor
+from simsiam.pretraining.run_folder import Inputs, RunFolder
+from simsiam.pretraining.verdict import Check, Verdict, judge
+from simsiam.results import Result
+
+OnCollapse = Literal["stop", "warn"]
+Update = Callable[[Tensor], None]
+
+
+def train_step(network: nn.Module, x1: Tensor, x2: Tensor, *, update: Update) -> dict[str, Tensor]:
+    """One step on two views, each B x 3 x S x S: forward, loss, update; returns loss and spread, detached."""
+    outputs = network(x1, x2)  # z1, z2, p1, p2: B x d
+    loss = simsiam_model.loss(outputs)
+    update(loss)
+    return {"loss": loss.detach(), "spread": simsiam_model.spread(outputs.z1)}
+
+
+def simsiam_optimizer(
+    network: SimSiam, *, lr: float, momentum: float, weight_decay: float, predictor_lr: Literal["fixed", "cosine"]
+) -> torch.optim.SGD:
+    """SGD on every parameter; the predictor is a group of its own whose rate may stay fixed (paper, Table 1)."""
+    encoder = [*network.backbone.parameters(), *network.projector.parameters()]
+    groups = [optimizers.Group(name="encoder", parameters=encoder, lr=lr)]
+    if predictor := list(network.predictor.parameters()):
+        kind: Literal["fixed", "scheduled"] = "fixed" if predictor_lr == "fixed" else "scheduled"
+        groups.append(optimizers.Group(name="predictor", parameters=predictor, lr=lr, schedule=kind))
+    return optimizers.sgd(groups, momentum=momentum, weight_decay=weight_decay)
+
+
+def simsiam_schedule(*, epochs: int, warmup_epochs: int) -> Schedule:
+    """Cosine to zero over the run, after a linear warm-up where the recipe has one; the position is in epochs."""
+    if warmup_epochs:
+        return partial(schedules.warmup_cosine, total=float(epochs), warmup=float(warmup_epochs))
+    return partial(schedules.cosine, total=float(epochs))
+
+
+def pretrain(
+    recipe: Pretraining,
+    *,
+    data: str | Path | None = None,
+    machine: Machine | None = None,
+    labels: Path | None = None,
+    compare: Sequence[str] = (),
+    init: str | None = None,
+    on_collapse: OnCollapse = "stop",
+    resume: Literal["auto", "required"] = "auto",
+    track: Iterable[Tracker] = (),
+) -> Result:
+    """Run a recipe, or go on with it where it was interrupted.
+
+    Args:
+        recipe: the experiment, from `simsiam.recipes.pretrain`.
+        data: where the images are; None for sets that can be fetched by name.
+        machine: device, workers, run folder.
+        labels: a labelled folder or a CSV of path,label for the online kNN; the images need not be trained on.
+        compare: weights to measure beside the trained ones, such as a supervised backbone.
+        init: weights to start from; projector and predictor too where the file has them.
+        on_collapse: stop at a collapse, or only warn.
+        resume: auto goes on where the run folder holds this run, and else starts; required starts nothing new.
+        track: other places to send the numbers to.
+
+    Returns:
+        The result that is also in `result.json`; `detail["verdict"]["status"]` says whether it worked.
+
+    Raises:
+        UserError: a mistake in recipe, data or machine.
+        Interrupted: the run was asked to stop and has saved its state.
+    """
+    machine = machine or Machine()
+    limits.check(recipe, prefixes=True)
+    limits.check(machine, prefixes=True)
+    with distributed.processes(machine.device) as process:
+        distributed.per_device_batch(recipe.batch_size, process.world)
+        inputs = run_folder.open_inputs(recipe, data=data, labels=labels, machine=machine)
+        folder = run_folder.claim(recipe, machine, inputs, process, init=init, resume=resume)
+        if (finished := folder.finished()) is not None:
+            return finished
+        contenders = finish.contenders(recipe, compare, init)  # before hours of training: a wrong file shows now
+
+        start = run_folder.start_network(recipe, init)
+        network = start.network.to(process.device)
+        monitor = run_folder.open_monitor(recipe, machine, inputs, process)
+        with closing(_Run(recipe, machine, network, inputs, process, folder, track)) as run:
+            run.say_unless_resumed(start.notes)
+            verdict = _train(run, monitor, on_collapse)
+        if process.is_main:
+            finish.conclude(
+                folder, recipe, inputs, monitor, network=network, verdict=verdict, contenders=contenders, bad=run.bad
+            )
+        distributed.barrier()
+        return Result.read(folder.result)
+
+
+def _train(run: _Run, monitor: Monitor, on_collapse: OnCollapse) -> Verdict:
+    """The epochs, with a check of the network before them and after each that the recipe asks for."""
+    recipe, process = run.recipe, run.process
+    verdict = Verdict(status="too early to say", summary="")
+    checks: list[Check] = run.resume()
+
+    def check(epoch: int, step: int) -> Verdict:
+        checks.append(monitor.check(run.network, epoch=epoch, step=step))
+        found = judge(checks, recipe, images=run.images)
+        run.note(checks[-1], found)
+        return found
+
+    if not checks and process.is_main:
+        verdict = check(0, 0)
+    try:
+        for end in run.epochs():
+            if end.epoch % recipe.monitor_every and end.epoch != recipe.epochs:
+                continue
+            if process.is_main:
+                verdict = check(end.epoch, end.global_step)
+            collapsed = verdict.status == "collapsed" and on_collapse == "stop"
+            if distributed.any_process(collapsed, process.device):
+                break
+    except Diverged as error:
+        verdict = judge(checks, recipe, diverged=str(error), images=run.images) if process.is_main else verdict
+    return judge(checks, recipe, images=run.images) if verdict.status == "too early to say" and checks else verdict
+
+
+class _Run:
+    """The moving parts of a run: loader, optimiser, logs, checkpoints."""
+
+    def __init__(
+        self,
+        recipe: Pretraining,
+        machine: Machine,
+        network: SimSiam,
+        inputs: Inputs,
+        process: Process,
+        folder: RunFolder,
+        track: Iterable[Tracker],
+    ) -> None:
+        self.recipe, self.machine, self.network, self.process, self.folder = recipe, machine, network, process, folder
+        self.images = len(inputs.train)
+        self.bad = folder.known_bad()
+        scaler = precision.prepare(recipe.precision, process.device)
+        channels_last = machine.channels_last == "on" or (
+            machine.channels_last == "auto" and process.device.type in ("cpu", "cuda")
+        )
+        if channels_last:
+            network.to(memory_format=torch.channels_last)
+        self.parallel: Any = distributed.parallel(network, process)
+        if machine.compile == "on":
+            self.parallel = torch.compile(self.parallel)
+        self.loader = _loader(recipe, machine, inputs, process, channels_last=channels_last)
+        optimizer = simsiam_optimizer(
+            network,
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            predictor_lr=recipe.predictor_lr,
+        )
+        self.training = Training(
+            modules={"model": network}, optimizer=optimizer, recipe=as_dict(recipe), scaler=scaler, extra={}
+        )
+        self.plan = Plan(
+            epochs=recipe.epochs,
+            steps_per_epoch=self.loader.steps,
+            schedule=simsiam_schedule(epochs=recipe.epochs, warmup_epochs=recipe.warmup_epochs),
+            schedule_by="epoch" if recipe.schedule == "epoch" else "fraction",
+            images_per_step=recipe.batch_size,
+            checkpoint_every=recipe.checkpoint_every,
+            checkpoint_minutes=machine.checkpoint_minutes,
+        )
+        self.checkpoints = folder.checkpoints(recipe)
+        self.log = MetricsLog(folder.root, trackers=track, writes=process.is_main)
+        self.display = Display(recipe.epochs * self.loader.steps, shows=process.is_main)
+
+    def say_unless_resumed(self, notes: Sequence[str]) -> None:
+        """Where the network's parts come from, at the start of a run."""
+        if not self.checkpoints.numbered():
+            for note in notes:
+                self.display.say(note)
+
+    def resume(self) -> list[Check]:
+        """Take up the last checkpoint, or say what the run will take; returns the checks made so far."""
+        saved = self.checkpoints.latest()
+        if saved is not None:
+            self.training.load(saved)
+            self.log.rewind(saved["log_offset"])
+            at = f"epoch {self.training.epoch + 1}, step {self.training.step}"
+            self.display.say(f"going on from {self.folder.root} at {at}")
+            return self.folder.checks()
+        self.log.rewind(0)
+        found = estimate.measure(
+            self.network,
+            self.loader.epoch(0),
+            self.forward,
+            images=self.images,
+            steps_per_epoch=self.loader.steps,
+            epochs=self.recipe.epochs,
+            device=self.process.device,
+        )
+        self.display.say(found.line(self.process.device))
+        self.display.say(f"run folder {self.folder.root}; Ctrl-C saves and stops, the same command goes on")
+        return []
+
+    def epochs(self) -> Iterator[EpochEnd]:
+        """The training itself."""
+        return fit(
+            self.training,
+            step=self.step,
+            batches=self.loader.epoch,
+            plan=self.plan,
+            checkpoints=self.checkpoints,
+            log=self.log,
+            display=self.display,
+            process=self.process,
+        )
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """The method's step on a batch; unreadable images are listed as they are met."""
+        if batch.bad:
+            self.bad.update({bad.path: bad for bad in batch.bad})
+            if self.process.is_main:
+                self.folder.note_skipped(self.bad.values())
+        try:
+            return self.forward(self.parallel, batch, self.training.update)
+        except torch.cuda.OutOfMemoryError as error:
+            smaller = self.recipe.batch_size // 2
+            raise UserError(
+                f"the GPU's memory is full at batch {self.recipe.batch_size}. Try --batch-size {smaller} (the learning "
+                "rate follows), --precision bf16, or a smaller --views.size."
+            ) from error
+
+    def forward(self, network: nn.Module, batch: Batch, update: Update) -> dict[str, Tensor]:
+        """`train_step` in the recipe's precision."""
+        with precision.autocast(self.recipe.precision, self.process.device):
+            return train_step(network, batch.x1, batch.x2, update=update)
+
+    def note(self, check: Check, verdict: Verdict) -> None:
+        """Write a check down, show it, and keep the weights if they are the best so far."""
+        values = {key: value for key, value in vars(check).items() if value is not None}
+        self.log.write("monitor", **values, status=verdict.status)
+        knn = "" if check.knn is None else f"kNN {check.knn:.1f} %, "
+        self.display.say(
+            f"epoch {check.epoch}: {knn}view retrieval {check.view_recall:.1f} %, spread {check.spread:.2f}, "
+            f"rank {check.rank_z:.1f}: {verdict.status}"
+        )
+        score = check.view_recall if check.knn is None else check.knn
+        extra = self.training.extra = self.training.extra or {}
+        if check.step and score > extra.get("best", -1.0):
+            extra.update(best=score, best_epoch=check.epoch)
+            self.checkpoints.save_best(self.training.state(self.log.offset))
+
+    def close(self) -> None:
+        """End the logs and the loader's processes."""
+        self.log.close()
+        self.display.stop()
+        self.loader.close()
+
+
+def _loader(
+    recipe: Pretraining, machine: Machine, inputs: Inputs, process: Process, *, channels_last: bool
+) -> ViewLoader:
+    in_memory = inputs.train.pixels is not None
+    engine: Any = machine.views_engine
+    if engine == "auto":
+        engine = "batch" if in_memory or process.device.type != "cpu" else "pil"
+    return ViewLoader(
+        inputs.train,
+        recipe.views,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        rank=process.rank,
+        world=process.world,
+        workers=run_folder.workers(machine, inputs.train, process.world),
+        engine=engine,
+        device=process.device,
+        channels_last=channels_last,
+    )

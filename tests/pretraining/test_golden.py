@@ -1,0 +1,112 @@
+"""Our step, optimiser and schedule against the official implementation's losses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from simsiam import model as simsiam_model
+from simsiam.config import Model
+from simsiam.engine import optimizers
+from simsiam.model import SimSiam
+from simsiam.pretraining.run import simsiam_optimizer, simsiam_schedule, train_step
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "training_trajectory.json").read_text())
+FROZEN_BIAS = "encoder.fc.6.bias"
+
+
+def official_name(ours: str) -> str:
+    head, _, rest = ours.partition(".")
+    return {"backbone": "encoder.", "projector": "encoder.fc.", "predictor": "predictor."}[head] + rest
+
+
+def draw_start(shapes: dict[str, torch.Size], seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    start = {}
+    for key in sorted(shapes):
+        shape = shapes[key]
+        if key.endswith("num_batches_tracked"):
+            start[key] = torch.tensor(0)
+        elif key.endswith("running_mean"):
+            start[key] = torch.zeros(shape)
+        elif key.endswith("running_var"):
+            start[key] = torch.ones(shape)
+        elif len(shape) >= 2:
+            start[key] = torch.randn(shape, generator=generator) * (2 / shape[1:].numel()) ** 0.5
+        elif key.endswith("bias"):
+            start[key] = torch.randn(shape, generator=generator) * 0.01
+        else:
+            start[key] = 1 + 0.1 * torch.randn(shape, generator=generator)
+    return start
+
+
+@pytest.mark.parametrize("entry", sorted(GOLDEN))
+def test_trajectory_of_the_official_implementation(entry: str) -> None:
+    golden = GOLDEN[entry]
+    torch.manual_seed(0)
+    network = SimSiam(
+        Model(
+            backbone="resnet10",
+            width=64,
+            stem="imagenet",
+            projector_layers=3,
+            projector_hidden=0,
+            projector_dim=golden["dim"],
+            predictor="mlp",
+            predictor_dim=golden["pred_dim"],
+            stop_gradient="on",
+        )
+    )
+    shapes = {official_name(key): value.shape for key, value in network.state_dict().items()}
+    start = draw_start({**shapes, FROZEN_BIAS: torch.Size([golden["dim"]])}, golden["seed"])
+    frozen_bias = start.pop(FROZEN_BIAS).double()
+    assert set(start) == set(shapes)
+    network.load_state_dict({key: start[official_name(key)] for key in network.state_dict()})
+    network.double().train()
+
+    optimizer = simsiam_optimizer(
+        network,
+        lr=golden["base_lr"] * golden["batch"] / 256,
+        momentum=golden["momentum"],
+        weight_decay=golden["weight_decay"],
+        predictor_lr="fixed" if golden["fix_pred_lr"] else "cosine",
+    )
+    schedule = simsiam_schedule(epochs=golden["epochs"], warmup_epochs=0)
+    losses, spreads = [], []
+    for t in range(golden["epochs"] * golden["steps_per_epoch"]):
+        generator = torch.Generator().manual_seed(1000 * golden["seed"] + t)
+        size = (golden["batch"], 3, golden["size"], golden["size"])
+        x1 = torch.randn(size, generator=generator).double()
+        x2 = torch.randn(size, generator=generator).double()
+        optimizers.set_lr(optimizer, schedule(float(t // golden["steps_per_epoch"])))
+        numbers = train_step(network, x1, x2, update=lambda loss: _descend(loss, optimizer))
+        losses.append(float(numbers["loss"]))
+        spreads.append(float(numbers["spread"]) / golden["dim"] ** 0.5)
+    assert losses == pytest.approx(golden["loss"], abs=1e-6)
+    assert spreads == pytest.approx(golden["z_std"], abs=1e-6)
+
+    final = {official_name(key): value for key, value in network.state_dict().items()}
+    passes = 2 * len(losses)
+    final["encoder.fc.7.running_mean"] = final["encoder.fc.7.running_mean"] + frozen_bias * (1 - 0.9**passes)
+    for key, norm in golden["final_l2_norm"].items():
+        assert float(final[key].norm()) == pytest.approx(norm, rel=1e-6), key
+
+
+def _descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def test_the_loss_is_the_literal_formula() -> None:
+    generator = torch.Generator().manual_seed(3)
+    z1, z2, p1, p2 = (torch.randn(5, 7, generator=generator, dtype=torch.float64) for _ in range(4))
+    literal = 0.0
+    for p, z in ((p1, z2), (p2, z1)):
+        for row in range(5):
+            literal -= 0.5 / 5 * float(p[row] @ z[row] / (p[row].norm() * z[row].norm()))
+    assert float(simsiam_model.loss(simsiam_model.Outputs(z1, z2, p1, p2))) == pytest.approx(literal, abs=1e-12)
