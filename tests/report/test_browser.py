@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +13,14 @@ from simsiam.report.evaluation_page import write_evaluation_page
 from simsiam.report.page import write_page
 from simsiam.report.zoo_page import zoo_page
 from simsiam.report.zoo_text import write
+from tests.browser import show
 from tests.report.evaluations import make_evaluation
 from tests.report.runs import make_run
-
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'simsiam[dev]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
-FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
-
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="no Chromium on this machine: apt-get install chromium chromium-driver",
-)
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(make_run(tmp_path_factory.mktemp("browser") / "run", points=120))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def _open(browser: Any, page: Path, *, width: int, scheme: str = "light") -> None:
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get(page.as_uri())
 
 
 def _background(browser: Any) -> list[int]:
@@ -72,7 +40,7 @@ def _contrast(one: list[int], other: list[int]) -> float:
 
 
 def test_nothing_on_the_console_and_nothing_from_the_network(browser: Any, page: Path) -> None:
-    _open(browser, page, width=1100)
+    show(browser, page.as_uri(), width=1100)
     assert browser.get_log("browser") == []
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)")
     assert [one for one in loaded if not one.startswith("data:")] == []
@@ -82,7 +50,7 @@ def test_nothing_on_the_console_and_nothing_from_the_network(browser: Any, page:
 
 @pytest.mark.parametrize("width", [360, 600, 1100])
 def test_no_sideways_scrolling(browser: Any, page: Path, width: int) -> None:
-    _open(browser, page, width=width)
+    show(browser, page.as_uri(), width=width)
     browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     wide = (
@@ -104,7 +72,7 @@ def test_no_number_of_a_chart_is_clipped(browser: Any, tmp_path: Path, width: in
         if "lr" in row:
             row["lr"] = rate * (1 - row["step"] / 25_000)
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    _open(browser, write_evaluation_page(folder), width=width)
+    show(browser, write_evaluation_page(folder).as_uri(), width=width)
     numbers = browser.execute_script(
         "return [...document.querySelectorAll('#chart-lr .tick')].map((one) => one.textContent)"
     )
@@ -124,7 +92,7 @@ def test_no_number_of_a_chart_is_clipped(browser: Any, tmp_path: Path, width: in
 @pytest.mark.parametrize("width", [360, 1300])
 def test_the_zoo_page_fits_its_window(browser: Any, tmp_path: Path, width: int) -> None:
     write(zoo_page(published_models(), []), tmp_path / "zoo.html")
-    _open(browser, tmp_path / "zoo.html", width=width)
+    show(browser, (tmp_path / "zoo.html").as_uri(), width=width)
     assert browser.get_log("browser") == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     text = browser.execute_script("return document.querySelector('.missing').innerText")
@@ -133,7 +101,7 @@ def test_the_zoo_page_fits_its_window(browser: Any, tmp_path: Path, width: int) 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
 def test_colour_scheme_and_contrast(browser: Any, page: Path, scheme: str, dark: bool) -> None:
-    _open(browser, page, width=1100, scheme=scheme)
+    show(browser, page.as_uri(), width=1100, scheme=scheme)
     background = _background(browser)
     assert (max(background) < 60) is dark
     for selector in ("body", ".fine", "figcaption", "nav a"):
@@ -143,14 +111,14 @@ def test_colour_scheme_and_contrast(browser: Any, page: Path, scheme: str, dark:
 
 
 def test_print_is_light(browser: Any, page: Path) -> None:
-    _open(browser, page, width=1100, scheme="dark")
+    show(browser, page.as_uri(), width=1100, scheme="dark")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert min(_background(browser)) > 240
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_map_controls(browser: Any, page: Path) -> None:
-    _open(browser, page, width=1100)
+    show(browser, page.as_uri(), width=1100)
     shown = "(one) => getComputedStyle(one).display !== 'none'"
     thumbs = f"return [...document.querySelectorAll('.thumb')].filter({shown}).length"
     assert browser.execute_script(thumbs) > 20
@@ -175,7 +143,7 @@ def test_hover_shows_values_and_pictures(browser: Any, page: Path) -> None:
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
-    _open(browser, page, width=1100)
+    show(browser, page.as_uri(), width=1100)
     tip = browser.find_element(By.ID, "tip")
     assert not tip.is_displayed()
     chart = browser.find_element(By.CSS_SELECTOR, "#chart-knn svg")

@@ -16,8 +16,8 @@ from simsiam.errors import UserError
 from simsiam.report import evaluation_parts as parts
 from simsiam.report.evaluation_page import has_page, write_evaluation_page
 from simsiam.results import Result
+from tests.browser import show
 from tests.report.evaluations import VOC, Kind, make_evaluation
-from tests.report.test_browser import CHROMIUM, DRIVER, _open, browser  # noqa: F401
 
 KINDS: tuple[Kind, ...] = ("voc", "coco", "segmentation", "classification")
 
@@ -196,12 +196,11 @@ def test_an_evaluation_ends_with_its_page(folders: dict[Kind, Path], capsys: pyt
     assert f"report: {page}" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium on this machine")
 @pytest.mark.parametrize("kind", KINDS)
-def test_in_a_browser(folders: dict[Kind, Path], browser: Any, kind: Kind) -> None:  # noqa: F811
+def test_in_a_browser(folders: dict[Kind, Path], browser: Any, kind: Kind) -> None:
     page = write_evaluation_page(folders[kind])
     for width, scheme in ((1100, "light"), (360, "dark"), (360, "light")):
-        _open(browser, page, width=width, scheme=scheme)
+        show(browser, page.as_uri(), width=width, scheme=scheme)
         assert browser.get_log("browser") == []
         browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
