@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from simsiam.config import Stem
-from simsiam.errors import UserError, did_you_mean
+from simsiam.errors import UserError, did_you_mean, install_extra
 
 BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
     "resnet8": (BasicBlock, (1, 1, 1)),  # the three-stage CIFAR form of He et al. 2016, section 4.2, at n = 1
@@ -173,7 +173,7 @@ def check_known(name: str, *, flag: str = "--backbone") -> None:
     try:
         import timm
     except ImportError as error:
-        raise UserError(f"{flag} {name}: needs timm: pip install 'simsiam[timm]'.") from error
+        raise UserError(f"{flag} {name}: needs timm: {install_extra('timm')}") from error
     short = name.removeprefix(TIMM)
     if not timm.is_model(short):
         raise UserError(f"{flag} {name}: timm has no such model.{did_you_mean(short, timm.list_models(), most=3)}")

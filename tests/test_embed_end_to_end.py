@@ -14,6 +14,7 @@ from PIL import Image
 
 from simsiam.cli import main
 from simsiam.embedding import files as embedding_files
+from simsiam.errors import install_extra
 from tests import tiny
 
 SMALL = ["--size", "32", "--workers", "0", "--device", "cpu"]
@@ -106,7 +107,7 @@ def test_without_pyarrow_the_cure_is_named(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     assert _run("embed", WEIGHTS, photos, "--out", tmp_path / "f.parquet", *SMALL) == 2
-    assert "pip install 'simsiam[parquet]'" in capsys.readouterr().err
+    assert install_extra("parquet") in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten_unasked(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from simsiam import limits
 from simsiam.commands.reading import read as read_line
-from simsiam.errors import UserError
+from simsiam.errors import UserError, install_extra
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int:
     try:
         import submitit
     except ImportError as error:
-        raise UserError("simsiam submit needs: pip install 'simsiam[slurm]'.") from error
+        raise UserError(f"simsiam submit needs: {install_extra('slurm')}") from error
     executor = submitit.AutoExecutor(folder=command.logs, cluster=command.cluster)
     tasks = max(1, command.gpus)
     executor.update_parameters(

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from simsiam.data.images import write_skipped
-from simsiam.errors import UserError
+from simsiam.errors import UserError, install_extra
 from simsiam.results import require_writable_file, write_json
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError as error:
         raise UserError(
-            "Parquet files need pyarrow: pip install 'simsiam[parquet]'. Or let --out end in .npy or .csv."
+            f"Parquet files need pyarrow: {install_extra('parquet')}. Or let --out end in .npy or .csv."
         ) from error
     return pyarrow, pyarrow.parquet
 

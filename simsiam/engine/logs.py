@@ -13,7 +13,7 @@ from typing import Any, Literal, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from simsiam.errors import UserError
+from simsiam.errors import UserError, install_extra
 
 Tracker = Literal["tensorboard", "wandb"]
 
@@ -66,7 +66,7 @@ def _open_tracker(name: Tracker, folder: Path) -> Any:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise UserError("--track tensorboard needs: pip install 'simsiam[tensorboard]'.") from error
+            raise UserError(f"--track tensorboard needs: {install_extra('tensorboard')}") from error
         writer = SummaryWriter(str(folder / "tensorboard"))
 
         def to_tensorboard(kind: str, row: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ def _open_tracker(name: Tracker, folder: Path) -> Any:
     try:
         import wandb
     except ImportError as error:
-        raise UserError("--track wandb needs: pip install 'simsiam[wandb]'.") from error
+        raise UserError(f"--track wandb needs: {install_extra('wandb')}") from error
     run = wandb.init(project="simsiam", dir=str(folder), name=folder.name, resume="allow", id=folder.name)
 
     def to_wandb(kind: str, row: dict[str, Any]) -> None:

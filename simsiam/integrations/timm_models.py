@@ -10,13 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simsiam.errors import UserError
+from simsiam.errors import UserError, install_extra
 
 try:
     import timm
     from timm.models import register_model
 except ImportError as error:
-    raise UserError("simsiam.integrations.timm_models needs timm: pip install 'simsiam[timm]'.") from error
+    raise UserError(f"simsiam.integrations.timm_models needs timm: {install_extra('timm')}") from error
 
 from simsiam.weights.load import load_backbone
 from simsiam.weights.targets import give_small_stem, plain_state, require_resnet

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simsiam.errors import UserError
+from simsiam.errors import UserError, install_extra
 from simsiam.weights.load import Loaded
 from simsiam.weights.targets import Reader
 
@@ -25,7 +25,7 @@ def write_onnx(loaded: Loaded, out: Path) -> Path:
         import onnx  # noqa: F401 - what torch's exporter needs
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError("--to onnx needs the onnx extra: pip install 'simsiam[onnx]'.") from error
+        raise UserError(f"--to onnx needs the onnx extra: {install_extra('onnx')}") from error
     path = out / "backbone.onnx"
     part = out / ".backbone.part.onnx"
     with warnings.catch_warnings():
@@ -51,7 +51,7 @@ def read_onnx(loaded: Loaded, path: Path) -> Reader:
     try:
         onnxruntime: Any = importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise UserError(f"{path} is written, but cannot be checked: pip install 'simsiam[onnx]'.") from error
+        raise UserError(f"{path} is written, but cannot be checked. It needs: {install_extra('onnx')}") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> Tensor:
