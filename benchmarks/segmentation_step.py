@@ -27,8 +27,8 @@ from simsiam.data.segmentation.transforms import augment
 from simsiam.engine import optimizers, precision
 from simsiam.engine.distributed import pick_device
 from simsiam.engine.optimizers import Group
-from simsiam.evaluation.segmentation.protocol import Segmentation
 from simsiam.evaluation.segmentation.segmentor import Segmentor, segmentation_loss
+from simsiam.evaluation.segmentation.settings import Segmentation
 from simsiam.recipes.segmentation import find
 
 

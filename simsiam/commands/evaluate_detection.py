@@ -16,13 +16,13 @@ from simsiam.commands.names import value_of
 from simsiam.commands.running import is_first_process, say
 from simsiam.config import Machine
 from simsiam.errors import UserError, did_you_mean
-from simsiam.evaluation.detection.protocol import BoxSets, Detection
+from simsiam.evaluation.detection.protocol import Detection
 from simsiam.evaluation.protocol import run_once
 from simsiam.recipes import detection as recipes
 from simsiam.wording import counted
 
 if TYPE_CHECKING:
-    from simsiam.evaluation.detection.data import DatasetArgs
+    from simsiam.evaluation.detection.data import BoxSets, DatasetArgs
 
 CONFIG = (tyro.conf.AvoidSubcommands,)
 FOLDER, CITYSCAPES = "detection-folder", "detection-cityscapes"

@@ -98,7 +98,7 @@ def open_segmentor(folder: Path, *, device: str) -> tuple[Tester, list[str]]:
 def settings_of(raw: dict[str, Any]) -> Any:
     """The settings record that a checkpoint or result carries as plain values."""
     from simsiam.data.segmentation.transforms import MaskAugmentation
-    from simsiam.evaluation.segmentation.protocol import (
+    from simsiam.evaluation.segmentation.settings import (
         RateSearch,
         Segmentation,
         SegmentationSchedule,

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simsiam.data.detection.transforms import BoxTransform
-from simsiam.evaluation.detection.protocol import Benchmark, Detection
+from simsiam.evaluation.detection.protocol import Detection
 from simsiam.evaluation.detection.settings import (
     Architecture,
     Assignment,
+    Benchmark,
     Boxes,
     Masks,
     Proposals,

@@ -12,13 +12,11 @@ from typing import Literal
 
 from simsiam.data.segmentation.transforms import MaskAugmentation
 from simsiam.errors import UserError, did_you_mean
-from simsiam.evaluation.segmentation.protocol import (
+from simsiam.evaluation.segmentation.protocol import SegmentationCityscapes, SegmentationFolder, SegmentationVoc12Aug
+from simsiam.evaluation.segmentation.settings import (
     RateSearch,
     Segmentation,
-    SegmentationCityscapes,
-    SegmentationFolder,
     SegmentationSchedule,
-    SegmentationVoc12Aug,
     SegmentorConfig,
     Testing,
 )

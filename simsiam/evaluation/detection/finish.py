@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,16 +13,15 @@ from simsiam.data.detection.checks import Which, with_objects
 from simsiam.engine.distributed import Process, barrier
 from simsiam.errors import UserError
 from simsiam.evaluation.detection.anchor_fit import anchor_fit
+from simsiam.evaluation.detection.data import BoxSets
 from simsiam.evaluation.detection.files import FILE, TrainedDetector, save_detector
 from simsiam.evaluation.detection.pictures import draw_examples
+from simsiam.evaluation.detection.settings import DetectionSettings
 from simsiam.evaluation.detection.trainer import Trainer, TrainingResult
 from simsiam.evaluation.fine_tuning import RateTooHigh, rates_were, run_folder, run_processes
 from simsiam.evaluation.protocol import Measured
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted, plural
-
-if TYPE_CHECKING:
-    from simsiam.evaluation.detection.protocol import BoxSets, Detection
 
 MOST_HELD_OUT = 500  # training images that the rates of a sweep are compared on
 
@@ -36,7 +35,7 @@ class _Setting:
     machine: Machine
     process: Process
 
-    def train(self, settings: Detection, folder: Path) -> TrainingResult:
+    def train(self, settings: DetectionSettings, folder: Path) -> TrainingResult:
         """Fine-tune in a folder, from its last checkpoint on."""
         trainer = Trainer(
             settings=settings,
@@ -49,14 +48,16 @@ class _Setting:
             identity={
                 "protocol": as_dict(settings),
                 "weights": self.subject.weights.sha256,
-                "data": settings.data_id(self.data).sha256,
+                "data": self.data.data_id.sha256,
                 "seed": self.subject.seed,
             },
         )
         return trainer.run()
 
 
-def train_and_score(settings: Detection, subject: PretrainedBackbone, data: BoxSets, *, machine: Machine) -> Measured:
+def train_and_score(
+    settings: DetectionSettings, subject: PretrainedBackbone, data: BoxSets, *, machine: Machine
+) -> Measured:
     """What `Detection.score` does; raises as it does."""
     _refuse_unfit(settings, data)
     learnt = replace(data, train=with_objects(data.train, _trained_on(settings)))
@@ -86,14 +87,14 @@ def train_and_score(settings: Detection, subject: PretrainedBackbone, data: BoxS
     return Measured(metrics=trained.metrics, detail=detail, notes=notes)
 
 
-def _trained_on(settings: Detection) -> Which:
+def _trained_on(settings: DetectionSettings) -> Which:
     """Which kind of object an image must have to be trained on."""
     if settings.background == "kept":
         return "any"
     return "difficult" if settings.difficult == "learnt" else "ordinary"
 
 
-def anchor_remark(settings: Detection, subject: PretrainedBackbone, data: BoxSets) -> str | None:
+def anchor_remark(settings: DetectionSettings, subject: PretrainedBackbone, data: BoxSets) -> str | None:
     """What to know before training on a set of one's own: objects that the anchors are far from, and the cure."""
     if settings.benchmark != "folder":  # the published sets have the published anchors
         return None
@@ -101,7 +102,7 @@ def anchor_remark(settings: Detection, subject: PretrainedBackbone, data: BoxSet
     return fit.remark if fit is not None else None
 
 
-def _sweep(setting: _Setting, settings: Detection, folder: Path) -> list[dict[str, Any]]:
+def _sweep(setting: _Setting, settings: DetectionSettings, folder: Path) -> list[dict[str, Any]]:
     """What each rate of the sweep reached on training images held out for it; None where the loss ran away."""
     if not settings.lr_sweep:
         return []
@@ -135,7 +136,9 @@ def _best(sweep: list[dict[str, Any]], metric: str) -> float:
     return float(max(reached, key=lambda row: row[metric])["lr"])
 
 
-def _keep(trained: TrainingResult, settings: Detection, setting: _Setting, folder: Path) -> list[dict[str, str]]:
+def _keep(
+    trained: TrainingResult, settings: DetectionSettings, setting: _Setting, folder: Path
+) -> list[dict[str, str]]:
     """Write the detector and its pictures; what the result says of the latter."""
     if not setting.process.is_main:
         return []
@@ -150,7 +153,7 @@ def _keep(trained: TrainingResult, settings: Detection, setting: _Setting, folde
     return draw_examples(kept, setting.data.test, folder)
 
 
-def _refuse_unfit(settings: Detection, data: BoxSets) -> None:
+def _refuse_unfit(settings: DetectionSettings, data: BoxSets) -> None:
     """Data that the settings cannot be trained or scored on."""
     if data.train.classes != data.test.classes:
         raise UserError(
@@ -166,7 +169,7 @@ def _refuse_unfit(settings: Detection, data: BoxSets) -> None:
         )
 
 
-def _notes(settings: Detection, data: BoxSets, lr: float, left_out: int) -> list[str]:
+def _notes(settings: DetectionSettings, data: BoxSets, lr: float, left_out: int) -> list[str]:
     notes = list(data.notes)
     if settings.batch_size != settings.lr_batch:
         scaled = lr * settings.batch_size / settings.lr_batch

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +25,9 @@ from simsiam.evaluation.classification.linear_heads import seeded
 from simsiam.evaluation.detection.detector import Detector, build_detector
 from simsiam.evaluation.detection.precise_norm import measure_norms
 from simsiam.evaluation.detection.scoring import DetectorInference, score
+from simsiam.evaluation.detection.settings import DetectionSettings
 from simsiam.evaluation.fine_tuning import share_buffers, train_and_evaluate
 from simsiam.weights.pretrained import PretrainedBackbone
-
-if TYPE_CHECKING:
-    from simsiam.evaluation.detection.protocol import Detection
 
 Losses = Callable[[BoxBatch, slice, torch.Generator], dict[str, Tensor]]
 
@@ -54,7 +52,7 @@ class Trainer:
         identity: what the run is; a folder that holds another run's state is refused.
     """
 
-    settings: Detection
+    settings: DetectionSettings
     subject: PretrainedBackbone
     train: BoxSource
     test: BoxSource
@@ -222,7 +220,7 @@ class Trainer:
         detector.train()
 
 
-def plan_of(settings: Detection, steps_per_pass: int, *, checkpoint_minutes: float) -> Plan:
+def plan_of(settings: DetectionSettings, steps_per_pass: int, *, checkpoint_minutes: float) -> Plan:
     """The schedule in iterations; one "epoch" of the loop is the stretch between two evaluations."""
     unit = 1 if settings.unit == "iterations" else steps_per_pass
     milestones = [milestone * unit for milestone in settings.milestones]
@@ -241,7 +239,7 @@ def plan_of(settings: Detection, steps_per_pass: int, *, checkpoint_minutes: flo
     )
 
 
-def channels_last(settings: Detection, machine: Machine, device: torch.device) -> bool:
+def channels_last(settings: DetectionSettings, machine: Machine, device: torch.device) -> bool:
     """Whether convolutions run on channels-last memory; `auto`: with bf16 on a GPU."""
     if machine.channels_last == "auto":
         return device.type == "cuda" and settings.precision == "bf16"

@@ -23,8 +23,8 @@ from simsiam.evaluation.classification.linear_heads import seeded
 from simsiam.evaluation.fine_tuning import RateTooHigh, rates_were, run_folder, run_processes
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.evaluation.segmentation.pictures import Example, save_grid
-from simsiam.evaluation.segmentation.protocol import Segmentation
 from simsiam.evaluation.segmentation.segmentor import Segmentor, check_complete
+from simsiam.evaluation.segmentation.settings import Segmentation
 from simsiam.evaluation.segmentation.trainer import SegmentationTrainer, TrainingResult
 from simsiam.results import read_json, write_json
 from simsiam.weights.pretrained import PretrainedBackbone

@@ -12,8 +12,8 @@ from torch import Tensor
 from simsiam.data.segmentation.loader import Normalisation, whole_images
 from simsiam.data.segmentation.masks import MaskSource
 from simsiam.engine import precision
-from simsiam.evaluation.segmentation.protocol import Segmentation
 from simsiam.evaluation.segmentation.segmentor import Segmentor
+from simsiam.evaluation.segmentation.settings import Segmentation
 from simsiam.evaluation.segmentation.slide_test import slide
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from simsiam.backbones import Backbone, ResNet
 from simsiam.errors import UserError
 from simsiam.evaluation.segmentation.dilation import dilate
-from simsiam.evaluation.segmentation.protocol import SegmentorConfig
+from simsiam.evaluation.segmentation.settings import SegmentorConfig
 from simsiam.wording import counted
 
 Norm = Literal["batch", "group"]

@@ -25,8 +25,8 @@ from simsiam.errors import UserError
 from simsiam.evaluation.fine_tuning import share_buffers, train_and_evaluate
 from simsiam.evaluation.segmentation.inference import Tester
 from simsiam.evaluation.segmentation.metrics import PixelCounts
-from simsiam.evaluation.segmentation.protocol import Segmentation
 from simsiam.evaluation.segmentation.segmentor import Segmentor, segmentation_loss
+from simsiam.evaluation.segmentation.settings import Segmentation
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted
 
