@@ -82,7 +82,7 @@ def plain(recipe: Pretraining, x1: torch.Tensor, x2: torch.Tensor) -> Callable[[
     def step() -> float:
         if x1.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        loss = simsiam_model.loss(network(x1, x2))
+        loss = simsiam_model.loss(*network(x1, x2))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

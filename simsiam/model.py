@@ -13,12 +13,12 @@ from simsiam.config import Model
 
 
 class Outputs(NamedTuple):
-    """What one pass over two views gives: projections z and predictions p, each B x d."""
+    """What one pass over two views gives: predictions p and projections z, each B x d."""
 
-    z1: Tensor
-    z2: Tensor
     p1: Tensor
     p2: Tensor
+    z1: Tensor
+    z2: Tensor
 
 
 class SimSiam(nn.Module):
@@ -50,12 +50,12 @@ class SimSiam(nn.Module):
         p1, p2 = self.predictor(z1), self.predictor(z2)  # B x d
         if self.stop_gradient:
             z1, z2 = z1.detach(), z2.detach()
-        return Outputs(z1, z2, p1, p2)
+        return Outputs(p1, p2, z1, z2)
 
 
-def loss(outputs: Outputs) -> Tensor:
+def loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
     """The symmetrised negative cosine similarity, a scalar in [-1, 1] (paper, equation 2)."""
-    z1, z2, p1, p2 = (t if t.dtype == torch.float64 else t.float() for t in outputs)
+    p1, p2, z1, z2 = (t if t.dtype == torch.float64 else t.float() for t in (p1, p2, z1, z2))
     total: Tensor = (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
     return total
 

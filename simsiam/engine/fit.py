@@ -26,10 +26,10 @@ from simsiam.engine.stopping import Interrupted, StopRequest, stop_requests
 
 
 class Diverged(Exception):
-    """The loss is no longer a finite number."""
+    """The loss, or a weight, is no longer a finite number."""
 
-    def __init__(self, step: int, value: float) -> None:
-        super().__init__(f"loss {value} at step {step}")
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"{what} at step {step}")
         self.step = step
 
 
@@ -87,6 +87,11 @@ class Training:
         self.epoch, self.step, self.extra = content["epoch"], content["step"], content["extra"]
         return Position(epoch=self.epoch, step=self.step)
 
+    def finite(self) -> bool:
+        """Whether every weight and running statistic is a finite number."""
+        values = [value for module in self.modules.values() for value in module.state_dict().values()]
+        return bool(torch.stack([torch.isfinite(value).all() for value in values]).all()) if values else True
+
     def update(self, loss: Tensor) -> None:
         """One optimiser step down the gradient of `loss`."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -132,7 +137,7 @@ def fit(
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM came; the state is saved.
-        Diverged: the loss is not finite.
+        Diverged: the loss is not finite, or the weights are not at the end of an epoch.
     """
     total = plan.steps_per_epoch
     display.start(training.epoch * total + training.step)
@@ -152,6 +157,8 @@ def fit(
                         row = meter.row()
                         _record(row, training, plan, log, display, done)
                     saver.after_step(request, done)
+                if distributed.any_process(not training.finite(), process.device):
+                    raise Diverged((training.epoch + 1) * total, "weights that are not finite")
                 training.epoch, training.step = training.epoch + 1, 0
                 yield meter.end(training.epoch, training.epoch * total)
                 saver.after_epoch(request, training.epoch * total)
@@ -181,7 +188,7 @@ def _record(
     text += f"  {row['images_per_second']:,.0f} images/s  waiting for data {row['data_wait']:.0%}"
     display.update(done, text)
     if not math.isfinite(row["loss"]):
-        raise Diverged(done, row["loss"])
+        raise Diverged(done, f"loss {row['loss']}")
 
 
 _PACE = ("images_per_second", "data_wait")

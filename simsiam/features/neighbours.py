@@ -92,6 +92,14 @@ def nearest(
     return Neighbours(similarity=best.cpu(), index=index.cpu())
 
 
+def vote(neighbours: Neighbours, labels: Tensor, *, k: int, temperature: float, classes: int) -> Tensor:
+    """Class scores from the k nearest: each adds exp(similarity / temperature) to its class, Q x classes."""
+    import torch
+
+    weights = (neighbours.similarity[:, :k] / temperature).exp()  # Q x k
+    return torch.zeros(len(weights), classes).scatter_add(1, labels[neighbours.index[:, :k]], weights)
+
+
 def _merge(best: Tensor, index: Tensor, similarity: Tensor, start: int) -> None:
     """Update each query's k best (in place) with the similarities of one chunk that begins at row `start`."""
     import torch

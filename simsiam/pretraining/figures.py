@@ -17,7 +17,7 @@ from simsiam.config import Views
 from simsiam.data.images import UnreadableImage
 from simsiam.data.loading import pair_batches
 from simsiam.data.sources import Source
-from simsiam.evaluation.classification.knn import nearest
+from simsiam.features.neighbours import nearest
 from simsiam.pretraining.monitor import Embedded, Monitor, embed, evaluating
 from simsiam.results import write_atomic, write_json
 

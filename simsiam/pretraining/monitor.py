@@ -20,7 +20,7 @@ from simsiam.config import Views
 from simsiam.data.loading import image_batches, pair_batches
 from simsiam.data.preprocess import Preprocess
 from simsiam.data.sources import Source
-from simsiam.evaluation.classification.knn import nearest, vote
+from simsiam.features.neighbours import nearest, vote
 from simsiam.model import SimSiam
 from simsiam.pretraining.verdict import Check
 from simsiam.wording import counted

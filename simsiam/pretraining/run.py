@@ -37,8 +37,8 @@ Update = Callable[[Tensor], None]
 
 def train_step(network: nn.Module, x1: Tensor, x2: Tensor, *, update: Update) -> dict[str, Tensor]:
     """One step on two views, each B x 3 x S x S: forward, loss, update; returns loss and spread, detached."""
-    outputs = network(x1, x2)  # z1, z2, p1, p2: B x d
-    loss = simsiam_model.loss(outputs)
+    outputs = network(x1, x2)  # p1, p2, z1, z2: B x d
+    loss = simsiam_model.loss(*outputs)
     update(loss)
     return {"loss": loss.detach(), "spread": simsiam_model.spread(outputs.z1)}
 

@@ -43,10 +43,22 @@ def verdict(**changes: float) -> Verdict:
         ({"rank_z": 1.2}, "collapsed"),
         ({"rank_z": 4.0}, "partial collapse"),
         ({"rank_z": 5.5}, "partial collapse"),  # less than half of the untrained network's 12
-        ({"alignment_random": 0.99}, "collapsed"),
+        ({"alignment_random": 0.86}, "collapsed"),
+        ({"alignment_random": 0.84}, "healthy"),
+        ({"spread": 0.149}, "collapsed"),
+        ({"spread": 0.151}, "partial collapse"),
+        ({"spread": 0.499}, "partial collapse"),
+        ({"spread": 0.501}, "healthy"),
+        ({"rank_z": 2.49}, "collapsed"),
+        ({"rank_z": 2.51}, "partial collapse"),
+        ({"rank_z": 6.01}, "healthy"),
         ({"alignment_pairs": 0.95, "rank_z": 5.0, "view_recall": 5.0}, "collapsed"),
+        ({"alignment_pairs": 0.89, "rank_z": 5.0, "view_recall": 5.0}, "partial collapse"),  # not solved yet
+        ({"alignment_pairs": 0.95, "rank_z": 5.0, "view_recall": 5.5}, "partial collapse"),  # it has learnt
+        ({"alignment_pairs": 0.95, "view_recall": 5.0}, "healthy"),  # no sign of a collapse in part
         ({"spread": float("nan")}, "collapsed"),
-        ({"step": 5}, "too early to say"),
+        ({"step": 19}, "too early to say"),
+        ({"step": 20}, "healthy"),
     ],
 )
 def test_the_verdict_on_numbers(changes: dict[str, float], status: str) -> None:
@@ -71,6 +83,37 @@ def test_the_likeliest_cause_comes_first() -> None:
     fast = dataclasses.replace(base, base_lr=5.0)
     assert "--base-lr" in judge([START, bad], fast).causes[0].cure
     assert "images" in judge([START, bad], base, images=300).causes[0].cause
+
+
+def cures(batch_size: int = 512, base_lr: float = 0.03, images: int = 50_000, **changes: object) -> dict[str, str]:
+    """The cure by the first word or two of its cause, for a collapsed run."""
+    recipe = dataclasses.replace(RECIPES["cifar10"](), batch_size=batch_size, base_lr=base_lr, **changes)
+    found = judge([START, dataclasses.replace(GOOD, spread=0.01)], recipe, images=images)
+    return {cause.cause: cause.cure for cause in found.causes}
+
+
+def cure(word: str, **recipe: object) -> str | None:
+    return next((cure for cause, cure in cures(**recipe).items() if word in cause), None)  # type: ignore[arg-type]
+
+
+def test_the_cures_by_number() -> None:
+    assert cure("far above the published", base_lr=0.3) is None
+    assert cure("far above the published", base_lr=4.0) == "--base-lr 0.4"  # a tenth
+    assert cure("far above the published", base_lr=0.31) == "--base-lr 0.031"
+    assert cure("far above the published", base_lr=0.301) == "--base-lr 0.0301"
+    assert cure("too high for this data set", base_lr=0.06, epochs=100) == "--base-lr 0.02, and --warmup-epochs 10"
+    assert cure("too high for this data set", base_lr=0.06, epochs=5) == "--base-lr 0.02, and --warmup-epochs 1"
+    assert cure("steady statistics", batch_size=32) is None
+    assert cure("steady statistics", batch_size=31) == "--batch-size 64"
+    assert cure("SGD fails", batch_size=2048) is None
+    assert cure("SGD fails", batch_size=2049) == "--batch-size 512"
+    assert cure("few for a network", images=2000) is None
+    assert "more images" in (cure("1,999 images are few for a network", images=1999) or "")
+    assert cure("few for a network", images=0) is None  # not known
+    assert cure("predictor's rate decays", predictor_lr="cosine") == "--predictor-lr fixed"
+    assert cure("predictor's rate decays") is None
+    ablation = dataclasses.replace(RECIPES["cifar10"]().model, predictor="none")
+    assert cure("no predictor", model=ablation) == "--model.predictor mlp"
 
 
 NETWORK = (

@@ -140,7 +140,7 @@ class FewLabels(Protocol["Source"]):
     def _knn(self, train: np.ndarray, labels: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
         import torch
 
-        from simsiam.evaluation.classification.knn import nearest, vote
+        from simsiam.features.neighbours import nearest, vote
 
         k = min(self.k, len(train))
         neighbours = nearest(test, train, k=k, device="cpu")

@@ -14,7 +14,7 @@ from simsiam.data.preprocess import Preprocess
 from simsiam.data.splits import Splits
 from simsiam.errors import UserError
 from simsiam.evaluation.protocol import Measured, Protocol
-from simsiam.features.neighbours import QUERY_ROWS, Neighbours, nearest
+from simsiam.features.neighbours import QUERY_ROWS, Neighbours, nearest, vote
 from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted
@@ -99,14 +99,6 @@ class KnnScore:
     top5: float | None  # percent; None when there are no more than five classes
     predictions: np.ndarray  # Q, int64
     tally: AccuracyMeter  # per class, and the confusion matrix
-
-
-def vote(neighbours: Neighbours, labels: Tensor, *, k: int, temperature: float, classes: int) -> Tensor:
-    """Class scores from the k nearest: each adds exp(similarity / temperature) to its class, Q x classes."""
-    import torch
-
-    weights = (neighbours.similarity[:, :k] / temperature).exp()  # Q x k
-    return torch.zeros(len(weights), classes).scatter_add(1, labels[neighbours.index[:, :k]], weights)
 
 
 def knn_scores(

@@ -10,8 +10,8 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from simsiam.errors import UserError
-from simsiam.evaluation.classification.knn import knn_scores, vote
-from simsiam.features.neighbours import nearest
+from simsiam.evaluation.classification.knn import knn_scores
+from simsiam.features.neighbours import nearest, vote
 from simsiam.recipes import classification
 from simsiam.results import Result
 from tests.evaluation.classification.labelled_subjects import machine, splits, subject
