@@ -150,7 +150,9 @@ def test_hover_shows_values_and_pictures(browser: Any, page: Path) -> None:
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
     ActionChains(browser).move_to_element(chart).perform()
     assert tip.is_displayed()
-    assert tip.text.startswith("epoch 5\ntrained "), "the middle of the drawing lies at epoch 5.35 of 12"
+    low, high, start, end = (float(number) for number in str(chart.get_attribute("data-x")).split(","))
+    middle = low + (440 / 2 - start) / (end - start) * (high - low)  # of a drawing 440 units wide
+    assert tip.text.startswith(f"epoch {middle:.0f}\ntrained ")
     point = browser.find_element(By.CSS_SELECTOR, ".point:not(.crowded) image")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
     ActionChains(browser).move_to_element(point).perform()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
 from simsiam.report.curves import Chart, Point, Reference, Series, charts, thin
-from simsiam.report.svg import axes, describe, draw, ticks
+from simsiam.report.svg import describe, draw
 
 
 def test_thinning_keeps_mean_and_extremes() -> None:
@@ -30,26 +31,34 @@ def test_not_finite_values_are_counted() -> None:
     assert (series.not_finite, series.first_not_finite, len(series.points)) == (2, 0.5, 1)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (-1, 0, [-1, -0.8, -0.6, -0.4, -0.2, 0]), (0, 87, [0, 20, 40, 60, 80])],
-)
-def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
-    assert ticks(low, high) == pytest.approx(expected)
-
-
-def test_axis_of_a_constant_curve() -> None:
-    chart = _chart([Point(x=1, y=0.5, low=0.5, high=0.5)])
-    x, y = axes(chart)
-    assert x.low < x.high
-    assert y.low < 0.5 < y.high
+def test_a_constant_curve_has_an_axis_around_it() -> None:
+    low, high, *_ = _numbers(draw(_chart([Point(x=1, y=0.5, low=0.5, high=0.5)])), "data-y")
+    assert low < 0.5 < high
 
 
 def test_reference_lines_are_within_the_axis() -> None:
     chart = _chart([Point(x=1, y=40, low=40, high=40)], references=[Reference(name="raw pixels", value=43)])
-    _, y = axes(chart)
-    assert y.high > 43
-    assert "raw pixels" in draw(chart)
+    drawn = draw(chart)
+    assert _numbers(drawn, "data-y")[1] > 43
+    assert "raw pixels" in drawn
+
+
+def test_the_spans_for_the_pointer_agree_with_the_drawing() -> None:
+    """A dot lies where the page's script looks for it."""
+    points = [Point(x=x, y=y, low=y, high=y) for x, y in ((0, 1.0), (4, 3.0), (10, 2.0))]
+    drawn = draw(_chart(points))
+    x, y = _numbers(drawn, "data-x"), _numbers(drawn, "data-y")
+    dots = re.findall(r'<use [^>]*?x="([\d.]+)" y="([\d.]+)"', drawn[drawn.index('class="dot s0"') :])
+    for point, dot in zip(points, dots[:3], strict=True):
+        assert float(dot[0]) == pytest.approx(x[2] + (point.x - x[0]) / (x[1] - x[0]) * (x[3] - x[2]), abs=0.1)
+        assert float(dot[1]) == pytest.approx(y[2] + (point.y - y[0]) / (y[1] - y[0]) * (y[3] - y[2]), abs=0.1)
+
+
+def test_no_colour_and_no_letter_size_is_fixed_in_the_drawing() -> None:
+    """All of it comes from the style sheet, in the light and in the dark."""
+    drawn = draw(_chart([Point(x=1, y=1, low=0, high=2), Point(x=2, y=1, low=1, high=1)]))
+    assert not re.search(r"#[0-9a-f]{6}|font", drawn)
+    assert 'class="band s0"' in drawn
 
 
 def test_names_are_escaped() -> None:
@@ -71,3 +80,9 @@ def test_charts_without_values_are_left_out() -> None:
 def _chart(points: list[Point], references: list[Reference] | None = None) -> Chart:
     series = Series(name="one", points=points, not_finite=0, first_not_finite=None)
     return Chart(key="loss", title="Loss", unit="cosine", about="", series=[series], references=references or [])
+
+
+def _numbers(drawn: str, attribute: str) -> list[float]:
+    found = re.search(rf'{attribute}="([^"]*)"', drawn)
+    assert found
+    return [float(number) for number in found[1].split(",")]
