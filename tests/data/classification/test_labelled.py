@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,21 @@ def test_every_image_comes_once_an_epoch_and_the_last_batch_is_kept() -> None:
     assert batches[0].images.shape == (8, 3, 16, 16)
     again = torch.cat([batch.indices for batch in loader.epoch(1)])
     assert not torch.equal(indices, again)
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        replace(AUGMENTATION, flip_probability=0.0, jitter=0.0, lighting=0.0),  # drawn by the workers
+        replace(AUGMENTATION, crop="resize-then-random", flip_probability=0.0, jitter=0.0),  # drawn with the batch
+    ],
+)
+def test_an_image_is_drawn_anew_each_epoch(augmentation: Augmentation) -> None:
+    augmenter = replace(AUGMENTER, augmentation=augmentation)
+    loader = LabelledLoader(_array(1), augmenter, batch_size=1, seed=3, device=CPU)
+    shown = [next(loader.epoch(epoch)).images for epoch in (0, 1, 2, 1)]
+    assert torch.equal(shown[1], shown[3])
+    assert not any(torch.equal(shown[one], shown[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
 
 
 def test_resuming_inside_an_epoch_gives_the_same_batches() -> None:

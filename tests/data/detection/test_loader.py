@@ -72,6 +72,13 @@ def masks(target: object) -> torch.Tensor:
     return found if found is not None else torch.zeros(0)
 
 
+def test_an_image_is_drawn_anew_each_pass(shapes: BoxSource) -> None:
+    one = loader(shapes.subset([0]), batch_size=1)
+    shown = [next(one.epoch(epoch)).images for epoch in range(12)]
+    assert len({images.numpy().tobytes() for images in shown}) >= 4  # of six: three sizes, mirrored or not
+    assert torch.equal(next(one.epoch(5)).images, shown[5])
+
+
 def test_each_pass_shows_every_image(shapes: BoxSource) -> None:
     one = loader(shapes)
     assert one.steps == 3

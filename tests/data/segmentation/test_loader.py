@@ -73,6 +73,13 @@ def test_every_image_comes_once_a_pass(source: MaskSource) -> None:
     assert flat[:5].tolist() != (flat[5:10] - 5).tolist()  # another order
 
 
+def test_an_image_is_drawn_anew_each_pass(source: MaskSource) -> None:
+    one = loader(source.subset([0]), steps=1, global_batch=1, batch=1)
+    shown = [next(one.epoch(epoch)).images for epoch in (0, 1, 2, 1)]
+    assert torch.equal(shown[1], shown[3])
+    assert not any(torch.equal(shown[first], shown[second]) for first, second in ((0, 1), (0, 2), (1, 2)))
+
+
 def test_a_resume_goes_on_with_the_same_batches(source: MaskSource) -> None:
     whole = [batch for epoch in range(2) for batch in loader(source).epoch(epoch)]
     resumed = list(loader(source).epoch(1, first_step=1))

@@ -109,14 +109,17 @@ def test_mistakes_are_told() -> None:
 def test_protocol_from_images_to_result(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    protocol = replace(classification.knn(32), k=(5, 20), quoted_k=20)
+    protocol = replace(classification.knn(32), k=(5, 20, 80), quoted_k=20)
     data = splits(train=90, test=41)
     result = protocol.run(subject(), data, machine=machine(tmp_path / "out", cache=tmp_path / "cache"))
     assert Result.read(tmp_path / "out" / "result.json").metrics == result.metrics
     assert result.protocol == "knn"
-    assert set(result.metrics) == {"top1_k5", "top5_k5", "top1_k20", "top5_k20"}
+    assert set(result.metrics) == {f"top{top}_k{k}" for top in (1, 5) for k in (5, 20, 80)}
     assert result.metrics["top1_k20"] > 60  # six tints; chance is 17
-    assert np.array(result.detail["confusion"]).sum() == 41
+    confusion = np.array(result.detail["confusion"])
+    assert confusion.sum() == 41
+    assert 100 * np.trace(confusion) / 41 == pytest.approx(result.metrics["top1_k20"])
+    assert len({result.metrics[f"top1_k{k}"] for k in (5, 20, 80)}) == 3  # so that the line above tells them apart
     assert result.recipe["temperature"] == 0.07
     assert result.data.images == 131
     again = protocol.run(subject(), data, machine=machine(cache=tmp_path / "cache"))

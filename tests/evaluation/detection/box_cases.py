@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,8 @@ def random_case(
             masks=InstanceMasks(height=side, width=side, shapes=shapes),
             **{flag: flags.tolist()},
         )
-        targets.append(one)
+        pixels = [float(shape.decode().sum()) for shape in shapes]  # as COCO has it: not the box's area
+        targets.append(replace(one, area=torch.tensor(pixels)))
         near = np.repeat(boxes, 2, 0) + random.normal(0, 4, (2 * count, 4)).astype(np.float32)
         loose = np.concatenate([near, _boxes(random, 3, side)]).clip(0, side)
         guessed = np.concatenate([np.repeat(labels, 2), random.integers(1, classes + 1, 3)])

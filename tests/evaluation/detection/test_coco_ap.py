@@ -19,9 +19,10 @@ from tests.evaluation.detection.box_cases import Made, found, random_case, targe
 KEYS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
 
+@pytest.mark.parametrize("flag", ["crowd", "difficult"])
 @pytest.mark.parametrize("seed", range(6))
-def test_against_pycocotools(seed: int) -> None:
-    source, predictions = random_case(seed, images=20)
+def test_against_pycocotools(seed: int, flag: str) -> None:
+    source, predictions = random_case(seed, images=20, flag=flag)
     ours = coco_scores(predictions, source)
     for part, kind in (("box", "bbox"), ("mask", "segm")):
         theirs = oracle(source, predictions, kind)
@@ -78,7 +79,7 @@ def oracle(source: Made, predictions: list[Prediction], kind: str) -> COCOeval:
                     "category_id": 5 * int(one.labels[row]),
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": float(one.area[row]),
-                    "iscrowd": int(one.crowd[row]),
+                    "iscrowd": int(one.crowd[row] or one.difficult[row]),
                     "segmentation": {"size": [rle.height, rle.width], "counts": rle.counts},
                 }
             )
