@@ -74,6 +74,21 @@ def test_what_one_process_measures_is_not_measured_by_all(tmp_path: Path) -> Non
     assert Result.read(out / "result.json").metrics["top1_k1"] == 100
 
 
+def run_script(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """A script in two processes of torchrun."""
+    (folder / "meet.py").write_text(script)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, str(folder / "meet.py")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 TWO_GROUPS = """
 import time, torch
 from simsiam.engine.distributed import any_process, processes
@@ -87,17 +102,42 @@ print("all met", flush=True)
 
 
 def test_processes_of_torchrun_meet_again_for_a_second_training(tmp_path: Path) -> None:
-    (tmp_path / "meet.py").write_text(TWO_GROUPS)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*torchrun, str(tmp_path / "meet.py")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_script(tmp_path, TWO_GROUPS)
     assert done.stdout.count("all met") == 2
+
+
+SLOWED = """
+import os, time, torch, torch.distributed as dist
+from simsiam.config import Model
+from simsiam.engine.distributed import processes
+from simsiam.model import SimSiam
+from simsiam.pretraining import estimate
+
+estimate.LONG_ENOUGH = 0.5
+tiny = dict(width=4, stem="small", projector_layers=1, projector_hidden=0, projector_dim=4, predictor_dim=2)
+steps = 0
+
+def step(network, batch, update):
+    global steps
+    steps += 1
+    dist.all_reduce(torch.ones(1))  # as SyncBatchNorm does in every forward pass
+    return {}
+
+with processes("cpu") as process:
+    time.sleep(1.5 * process.rank)  # a rank that comes late, where the other's clock runs already
+    network = SimSiam(Model(backbone="resnet8", predictor="mlp", stop_gradient="on", **tiny))
+    batches = iter([0] * 4)
+    found = estimate.measure(network, batches, step, images=8, steps_per_epoch=4, epochs=1, device=process.device)
+    made = [torch.zeros(1) for _ in range(2)]
+    dist.all_gather(made, torch.tensor([float(steps)]))
+    print("steps", [int(each) for each in made], flush=True)
+"""
+
+
+def test_the_estimate_makes_as_many_steps_in_every_process(tmp_path: Path) -> None:
+    """By its own clock alone one rank would stop while the other waits for it in a collective."""
+    done = run_script(tmp_path, SLOWED)
+    assert done.stdout.count("steps [1, 1]") == 2
 
 
 def test_processes_on_several_machines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

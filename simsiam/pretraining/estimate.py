@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from simsiam.backbones import parameter_bytes
+from simsiam.engine import distributed
 from simsiam.engine.logs import duration
 from simsiam.model import SimSiam
 from simsiam.wording import counted
@@ -60,7 +61,10 @@ def measure(
     epochs: int,
     device: torch.device,
 ) -> Preflight:
-    """Time a few real steps on a copy of the network, so that nothing of the run itself changes."""
+    """Time a few real steps on a copy of the network, so that nothing of the run itself changes.
+
+    Of several processes all make the same number of steps, however slow one of them is.
+    """
     probe = copy.deepcopy(network)
     kept = _Kept()
     if device.type == "cuda":
@@ -74,7 +78,9 @@ def measure(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.monotonic() - begun)
-        if len(times) >= MEASURED_STEPS or time.monotonic() - started > LONG_ENOUGH:
+        # SyncBatchNorm makes the processes meet in every step, so they must all make the same number of them.
+        late = distributed.any_process(time.monotonic() - started > LONG_ENOUGH, device)
+        if late or len(times) >= MEASURED_STEPS:
             break
     if device.type == "cuda":
         # the run's optimiser adds one momentum buffer to what was seen
