@@ -97,6 +97,14 @@ class Machine:
     checkpoint_minutes: float = 5.0  # also save inside an epoch when this long has passed
 
 
+def cache_folder(cache: Path | None) -> Path:
+    """Where downloads, indexes and features are kept: `cache`, else $SIMSIAM_CACHE, else ~/.cache/simsiam."""
+    if cache is not None:
+        return cache
+    named = os.environ.get("SIMSIAM_CACHE")
+    return Path(named).expanduser() if named else Path("~/.cache/simsiam").expanduser()
+
+
 def as_dict(record: Any) -> dict[str, Any]:
     """A record as plain JSON values (paths as text)."""
     plain: dict[str, Any] = dataclasses.asdict(

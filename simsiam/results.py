@@ -30,8 +30,9 @@ class DataId:
     """Which data a number belongs to."""
 
     name: str  # "cifar10", or the folder's name
-    sha256: str  # over file names and sizes (or array bytes), see data.sources
+    sha256: str  # over the images' content and all that is annotated on them, see data.source
     images: int
+    hashed: str = "names and sizes"  # as earlier versions did, which do not write this field; now "content"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,3 +22,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A headless Chromium for the tests of one file."""
     with chromium(tmp_path_factory.mktemp("profile")) as driver:
         yield driver
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache that no test run before has filled, and that leaves the user's alone."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SIMSIAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from simsiam.data import content
 from simsiam.data.images import read_image
 from simsiam.errors import UserError
 from simsiam.wording import counted
@@ -45,8 +47,30 @@ class Source(ABC):
         """The image's lasting name, relative to the set: what skipped.csv and the held-out split go by."""
 
     @abstractmethod
+    def digests(self) -> np.ndarray:
+        """A digest of every image's content, N x 16 uint8: of its file's bytes, or of the pixels of a set in memory."""
+
+    def content(self) -> str:
+        """sha256 over the images' content, in order: what features depend on."""
+        return hashlib.sha256(np.ascontiguousarray(self.digests()).tobytes()).hexdigest()
+
     def fingerprint(self) -> str:
-        """sha256 over names and sizes, or over the pixels of a set in memory."""
+        """sha256 over the images' content and their classes by name: what a result depends on.
+
+        The same on every machine: file names, places and times do not count.
+        """
+        whole = hashlib.sha256(self.content().encode())
+        if self.labels is not None:
+            used, codes = np.unique(self.labels, return_inverse=True)
+            whole.update(repr([self.class_name(int(label)) for label in used]).encode("utf-8", "surrogateescape"))
+            whole.update(codes.astype(np.int64).tobytes())
+        return whole.hexdigest()
+
+    def class_name(self, label: int) -> str | None:
+        """The name of a class, its number where it has none, or None where the label is unknown."""
+        if label < 0:
+            return None
+        return self.classes[label] if self.classes is not None and label < len(self.classes) else str(label)
 
     def order(self, *, seed: int, epoch: int) -> np.ndarray:
         """The epoch's permutation of all indices, a pure function of its arguments."""
@@ -86,11 +110,10 @@ class Subset(Source):
         """The name that the base set gives it."""
         return self.base.path(int(self.indices[index]))
 
-    def fingerprint(self) -> str:
-        """sha256 over the base set's fingerprint and the chosen indices."""
-        digest = hashlib.sha256(self.base.fingerprint().encode())
-        digest.update(np.ascontiguousarray(self.indices).tobytes())
-        return digest.hexdigest()
+    def digests(self) -> np.ndarray:
+        """Those of the chosen images, N x 16 uint8."""
+        chosen: np.ndarray = self.base.digests()[self.indices]
+        return chosen
 
     def order(self, *, seed: int, epoch: int) -> np.ndarray:
         """The base set's order without the images left out, so that shards are still read in sequence."""
@@ -121,6 +144,7 @@ class ArraySource(Source):
         self.classes = classes
         self.labels = None if labels is None else np.asarray(labels, np.int64)
         self._pixels = pixels
+        self._digests: np.ndarray | None = None
 
     @property
     def pixels(self) -> np.ndarray | None:
@@ -138,13 +162,12 @@ class ArraySource(Source):
         """The set's name and the image's number."""
         return f"{self.name}/{index:06d}"
 
-    def fingerprint(self) -> str:
-        """sha256 over shape, pixels and labels."""
-        digest = hashlib.sha256(repr(self._pixels.shape).encode())
-        digest.update(np.ascontiguousarray(self._pixels).data)
-        if self.labels is not None:
-            digest.update(self.labels.tobytes())
-        return digest.hexdigest()
+    def digests(self) -> np.ndarray:
+        """Digests of the images' shape and pixels, N x 16 uint8; the pixels of a source are not to be changed."""
+        if self._digests is None:
+            shape = repr(self._pixels.shape[1:]).encode()
+            self._digests = content.as_array(content.digest(shape + pixels.tobytes()) for pixels in self._pixels)
+        return self._digests
 
 
 class FileSource(Source):
@@ -180,17 +203,9 @@ class FileSource(Source):
         start = int(self._ends[index - 1]) if index > 0 else 0
         return self._block[start : int(self._ends[index])].decode("utf-8", "surrogateescape")
 
-    def fingerprint(self) -> str:
-        """sha256 over every name and file size."""
-        digest = hashlib.sha256()
-        for index in range(len(self)):
-            name = self.path(index)
-            try:
-                size = (self.root / name).stat().st_size
-            except OSError:
-                size = -1
-            digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
+    def digests(self) -> np.ndarray:
+        """Digests of the files' bytes, N x 16 uint8: read once, then known by the files' sizes and times."""
+        return content.file_digests([os.path.join(self.root, self.path(index)) for index in range(len(self))])
 
 
 @dataclass(frozen=True, kw_only=True)

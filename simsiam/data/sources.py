@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from simsiam.config import cache_folder
 from simsiam.data.folders import FolderSource, ListSource, imagenet_source
 from simsiam.data.source import UNKNOWN, ArraySource, FileSource, HeldOut, Source, Subset, split_held_out
 from simsiam.errors import UserError
@@ -19,21 +19,12 @@ __all__ = [
     "ListSource",
     "Source",
     "Subset",
-    "cache_folder",
     "imagenet_source",
     "open_source",
     "split_held_out",
 ]
 
 KINDS = ("folder", "list", "imagenet", "cifar10", "shards", "demo")
-
-
-def cache_folder(cache: Path | None) -> Path:
-    """Where downloads and indexes are kept: `cache`, else $SIMSIAM_CACHE, else ~/.cache/simsiam."""
-    if cache is not None:
-        return cache
-    named = os.environ.get("SIMSIAM_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "simsiam"
 
 
 def open_source(data: str | Path, *, kind: str, split: str = "train", cache: Path | None = None) -> Source:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from simsiam.results import DataId
 
 if TYPE_CHECKING:
     from simsiam.data.source import Source
+
+
+class Identified(Protocol):
+    """A set of images that says what it is, with all that is annotated on them."""
+
+    @property
+    def name(self) -> str:
+        """Of the set."""
+
+    def __len__(self) -> int: ...
+
+    def fingerprint(self) -> str:
+        """sha256 over the images' content and annotations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +38,11 @@ class Splits:
         return data_id(self.train, self.test)
 
 
-def data_id(*sources: Source) -> DataId:
-    """One identity for the sources that a protocol reads: the first one's name, a hash over all, images in all.
+def data_id(*sources: Identified) -> DataId:
+    """One identity for the sets that a protocol reads: the first one's name, a hash over all, images in all.
 
     Where a training set leads, the name is the whole set's: cifar10 for cifar10-train and cifar10-test.
     """
     name = sources[0].name.removesuffix("-train") if len(sources) > 1 else sources[0].name
     joined = hashlib.sha256("\n".join(source.fingerprint() for source in sources).encode()).hexdigest()
-    return DataId(name=name, sha256=joined, images=sum(len(source) for source in sources))
+    return DataId(name=name, sha256=joined, images=sum(len(source) for source in sources), hashed="content")

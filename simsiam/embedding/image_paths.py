@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from simsiam.data import content
 from simsiam.data.images import as_rgb, read_image
 from simsiam.data.sources import ArraySource, Source
 from simsiam.errors import UserError
@@ -52,13 +52,10 @@ class GivenImages(Source):
         item = self._items[index]
         return os.fspath(item) if isinstance(item, str | os.PathLike) else f"image {index}"
 
-    def fingerprint(self) -> str:
-        """sha256 over the decoded pixels."""
-        digest = hashlib.sha256()
-        for index in range(len(self)):
-            image = self.read(index)
-            digest.update(repr(image.size).encode() + image.tobytes())
-        return digest.hexdigest()
+    def digests(self) -> np.ndarray:
+        """Digests of the decoded pixels, N x 16 uint8."""
+        images = (self.read(index) for index in range(len(self)))
+        return content.as_array(content.digest(repr(each.size).encode() + each.tobytes()) for each in images)
 
 
 def given(images: Pictures) -> Source:

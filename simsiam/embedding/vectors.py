@@ -1,6 +1,6 @@
 """Embeddings of images: one vector each from a frozen backbone, for search, clustering or another program.
 
-The raw features come from `feature_files`, which streams any number of images through memory-mapped files and goes on
+The raw features come from `features.store`, which streams any number of images through memory-mapped files and resumes
 after an interruption; scaling to unit length happens as they are read, so both forms share one extraction.
 """
 
@@ -39,7 +39,7 @@ class Embedding:
     resize: int  # pixels of the short edge before the cut
     size: int  # pixels of the square that the network sees
     precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the forward pass
-    storage: Literal["float32", "float16"]  # of the raw features
+    storage: Literal["fp32", "fp16"]  # of the raw features
     batch_size: int  # images in a forward pass; no effect on the numbers beyond rounding
 
     def check(self) -> None:
@@ -69,7 +69,7 @@ def embedding(size: int) -> Embedding:
         resize=short_edge(size),
         size=size,
         precision="fp32",
-        storage="float32",
+        storage="fp32",
         batch_size=64,
     )
 
@@ -186,7 +186,7 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
         first = int(np.flatnonzero(~np.isfinite(norms[:, 0]))[0])
         raise UserError(
             f"the vectors hold a NaN or an infinity (first in row {first}): the weights diverged in training, or half "
-            "precision overflowed. Use fp32 and float32, or another checkpoint."
+            "precision overflowed. Use fp32, or another checkpoint."
         )
     unit: np.ndarray = rows / np.maximum(norms, 1e-12)
     return unit

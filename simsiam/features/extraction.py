@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from simsiam.backbones import Backbone
 from simsiam.data.images import BadImage
-from simsiam.data.loading import Images
 from simsiam.data.sources import Source
 from simsiam.engine import precision as number_format
 from simsiam.engine.precision import Precision
@@ -23,7 +22,7 @@ from simsiam.wording import counted, plural
 
 Layers = Literal["pooled", "stages"]  # the globally pooled output, or the pooled map of every stage
 Pooling = Literal["specified", "adaptive"]
-Storage = Literal["float32", "float16"]
+Storage = Literal["fp32", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +66,22 @@ class Features:
         ]
 
 
+class Batch(Protocol):
+    """Images on the device, as any of the loaders gives them."""
+
+    @property
+    def images(self) -> Tensor:
+        """B x 3 x S x S."""
+
+    @property
+    def indices(self) -> Tensor:
+        """B int64, CPU: which image of the source each row is."""
+
+    @property
+    def bad(self) -> list[BadImage]:
+        """Images that were left out."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Block:
     """The features of one batch."""
@@ -78,13 +93,13 @@ class Block:
 
 
 def extract(
-    backbone: Backbone,
-    batches: Iterable[Images],
+    backbone: nn.Module,
+    batches: Iterable[Batch],
     *,
     layers: Layers = "pooled",
     pooling: Pooling = "specified",
     precision: Precision = "fp32",
-    storage: Storage = "float32",
+    storage: Storage = "fp32",
 ) -> Features:
     """Features of all batches in memory; the backbone is left in the mode (training or evaluation) that it had.
 
@@ -103,8 +118,8 @@ def extract(
 
 
 def stream(
-    backbone: Backbone,
-    batches: Iterable[Images],
+    backbone: nn.Module,
+    batches: Iterable[Batch],
     *,
     layers: Layers,
     pooling: Pooling,
@@ -114,14 +129,15 @@ def stream(
     """Features batch by batch: evaluation mode, no gradients; each row is a flattened pooled map or a pooled vector."""
     pools: list[nn.Module] = []
     notes: list[str] = []
+    stages = backbone.stages if isinstance(backbone, Backbone) and layers == "stages" else None
     with evaluation_mode(backbone):
         for batch in batches:
             arrays: dict[str, np.ndarray] = {}
             if len(batch.indices):
                 # entered for each batch: the caller must not find itself in inference mode between two of them
                 with torch.inference_mode(), number_format.autocast(precision, batch.images.device):
-                    maps = [backbone(batch.images)] if layers == "pooled" else backbone.stages(batch.images)
-                    if layers == "stages" and not pools:
+                    maps = stages(batch.images) if stages is not None else [backbone(batch.images)]
+                    if stages is not None and not pools:
                         pools = stage_pools(maps, pooling)
                         notes = _pooling_notes(maps, pools, pooling)
                     rows = [pool(part).flatten(1) for pool, part in zip(pools, maps, strict=True)] if pools else maps
@@ -136,7 +152,7 @@ def _names(rows: Sequence[Tensor], layers: Layers) -> list[str]:
 
 
 def _stored(rows: Tensor, storage: Storage) -> np.ndarray:
-    return rows.to(torch.float32 if storage == "float32" else torch.float16).cpu().numpy()
+    return rows.to(torch.float32 if storage == "fp32" else torch.float16).cpu().numpy()
 
 
 def _pooling_notes(maps: Sequence[Tensor], pools: Sequence[nn.Module], pooling: Pooling) -> list[str]:
@@ -153,7 +169,7 @@ def _pooling_notes(maps: Sequence[Tensor], pools: Sequence[nn.Module], pooling: 
 
 
 @contextmanager
-def evaluation_mode(backbone: Backbone) -> Iterator[None]:
+def evaluation_mode(backbone: nn.Module) -> Iterator[None]:
     """Running BatchNorm statistics, used and not updated; every module gets its own mode back at the end."""
     modes = [(module, module.training) for module in backbone.modules()]
     backbone.eval()

@@ -1,32 +1,35 @@
-"""Features kept in memory-mapped files, computed once for each backbone, data set and setting.
+"""The one store of features: computed once for each backbone, content of images and setting, kept in files.
 
 A folder below the cache holds one set: `NAME.npy` for each layer, `indices.npy`, and `state.json`, which says how many
-images are done. An interrupted extraction goes on from there; a second protocol on the same features reads them.
+images are done and, at the end, the digest of every file. An interrupted extraction resumes from there, and a second
+protocol on the same features reads them. Files that do not match their digests are computed again; where nothing can
+be kept, the features stay in memory and a note says so.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
-from simsiam.config import Machine, as_dict, loader_workers
-from simsiam.data.download import only_one_process
+from simsiam.config import Machine, as_dict, cache_folder, loader_workers
+from simsiam.data.classification.loader import augmented_copy
+from simsiam.data.classification.transforms import Augmenter
+from simsiam.data.download import file_digest, only_one_process
 from simsiam.data.images import BadImage
 from simsiam.data.loading import image_batches
 from simsiam.data.preprocess import Preprocess
-from simsiam.data.sources import Source, cache_folder
+from simsiam.data.sources import Source
 from simsiam.engine import precision as number_format
 from simsiam.engine.distributed import pick_device
 from simsiam.engine.precision import Precision
@@ -36,15 +39,25 @@ from simsiam.results import write_json
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted
 
-LAYOUT = 1  # of the files; a new layout never reads an old one's
+LAYOUT = 2  # of the files; a new layout never reads an old one's
 SAVE_SECONDS = 30.0  # work that an interruption may cost
+IN_MEMORY = 0.5  # of the machine's memory, that features may take where they cannot be kept in files
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentedCopy:
+    """Images augmented as in epoch `copy` of a training with this seed, instead of pre-processed for evaluation."""
+
+    augmenter: Augmenter
+    copy: int
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
     """All that the features of a source depend on, besides the backbone."""
 
-    preprocess: Preprocess
+    preprocess: Preprocess | AugmentedCopy
     layers: Layers
     pooling: Pooling
     precision: Precision
@@ -52,35 +65,32 @@ class Extraction:
     batch_size: int  # images in a forward pass
 
 
-@dataclass
-class _State:
-    images: int = 0  # of the source that are done, unreadable ones included
-    rows: int = 0  # written
-    bad: list[BadImage] | None = None
-    notes: list[str] | None = None
+class _NotKept(Exception):
+    """Files cannot be written; the message says why."""
 
 
 def features_of(subject: PretrainedBackbone, source: Source, extraction: Extraction, *, machine: Machine) -> Features:
     """Features of every readable image of the source, from the files or computed into them.
 
-    Raises UserError if no image can be read, or if the cache cannot be written.
+    Raises UserError if no image can be read, or if the features can neither be kept in files nor held in memory.
     """
     facts = _facts(subject, source, extraction)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     folder = cache_folder(machine.cache) / "features" / key
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with only_one_process(folder / ".lock"):
-            state = _read_state(folder, len(source))
-            if state.images < len(source):
-                write_json(folder / "facts.json", facts)
-                _compute(folder, state, subject, source, extraction, machine)
-            return _open(folder, source)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: features cannot be kept there ({error.strerror or error}). Free some space, or name another "
-            "cache with --cache."
-        ) from error
+    table = _Table.finished(folder, len(source))
+    if table is None:
+        try:
+            with _alone_in(folder):
+                table = _Table.finished(folder, len(source)) or _Table.resumed(folder, len(source))
+                if table.images < len(source):
+                    with _keeping(folder):
+                        write_json(folder / "facts.json", facts)
+                    _compute(table, subject, source, extraction, machine)
+        except _NotKept as error:
+            print(f"note: the features are not kept for the next command: {error}", file=sys.stderr)
+            table = _Table(None, len(source))
+            _compute(table, subject, source, extraction, machine)
+    return table.features(source)
 
 
 def _facts(subject: PretrainedBackbone, source: Source, extraction: Extraction) -> dict[str, Any]:
@@ -90,26 +100,26 @@ def _facts(subject: PretrainedBackbone, source: Source, extraction: Extraction) 
         "layout": LAYOUT,
         "weights": subject.weights.sha256,
         "backbone": subject.backbone.name,
-        "data": source.fingerprint(),
-        "images": len(source),
+        "images": source.content(),
         **settings,
     }
 
 
 def _compute(
-    folder: Path, state: _State, subject: PretrainedBackbone, source: Source, extraction: Extraction, machine: Machine
+    table: _Table, subject: PretrainedBackbone, source: Source, extraction: Extraction, machine: Machine
 ) -> None:
     device = pick_device(machine.device)
     number_format.prepare(extraction.precision, device)
     backbone = subject.backbone.to(device)
-    batches = image_batches(
-        source,
-        extraction.preprocess,
-        batch_size=extraction.batch_size,
-        device=device,
-        workers=loader_workers(machine) if source.pixels is None else 0,
-        indices=np.arange(state.images, len(source)),
-    )
+    workers = loader_workers(machine)
+    batch, how = extraction.batch_size, extraction.preprocess
+    if isinstance(how, AugmentedCopy):
+        copied: dict[str, Any] = {"copy": how.copy, "seed": how.seed, "batch_size": batch, "first": table.images}
+        batches: Iterator[Any] = augmented_copy(source, how.augmenter, device=device, workers=workers, **copied)
+    else:
+        left = np.arange(table.images, len(source))
+        workers = workers if source.pixels is None else 0
+        batches = image_batches(source, how, batch_size=batch, device=device, workers=workers, indices=left)
     blocks = stream(
         backbone,
         batches,
@@ -118,101 +128,155 @@ def _compute(
         precision=extraction.precision,
         storage=extraction.storage,
     )
-    files: dict[str, np.ndarray] = {}
-    saved = time.monotonic()
-    with _progress() as bar:
-        task = bar.add_task(f"features of {source.name}", total=len(source), completed=state.images)
+    with _progress(f"features of {source.name}", table) as show:
         for block in blocks:
-            if block.arrays and not files:
-                files = _writable(folder, block, len(source), fresh=state.rows == 0)
-            _append(files, state, block)
-            state.images += min(extraction.batch_size, len(source) - state.images)
-            bar.update(task, completed=state.images)
-            if state.images == len(source) or time.monotonic() - saved > SAVE_SECONDS:
-                _save(folder, files, state)
-                saved = time.monotonic()
+            table.append(block, min(batch, len(source) - table.images))
+            show()
 
 
-def _append(files: dict[str, np.ndarray], state: _State, block: Block) -> None:
-    place = slice(state.rows, state.rows + len(block.indices))
-    for name, rows in block.arrays.items():
-        files[name][place] = rows
-    if block.arrays:
-        files["indices"][place] = block.indices
-    state.rows += len(block.indices)
-    state.bad = [*(state.bad or []), *block.bad]
-    state.notes = block.notes
+class _Table:
+    """Rows under way, in the files of a folder or, without one, in memory."""
+
+    def __init__(self, folder: Path | None, total: int) -> None:
+        self.folder, self.total = folder, total
+        self.images = 0  # of the source that are done, unreadable ones included
+        self.rows = 0  # written
+        self.arrays: dict[str, np.ndarray] = {}  # by layer, and `indices`
+        self.reasons: list[str] = []  # why an image could not be read, in the source's order
+        self.notes: list[str] = []
+        self._saved = time.monotonic()
+
+    @staticmethod
+    def finished(folder: Path, total: int) -> _Table | None:
+        """The rows of a folder where all are there and each file is as it was written, else None."""
+        table = _Table._read(folder, total, mode="r")
+        return table if table is not None and table.images == total else None
+
+    @staticmethod
+    def resumed(folder: Path, total: int) -> _Table:
+        """The rows of a folder that are there, or an empty table in place of files that are damaged."""
+        table = _Table._read(folder, total, mode="r+")
+        if table is None or table.images == total:
+            with _keeping(folder):
+                for file in folder.glob("*.npy"):
+                    file.unlink()  # not cut to nothing: another process may still read it
+                (folder / "state.json").unlink(missing_ok=True)
+            table = _Table(folder, total)
+        return table
+
+    @staticmethod
+    def _read(folder: Path, total: int, *, mode: Any) -> _Table | None:
+        table = _Table(folder, total)
+        try:
+            raw = json.loads((folder / "state.json").read_text())
+            table.images, table.rows = int(raw["images"]), int(raw["rows"])
+            table.reasons, table.notes = list(raw["reasons"]), list(raw["notes"])
+            for name, sha256 in raw["files"].items():
+                path = folder / f"{name}.npy"
+                table.arrays[name] = np.load(path, mmap_mode=mode)
+                if len(table.arrays[name]) != total or (sha256 is not None and file_digest(path, "sha256") != sha256):
+                    return None
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):  # none, or damaged
+            return None
+        return table if table.rows + len(table.reasons) == table.images <= total else None
+
+    def append(self, block: Block, images: int) -> None:
+        """Take in the rows of the next `images` images of the source."""
+        if block.arrays and not self.arrays:
+            self.arrays = self._new(block)
+        for name, rows in {**block.arrays, "indices": block.indices}.items():
+            if block.arrays:
+                self.arrays[name][self.rows : self.rows + len(rows)] = rows
+        self.rows += len(block.indices)
+        self.images += images
+        self.reasons += [bad.reason for bad in block.bad]
+        self.notes = block.notes or self.notes
+        if self.images == self.total or time.monotonic() - self._saved > SAVE_SECONDS:
+            self._save()
+
+    def features(self, source: Source) -> Features:
+        """The rows as they are handed out; raises UserError if there is none."""
+        indices = np.array(self.arrays["indices"][: self.rows]) if self.rows else np.zeros(0, np.int64)
+        unread = np.setdiff1d(np.arange(self.total), indices).tolist()
+        bad = [BadImage(path=source.path(at), reason=why) for at, why in zip(unread, self.reasons, strict=True)]
+        if not self.rows:
+            first = f" (first: {bad[0].path}: {bad[0].reason})" if bad else ""
+            raise UserError(f"{source.name}: none of the {counted(self.total, 'image')} could be read{first}.")
+        arrays = {name: rows[: self.rows] for name, rows in self.arrays.items() if name != "indices"}
+        for rows in arrays.values():
+            rows.flags.writeable = False
+        return Features(arrays=arrays, indices=indices, bad=bad, notes=self.notes)
+
+    def _new(self, block: Block) -> dict[str, np.ndarray]:
+        """Arrays for all rows; in files, the space is reserved: written later, a full disk would kill the process."""
+        shapes = {name: ((self.total, rows.shape[1]), rows.dtype) for name, rows in block.arrays.items()}
+        wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+            **shapes,
+            "indices": ((self.total,), np.dtype("i8")),
+        }
+        size = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in wanted.values())
+        if self.folder is None:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            if size > IN_MEMORY * memory:
+                raise UserError(
+                    f"the features take {size / 1e9:.1f} GB, too much for this machine's memory. Name a cache with "
+                    "that much free space with --cache."
+                )
+            return {name: np.empty(shape, dtype) for name, (shape, dtype) in wanted.items()}
+        free = shutil.disk_usage(self.folder).free
+        if size > free:
+            raise _NotKept(f"{self.folder}: they take {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free")
+        with _keeping(self.folder):
+            return {name: _reserved(self.folder / f"{name}.npy", *each) for name, each in wanted.items()}
+
+    def _save(self) -> None:
+        """First the rows, then the statement that they are there."""
+        self._saved = time.monotonic()
+        if self.folder is None:
+            return
+        for file in self.arrays.values():
+            assert isinstance(file, np.memmap)
+            file.flush()
+        whole = self.images == self.total
+        files = {name: file_digest(self.folder / f"{name}.npy", "sha256") if whole else None for name in self.arrays}
+        state = {"images": self.images, "rows": self.rows, "reasons": self.reasons, "notes": self.notes, "files": files}
+        try:
+            write_json(self.folder / "state.json", state)
+        except OSError as error:  # the rows are there for this command
+            print(f"note: {self.folder}: the features are not kept ({error.strerror})", file=sys.stderr)
 
 
-def _writable(folder: Path, block: Block, images: int, *, fresh: bool) -> dict[str, np.ndarray]:
-    """The memory-mapped files, made anew or, to go on with an interrupted extraction, opened."""
-    shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-        name: ((images, rows.shape[1]), rows.dtype) for name, rows in block.arrays.items()
-    }
-    shapes["indices"] = ((images,), np.dtype(np.int64))
-    if not fresh:
-        return {name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+") for name in shapes}
-    needed = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes.values())
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{folder}: the features take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. Free some space, or "
-            "name another cache with --cache."
-        )
-    return {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
-        for name, (shape, dtype) in shapes.items()
-    }
-
-
-def _save(folder: Path, files: dict[str, np.ndarray], state: _State) -> None:
-    """First the rows, then the word that they are there."""
-    for file in files.values():
-        assert isinstance(file, np.memmap)
-        file.flush()
-    layers = [name for name in files if name != "indices"]
-    if state.rows and not layers:  # this part of the source held no readable image
-        layers = _read_json(folder)["layers"]
-    bad = [{"path": each.path, "reason": each.reason} for each in state.bad or []]
-    write_json(
-        folder / "state.json",
-        {"images": state.images, "rows": state.rows, "layers": layers, "bad": bad, "notes": state.notes or []},
-    )
-
-
-def _read_state(folder: Path, images: int) -> _State:
-    """How far the files are; from nothing if they are damaged."""
-    raw = _read_json(folder)
-    if not raw or raw["images"] > images:
-        return _State()
-    try:
-        for name in [*raw["layers"], "indices"] if raw["rows"] else []:
-            np.load(folder / f"{name}.npy", mmap_mode="r")
-    except (OSError, ValueError):  # deleted or cut short
-        return _State()
-    bad = [BadImage(path=each["path"], reason=each["reason"]) for each in raw["bad"]]
-    return _State(images=raw["images"], rows=raw["rows"], bad=bad, notes=raw["notes"])
-
-
-def _read_json(folder: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads((folder / "state.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return raw if isinstance(raw, dict) and {"images", "rows", "layers", "bad", "notes"} <= raw.keys() else {}
-
-
-def _open(folder: Path, source: Source) -> Features:
-    state, raw = _read_state(folder, len(source)), _read_json(folder)
-    if state.rows == 0:
-        first = f" (first: {state.bad[0].path}: {state.bad[0].reason})" if state.bad else ""
-        raise UserError(f"{source.name}: none of the {counted(len(source), 'image')} could be read{first}.")
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r")[: state.rows] for name in raw["layers"]}
-    indices = np.array(np.load(folder / "indices.npy", mmap_mode="r")[: state.rows])
-    return Features(arrays=arrays, indices=indices, bad=state.bad or [], notes=state.notes or [])
+def _reserved(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def _keeping(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _NotKept(f"{folder} cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, while this process and no other writes there."""
+    with ExitStack() as held:
+        with _keeping(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(only_one_process(folder / ".lock"))
+        yield
+
+
+@contextmanager
+def _progress(what: str, table: _Table) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import Progress
+
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        yield bar
+        task = bar.add_task(what, total=table.total, completed=table.images)
+        yield lambda: bar.update(task, completed=table.images)

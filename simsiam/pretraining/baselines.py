@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from simsiam.pretraining.monitor import Monitor, embed, evaluating, knn_hits, view_hits
+from simsiam.pretraining.monitor import Monitor, evaluating, knn_hits, view_hits
 
 Measure = Literal["knn", "view_recall"]
 RESAMPLES = 2000
@@ -96,10 +96,10 @@ def _view_hits(network: nn.Module, monitor: Monitor) -> np.ndarray:
 def _knn_hits(network: nn.Module, monitor: Monitor) -> np.ndarray:
     labelled = monitor.labelled
     assert labelled is not None
-    references = embed(network, labelled.references, monitor.preprocess, monitor.device, workers=monitor.workers)
+    references = monitor.features(network, labelled.references)
     if labelled.own_row == "skip":
         return knn_hits(references, references, labelled)
-    queries = embed(network, labelled.queries, monitor.preprocess, monitor.device, workers=monitor.workers)
+    queries = monitor.features(network, labelled.queries)
     return knn_hits(queries, references, labelled)
 
 

@@ -17,8 +17,9 @@ from simsiam.config import Views
 from simsiam.data.images import UnreadableImage
 from simsiam.data.loading import pair_batches
 from simsiam.data.sources import Source
+from simsiam.features.extraction import Features
 from simsiam.features.neighbours import nearest
-from simsiam.pretraining.monitor import Embedded, Monitor, embed, evaluating
+from simsiam.pretraining.monitor import Monitor, evaluating
 from simsiam.results import write_atomic, write_json
 
 THUMB = 96  # pixels, the longer side
@@ -36,8 +37,8 @@ class Gallery:
     """The images among which neighbours are shown."""
 
     source: Source
-    before: Embedded
-    after: Embedded
+    before: Features
+    after: Features
 
 
 def draw(run: Path, monitor: Monitor, *, before: nn.Module, after: nn.Module, gallery: Source) -> None:
@@ -53,11 +54,11 @@ def draw(run: Path, monitor: Monitor, *, before: nn.Module, after: nn.Module, ga
     with evaluating(before), evaluating(after):
         shown = Gallery(
             source=gallery,
-            before=embed(before, gallery, monitor.preprocess, monitor.device, workers=monitor.workers),
-            after=embed(after, gallery, monitor.preprocess, monitor.device, workers=monitor.workers),
+            before=monitor.features(before, gallery),
+            after=monitor.features(after, gallery),
         )
-        held_before = embed(before, monitor.held_out, monitor.preprocess, monitor.device, workers=monitor.workers)
-        held_after = embed(after, monitor.held_out, monitor.preprocess, monitor.device, workers=monitor.workers)
+        held_before = monitor.features(before, monitor.held_out)
+        held_after = monitor.features(after, monitor.held_out)
     thumbs = Thumbnails(run)
     write_json(
         run / "figures.json",
@@ -128,15 +129,15 @@ def as_image(view: Tensor, views: Views) -> Image.Image:
 
 
 def _neighbours(
-    thumbs: Thumbnails, held_out: Source, before: Embedded, after: Embedded, gallery: Gallery
+    thumbs: Thumbnails, held_out: Source, before: Features, after: Features, gallery: Gallery
 ) -> list[dict[str, Any]]:
     """For a few held-out images, their nearest gallery images in the untrained and in the trained network."""
     count = min(QUERIES, len(after.indices))
     chosen = np.linspace(0, len(after.indices) - 1, count).round().astype(int)
     k = min(NEIGHBOURS, len(gallery.after.indices))
     found = {
-        "before": nearest(before.rows[chosen], gallery.before.rows, k=k, device="cpu"),
-        "after": nearest(after.rows[chosen], gallery.after.rows, k=k, device="cpu"),
+        "before": nearest(before.pooled[chosen], gallery.before.pooled, k=k, device="cpu"),
+        "after": nearest(after.pooled[chosen], gallery.after.pooled, k=k, device="cpu"),
     }
     rows = []
     for row, position in enumerate(chosen):
@@ -167,9 +168,9 @@ def label_of(source: Source, index: int) -> str | None:
     return source.classes[int(source.labels[index])]
 
 
-def _map(thumbs: Thumbnails, held_out: Source, features: Embedded, *, seed: int) -> dict[str, Any]:
+def _map(thumbs: Thumbnails, held_out: Source, features: Features, *, seed: int) -> dict[str, Any]:
     """The held-out images in two dimensions, with a cluster number each."""
-    rows = functional.normalize(features.rows[:MAP_POINTS], dim=1).double().numpy()
+    rows = functional.normalize(torch.from_numpy(features.pooled[:MAP_POINTS]), dim=1).double().numpy()
     place, method = flatten(rows, seed=seed)
     clusters = cluster(rows, seed=seed)
     points = []

@@ -20,6 +20,7 @@ from simsiam.config import Views
 from simsiam.data.loading import image_batches, pair_batches
 from simsiam.data.preprocess import Preprocess
 from simsiam.data.sources import Source
+from simsiam.features.extraction import Features, extract
 from simsiam.features.neighbours import nearest, vote
 from simsiam.model import SimSiam
 from simsiam.pretraining.verdict import Check
@@ -85,7 +86,7 @@ class Monitor:
         """Measure the network as it stands."""
         with evaluating(network):
             f1, f2, z1, z2, p1 = self._pairs(network)
-            plain = embed(network.backbone, self.held_out, self.preprocess, self.device, workers=self.workers)
+            plain = self.features(network.backbone, self.held_out)
             knn = self._knn(network.backbone)
         recall = view_hits(f1, f2).mean() * 100
         return Check(
@@ -126,55 +127,34 @@ class Monitor:
     def _knn(self, backbone: nn.Module) -> np.ndarray | None:
         if self.labelled is None:
             return None
-        features = embed(backbone, self.labelled.references, self.preprocess, self.device, workers=self.workers)
+        references = self.features(backbone, self.labelled.references)
         same = self.labelled.own_row == "skip"
-        queries = (
-            features
-            if same
-            else embed(backbone, self.labelled.queries, self.preprocess, self.device, workers=self.workers)
-        )
-        return knn_hits(queries, features, self.labelled)
+        queries = references if same else self.features(backbone, self.labelled.queries)
+        return knn_hits(queries, references, self.labelled)
 
-    def _stability(self, features: Embedded) -> float | None:
+    def features(self, backbone: nn.Module, source: Source) -> Features:
+        """Pooled features of every readable image of a source, in order."""
+        batches = image_batches(source, self.preprocess, batch_size=BATCH, device=self.device, workers=self.workers)
+        return extract(backbone, batches)
+
+    def _stability(self, features: Features) -> float | None:
         """Share of each image's ten nearest neighbours that were among its ten at the last check."""
-        k = min(STABLE_NEIGHBOURS, len(features.rows) - 1)
+        k = min(STABLE_NEIGHBOURS, len(features.indices) - 1)
         if k < 1:
             return None
-        now = nearest(features.rows, features.rows, k=k, device=self.device, own_row="skip").index
+        now = nearest(features.pooled, features.pooled, k=k, device=self.device, own_row="skip").index
         before, self._last_neighbours = self._last_neighbours, now
         if before is None or before.shape != now.shape:
             return None
         return float((now[:, :, None] == before[:, None, :]).any(2).float().mean())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Embedded:
-    """Features of the readable images of a source, and which those are."""
-
-    rows: Tensor  # N x C, float32, CPU
-    indices: Tensor  # N, int64: positions in the source
-
-
-@torch.inference_mode()
-def embed(
-    backbone: nn.Module, source: Source, preprocess: Preprocess, device: torch.device, *, workers: int = 0
-) -> Embedded:
-    """Pooled features of every readable image of a source, in order."""
-    rows, indices = [], []
-    for batch in image_batches(source, preprocess, batch_size=BATCH, device=device, workers=workers):
-        rows.append(backbone(batch.images).float().cpu())
-        indices.append(batch.indices.cpu())
-    return Embedded(rows=torch.cat(rows), indices=torch.cat(indices))
-
-
-def knn_hits(queries: Embedded, references: Embedded, labelled: Labelled) -> np.ndarray:
+def knn_hits(queries: Features, references: Features, labelled: Labelled) -> np.ndarray:
     """For each query, 1 where the weighted vote of its neighbours is right, else 0."""
-    assert labelled.references.labels is not None
-    assert labelled.queries.labels is not None
-    truth = torch.from_numpy(labelled.queries.labels)[queries.indices]
-    labels = torch.from_numpy(labelled.references.labels)[references.indices]
+    truth = torch.from_numpy(queries.labels(labelled.queries))
+    labels = torch.from_numpy(references.labels(labelled.references))
     found = nearest(
-        queries.rows, references.rows, k=min(labelled.k, len(labels) - 1), device="cpu", own_row=labelled.own_row
+        queries.pooled, references.pooled, k=min(labelled.k, len(labels) - 1), device="cpu", own_row=labelled.own_row
     )
     scores = vote(found, labels, k=found.index.shape[1], temperature=KNN_TEMPERATURE, classes=int(labels.max()) + 1)
     return (scores.argmax(1) == truth).numpy().astype(np.float64)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from simsiam.backbones import ResNet
-from simsiam.config import Machine, Pretraining, as_dict, loader_workers
+from simsiam.config import Machine, Pretraining, as_dict, cache_folder, loader_workers
 from simsiam.data.classification.labels import labelled_source
 from simsiam.data.images import BadImage, write_skipped
 from simsiam.data.preprocess import Preprocess
-from simsiam.data.sources import Source, cache_folder, open_source, split_held_out
+from simsiam.data.sources import Source, open_source, split_held_out
 from simsiam.engine import distributed
 from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process

@@ -29,7 +29,7 @@ def knn(size: int) -> Knn:
         resize=short_edge(size),
         size=size,
         precision="fp32",
-        storage="float16" if size > 64 else "float32",
+        storage="fp16" if size > 64 else "fp32",
         batch_size=256,
     )
 
@@ -117,7 +117,7 @@ def _stages(size: int) -> SvmFeatures:
         resize=short_edge(size),
         size=size,
         precision="fp32",
-        storage="float32",
+        storage="fp32",
         batch_size=32,
     )
 

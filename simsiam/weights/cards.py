@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from simsiam.config import cache_folder
 from simsiam.errors import UserError
 
 _MMSELFSUP = "https://download.openmmlab.com/mmselfsup"
@@ -147,9 +147,8 @@ def channel_order(file: str) -> Literal["RGB", "BGR"]:
 
 
 def zoo_folder(cache: Path | None = None) -> Path:
-    """Where fetched models lie: under `cache`, else SIMSIAM_CACHE, else ~/.cache/simsiam."""
-    root = cache or Path(os.environ.get("SIMSIAM_CACHE") or "~/.cache/simsiam").expanduser()
-    return root / "zoo"
+    """Where fetched models lie: under the cache's folder."""
+    return cache_folder(cache) / "zoo"
 
 
 def place(card: Card, cache: Path | None = None) -> Path:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simsiam.config import cache_folder
 from simsiam.data.reading import read_or_replace
 from simsiam.data.sources import (
     ArraySource,
     FolderSource,
     ListSource,
     Source,
-    cache_folder,
     imagenet_source,
     open_source,
     split_held_out,

@@ -1,8 +1,7 @@
-"""Features: the published pooling by hand, streaming against one pass, files, resumption, damaged input."""
+"""Features: the published pooling by hand, streaming against one pass, damaged images."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,17 +14,15 @@ from simsiam.data.loading import image_batches
 from simsiam.data.preprocess import Preprocess
 from simsiam.data.sources import FolderSource
 from simsiam.errors import UserError
-from simsiam.features import store as feature_files
 from simsiam.features.extraction import extract
 from simsiam.features.store import Extraction, features_of
-from simsiam.weights.pretrained import PretrainedBackbone
 from tests import tiny
 from tests.evaluation.classification.labelled_subjects import machine, splits, subject
 
 CPU = torch.device("cpu")
 PREPROCESS = Preprocess(kind="center", resize=32, size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 EXTRACTION = Extraction(
-    preprocess=PREPROCESS, layers="pooled", pooling="specified", precision="fp32", storage="float32", batch_size=16
+    preprocess=PREPROCESS, layers="pooled", pooling="specified", precision="fp32", storage="fp32", batch_size=16
 )
 
 
@@ -105,77 +102,3 @@ def test_unlabelled_images_are_told(tmp_path: Path) -> None:
     found = extract(subject().backbone, image_batches(source, PREPROCESS, batch_size=2, device=CPU))
     with pytest.raises(UserError, match="have no labels"):
         found.labels(source)
-
-
-class Interrupted(Exception):
-    pass
-
-
-def interrupted_after(monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
-    """Make the extraction save after every block and fail after some."""
-    whole = feature_files.stream
-
-    def part(*args: object, **kwargs: object) -> object:
-        for number, block in enumerate(whole(*args, **kwargs)):  # type: ignore[arg-type]
-            if number == blocks:
-                raise Interrupted
-            yield block
-
-    monkeypatch.setattr(feature_files, "stream", part)
-    monkeypatch.setattr(feature_files, "SAVE_SECONDS", 0.0)
-
-
-@pytest.mark.parametrize("blocks", [1, 3, 5])
-def test_an_interrupted_extraction_goes_on_where_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int
-) -> None:
-    source = splits(train=90, test=6).train
-    whole = features_of(subject(), source, EXTRACTION, machine=machine(cache=tmp_path / "whole"))
-    with monkeypatch.context() as patched:
-        interrupted_after(patched, blocks)
-        with pytest.raises(Interrupted):
-            features_of(subject(), source, EXTRACTION, machine=machine(cache=tmp_path / "cache"))
-    state = next((tmp_path / "cache").rglob("state.json"))
-    assert json.loads(state.read_text())["images"] == 16 * blocks
-    computed: list[int] = []
-    network = subject()
-    network.backbone.register_forward_hook(lambda module, inputs, output: computed.append(len(output)))
-    resumed = features_of(network, source, EXTRACTION, machine=machine(cache=tmp_path / "cache"))
-    np.testing.assert_array_equal(resumed.pooled, whole.pooled)
-    assert sum(computed) == 90 - 16 * blocks
-    features_of(network, source, EXTRACTION, machine=machine(cache=tmp_path / "cache"))
-    assert sum(computed) == 90 - 16 * blocks  # the second time they are read
-
-
-def test_files_are_told_apart_by_all_that_matters(tmp_path: Path) -> None:
-    data = splits(train=20, test=12)
-    base = subject()
-    settings: list[tuple[PretrainedBackbone, Extraction]] = [
-        (base, EXTRACTION),
-        (replace(base, weights=replace(base.weights, sha256="1" * 64)), EXTRACTION),
-        (base, replace(EXTRACTION, layers="stages")),
-        (base, replace(EXTRACTION, storage="float16")),
-        (base, replace(EXTRACTION, preprocess=replace(PREPROCESS, size=24))),
-    ]
-    for one, extraction in settings:
-        for source in (data.train, data.test):
-            features_of(one, source, extraction, machine=machine(cache=tmp_path))
-    features_of(base, data.train, replace(EXTRACTION, batch_size=3), machine=machine(cache=tmp_path))
-    assert len(list(tmp_path.rglob("state.json"))) == 10
-    half = features_of(base, data.train, settings[3][1], machine=machine(cache=tmp_path)).pooled
-    assert half.dtype == np.float16
-
-
-def test_damaged_files_are_computed_again(tmp_path: Path) -> None:
-    source = splits(train=20, test=6).train
-    first = features_of(subject(), source, EXTRACTION, machine=machine(cache=tmp_path))
-    expected = np.array(first.pooled)
-    file = next(tmp_path.rglob("pooled.npy"))
-    file.write_bytes(file.read_bytes()[:100])
-    np.testing.assert_array_equal(
-        features_of(subject(), source, EXTRACTION, machine=machine(cache=tmp_path)).pooled, expected
-    )
-    next(tmp_path.rglob("state.json")).write_text("{half")
-    np.testing.assert_array_equal(
-        features_of(subject(), source, EXTRACTION, machine=machine(cache=tmp_path)).pooled, expected
-    )

@@ -130,11 +130,12 @@ def _find_layout(path: Path) -> Layout | None:
 
 
 def _part(data: str, layout: Layout, split: str, cache: Path | None) -> Source:
+    from simsiam.config import cache_folder
     from simsiam.data.classification.cifar import cifar10
     from simsiam.data.classification.fashion import fashion_mnist
     from simsiam.data.classification.labels import labelled_source
     from simsiam.data.classification.named_sets import inaturalist_source, places205_source
-    from simsiam.data.sources import cache_folder, imagenet_source
+    from simsiam.data.sources import imagenet_source
 
     where = cache_folder(cache)
     local = None if data in NAMES else Path(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,25 @@ class MultiLabelSet:
     source: Source
     targets: np.ndarray  # N x C, int8: PRESENT, ABSENT or DIFFICULT
     classes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The source's name."""
+        return self.source.name
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def digests(self) -> np.ndarray:
+        """Digests of the images' content, N x 16 uint8."""
+        return self.source.digests()
+
+    def fingerprint(self) -> str:
+        """sha256 over the images' content and the labels by name."""
+        whole = hashlib.sha256(self.source.content().encode())
+        whole.update(repr(self.classes).encode("utf-8", "surrogateescape"))
+        whole.update(np.ascontiguousarray(self.targets).tobytes())
+        return whole.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

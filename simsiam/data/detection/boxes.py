@@ -104,8 +104,12 @@ class BoxSource(ABC):
         """The annotation of an image, without reading it."""
 
     @abstractmethod
+    def digests(self) -> np.ndarray:
+        """A digest of every image's file, N x 16 uint8."""
+
+    @abstractmethod
     def fingerprint(self) -> str:
-        """sha256 over file names, file sizes, class names and annotations."""
+        """sha256 over the images' content, class names and annotations."""
 
     def read(self, index: int) -> BoxSample:
         """One image with its target; raises UnreadableImage, also where the annotated size is not the image's."""
@@ -134,6 +138,11 @@ class BoxSubset(BoxSource):
         """The base set's annotation."""
         return self.base.target(int(self.indices[index]))
 
+    def digests(self) -> np.ndarray:
+        """Those of the chosen images."""
+        chosen: np.ndarray = self.base.digests()[self.indices]
+        return chosen
+
     def fingerprint(self) -> str:
         """sha256 over the base set's fingerprint and the chosen indices."""
         return hashlib.sha256(
@@ -159,6 +168,10 @@ class DifficultLearnt(BoxSource):
         """The base set's annotation, with nothing difficult."""
         target = self.base.target(index)
         return replace(target, difficult=torch.zeros_like(target.difficult))
+
+    def digests(self) -> np.ndarray:
+        """Those of the base set."""
+        return self.base.digests()
 
     def fingerprint(self) -> str:
         """sha256 that differs from the base set's."""

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from simsiam.data import content
 from simsiam.data.detection.boxes import BoxImage, BoxSource, Target
 from simsiam.data.detection.instance_masks import InstanceMasks, Polygons, Rle
 
@@ -179,12 +180,14 @@ class BoxFiles(BoxSource):
             masks=masks,
         )
 
+    def digests(self) -> np.ndarray:
+        """Digests of the images' files, N x 16 uint8."""
+        return content.file_digests([str(image.file) for image in self.images])
+
     def fingerprint(self) -> str:
-        """sha256 over file names, file sizes, class names and annotations."""
+        """sha256 over the images' content, class names and annotations."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
-        for image in self.images:
-            size = image.file.stat().st_size if image.file.is_file() else -1
-            digest.update(f"{image.path}\0{size}\n".encode("utf-8", "surrogateescape"))
+        digest.update(self.digests().tobytes())
         arrays = [self._ends, *(getattr(self.objects, key) for key in ("boxes", "labels", "difficult", "crowd"))]
         if self.shapes is not None:
             arrays += [self.shapes.points, self.shapes.part_ends, self.shapes.ends]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from simsiam.data import content
 from simsiam.data.images import UnreadableImage, read_image
 from simsiam.data.marks import IGNORE as IGNORE
 from simsiam.data.source import Source
@@ -117,14 +118,17 @@ class MaskSource(Source):
         """The image's name within the set."""
         return self.pairs[index].name
 
+    def digests(self) -> np.ndarray:
+        """Digests of the images' files, N x 16 uint8."""
+        return content.file_digests([str(pair.image) for pair in self.pairs])
+
     def fingerprint(self) -> str:
-        """sha256 over the names and sizes of all files and over what the values mean."""
-        digest = hashlib.sha256(repr((self.classes, sorted(self.coding.ids.items()))).encode())
-        digest.update(repr(sorted(self.coding.colours.items())).encode())
-        for pair in self.pairs:
-            sizes = [_bytes(file) for file in (pair.image, pair.mask)]
-            digest.update(f"{pair.name}\0{pair.mask.name}\0{sizes}\n".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
+        """sha256 over the content of all images and masks and over what the masks' values mean."""
+        whole = hashlib.sha256(self.content().encode())
+        whole.update(content.file_digests([str(pair.mask) for pair in self.pairs]).tobytes())
+        whole.update(repr((self.classes, sorted(self.coding.ids.items()))).encode())
+        whole.update(repr(sorted(self.coding.colours.items())).encode())
+        return whole.hexdigest()
 
     def subset(self, indices: np.ndarray | Iterable[int]) -> MaskSource:
         """Some of the images, with their masks, in the order given."""
@@ -178,10 +182,3 @@ def _read_mat(file: Path) -> np.ndarray:
     if "GTcls" not in content:
         raise UnreadableImage(str(file), "no GTcls in it: not a class mask of SBD (its inst folder holds instances)")
     return np.asarray(content["GTcls"].Segmentation).astype(np.int32)
-
-
-def _bytes(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return -1

@@ -44,7 +44,7 @@ class PooledFeatures:
             layers="pooled",
             pooling="specified",
             precision=self.precision,
-            storage="float32",
+            storage="fp32",
             batch_size=self.batch_size,
         )
         return features_of(subject, source, extraction, machine=machine)

@@ -41,7 +41,7 @@ class Knn(Protocol[Splits]):
     resize: int  # pixels of the short edge
     size: int  # pixels of the central crop
     precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the backbone
-    storage: Literal["float32", "float16"]  # of the features in their files
+    storage: Literal["fp32", "fp16"]  # of the features in their files
     batch_size: int  # images in a forward pass; no effect on the numbers beyond rounding
 
     @property

@@ -62,7 +62,7 @@ class LowShot(Protocol["MultiLabelSplits"]):
 
     def data_id(self, data: MultiLabelSplits) -> DataId:
         """Both sets."""
-        return data_id(data.train.source, data.test.source)
+        return data_id(data.train, data.test)
 
     def score(self, subject: PretrainedBackbone, data: MultiLabelSplits, *, machine: Machine) -> Measured:
         """kK for every K: the mean over the samples of the mAP, percent; their spread is in the detail."""

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from simsiam.config import Machine, loader_workers
+from simsiam.config import Machine
 from simsiam.data.classification.transforms import Augmentation, Augmenter
 from simsiam.data.splits import Splits
 from simsiam.errors import UserError
@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from simsiam.evaluation.classification.probe_heads import HeadStack, Setting
-    from simsiam.features.augmented import Extractor, Matrix
+    from simsiam.data.preprocess import Preprocess
+    from simsiam.data.sources import Source
+    from simsiam.evaluation.classification.probe_heads import Features, HeadStack, Setting
+    from simsiam.features.extraction import Features as Extracted
+    from simsiam.features.store import AugmentedCopy
+
+BATCH = 256  # images in a forward pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,79 +69,73 @@ class LinearProbe(Protocol[Splits]):
         import numpy as np
 
         from simsiam.data.classification.loader import class_count, stratified_rows
-        from simsiam.data.preprocess import Preprocess
-
-        classes = class_count(data.train, data.test)
-        started = time.perf_counter()
-        extractor = self._extractor(subject, machine)
-        augmenter = Augmenter(augmentation=self.augmentation, mean=subject.mean, std=subject.std)
-        size = self.augmentation.size
-        preprocess = Preprocess(kind="center", resize=self.test_resize, size=size, mean=subject.mean, std=subject.std)
-        copies = [
-            extractor.augmented(data.train, augmenter, copy=copy, seed=subject.seed) for copy in range(self.copies)
-        ]
-        validation = stratified_rows(data.train, fraction=self.validation_fraction, seed=subject.seed)
-        plain = extractor.plain(data.train.subset(np.flatnonzero(validation)), preprocess)
-        test = extractor.plain(data.test, preprocess)
-        extracted = time.perf_counter()
-
-        sweep = self._sweep(copies, plain, data, validation, classes, subject.seed, extractor.device)
-        best = sweep.best
-        final = self._train(
-            [best], copies, data, np.ones(len(validation), bool), classes, subject.seed, extractor.device
-        )
-        measured = _score(final, test, data, classes, extractor.device)
-        measured.detail.update(
-            sweep=sweep.table,
-            chosen={"lr": best.lr, "weight_decay": best.weight_decay},
-            validation_images=int(validation.sum()),
-            seconds={"features": extracted - started, "heads": time.perf_counter() - extracted},
-        )
-        bad = int((~np.isfinite(copies[0][:, 0])).sum())
-        if bad:
-            measured.notes.append(left_out(bad, "training image"))
-        if sweep.at_edge:
-            measured.notes.append(f"the best rate, {best.lr:g}, is at the edge of the sweep: widen --lrs")
-        return measured
-
-    def _extractor(self, subject: PretrainedBackbone, machine: Machine) -> Extractor:
-        from simsiam.data.sources import cache_folder
-        from simsiam.engine import precision
         from simsiam.engine.distributed import pick_device
-        from simsiam.features.augmented import Extractor
-        from simsiam.weights.load import fingerprint
+        from simsiam.evaluation.classification.probe_heads import Features
 
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("the fast linear probe runs in one process; start it without torchrun.")
+        classes = class_count(data.train, data.test)
+        started = time.perf_counter()
+        held_out = stratified_rows(data.train, fraction=self.validation_fraction, seed=subject.seed)
+        train = [self._copy(subject, data.train, copy, machine) for copy in range(self.copies)]
+        copies, labels, seen = [each.pooled for each in train], train[0].labels(data.train), train[0].indices
+        plain = self._plain(subject, data.train.subset(np.flatnonzero(held_out)), machine)
+        test = self._plain(subject, data.test, machine)
         device = pick_device(machine.device)
-        weights = fingerprint(subject.backbone.state_dict())
-        precision.prepare(self.precision, device)
-        return Extractor(
-            backbone=subject.backbone.to(device),
-            weights=weights,
-            folder=cache_folder(machine.cache) / "probe",
-            device=device,
-            workers=loader_workers(machine),
+        extracted = time.perf_counter()
+
+        learnt = Features(copies, labels, device, rows=~held_out[seen])
+        sweep = self._sweep(learnt, plain, classes, subject.seed, device)
+        everything = Features(copies, labels, device, rows=np.ones(len(seen), bool))
+        final = self._train([sweep.best], everything, classes, subject.seed, device)
+        measured = _score(final, test, data, classes, device)
+        measured.detail.update(
+            sweep=sweep.table,
+            chosen={"lr": sweep.best.lr, "weight_decay": sweep.best.weight_decay},
+            validation_images=int(held_out.sum()),
+            seconds={"features": extracted - started, "heads": time.perf_counter() - extracted},
+        )
+        if train[0].bad:
+            measured.notes.append(left_out(len(train[0].bad), "training image"))
+        if sweep.at_edge:
+            measured.notes.append(f"the best rate, {sweep.best.lr:g}, is at the edge of the sweep: widen --lrs")
+        return measured
+
+    def _copy(self, subject: PretrainedBackbone, source: Source, copy: int, machine: Machine) -> Extracted:
+        from simsiam.features.store import AugmentedCopy
+
+        augmenter = Augmenter(augmentation=self.augmentation, mean=subject.mean, std=subject.std)
+        return self._extract(subject, source, AugmentedCopy(augmenter=augmenter, copy=copy, seed=subject.seed), machine)
+
+    def _plain(self, subject: PretrainedBackbone, source: Source, machine: Machine) -> _Labelled:
+        from simsiam.data.preprocess import Preprocess
+
+        size = self.augmentation.size
+        preprocess = Preprocess(kind="center", resize=self.test_resize, size=size, mean=subject.mean, std=subject.std)
+        found = self._extract(subject, source, preprocess, machine)
+        return _Labelled(rows=found.pooled, labels=found.labels(source), unreadable=len(found.bad))
+
+    def _extract(
+        self, subject: PretrainedBackbone, source: Source, preprocess: Preprocess | AugmentedCopy, machine: Machine
+    ) -> Extracted:
+        from simsiam.features.store import Extraction, features_of
+
+        extraction = Extraction(
+            preprocess=preprocess,
+            layers="pooled",
+            pooling="specified",
             precision=self.precision,
             storage=self.storage,
+            batch_size=BATCH,
         )
+        return features_of(subject, source, extraction, machine=machine)
 
-    def _sweep(
-        self,
-        copies: list[Matrix],
-        plain: Matrix,
-        data: Splits,
-        validation: np.ndarray[Any, Any],
-        classes: int,
-        seed: int,
-        device: torch.device,
-    ) -> _Sweep:
+    def _sweep(self, learnt: Features, plain: _Labelled, classes: int, seed: int, device: torch.device) -> _Sweep:
         from simsiam.evaluation.classification.probe_heads import Setting
 
         settings = [Setting(lr=lr, weight_decay=decay) for lr in self.lrs for decay in self.weight_decays]
-        stack = self._train(settings, copies, data, ~validation, classes, seed, device)
-        assert data.train.labels is not None
-        scores = _scores(stack, plain, data.train.labels[validation], device)
+        stack = self._train(settings, learnt, classes, seed, device)
+        scores = _scores(stack, plain, device)
         finite = stack.weight.isfinite().all(2).all(1).tolist()
         if not any(finite):
             raise UserError(f"{self.name}: every learning rate of {self.lrs} diverged; give lower ones.")
@@ -154,26 +153,24 @@ class LinearProbe(Protocol[Splits]):
         return _Sweep(best=settings[best], table=table, at_edge=edge)
 
     def _train(
-        self,
-        settings: list[Setting],
-        copies: list[Matrix],
-        data: Splits,
-        rows: np.ndarray[Any, Any],
-        classes: int,
-        seed: int,
-        device: torch.device,
+        self, settings: list[Setting], features: Features, classes: int, seed: int, device: torch.device
     ) -> HeadStack:
-        from simsiam.evaluation.classification.probe_heads import Features, HeadStack
+        from simsiam.evaluation.classification.probe_heads import HeadStack
 
-        assert data.train.labels is not None
-        features = Features(copies, data.train.labels, device, rows=rows)
-        if not len(features):
-            raise UserError(f"{data.train.name}: no training image could be read. Check the data path.")
         stack = HeadStack(
             settings, classes=classes, width=features.width, momentum=self.momentum, seed=seed, device=device
         )
         stack.train(features, epochs=self.epochs, batch_size=self.batch_size, seed=seed)
         return stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Labelled:
+    """Features of the readable images of a set, with their labels."""
+
+    rows: np.ndarray[Any, Any]  # N x F
+    labels: np.ndarray[Any, Any]  # N
+    unreadable: int  # images left out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,39 +186,36 @@ class _HeadScore:
     loss: float  # mean cross-entropy, nats
 
 
-def _scores(stack: HeadStack, features: Matrix, labels: np.ndarray[Any, Any], device: torch.device) -> list[_HeadScore]:
-    """Accuracy and loss of every head on the readable images."""
+def _scores(stack: HeadStack, features: _Labelled, device: torch.device) -> list[_HeadScore]:
+    """Accuracy and loss of every head."""
     import numpy as np
     import torch
 
     right = torch.zeros(len(stack.settings), device=device)
     loss = torch.zeros(len(stack.settings), device=device)
-    readable = np.flatnonzero(np.isfinite(features[:, 0]))
-    for rows in np.array_split(readable, max(1, len(readable) // 1024)):
-        scores = stack.scores(torch.from_numpy(features[rows]).to(device).float())  # B x L x C
-        truth = torch.from_numpy(labels[rows]).to(device)[:, None]  # B x 1
+    count = len(features.rows)
+    for rows in np.array_split(np.arange(count), max(1, count // 1024)):
+        scores = stack.scores(torch.from_numpy(features.rows[rows]).to(device).float())  # B x L x C
+        truth = torch.from_numpy(features.labels[rows]).to(device)[:, None]  # B x 1
         right += (scores.argmax(2) == truth).sum(0)
         loss -= scores.log_softmax(2).gather(2, truth[:, :, None].expand(-1, scores.shape[1], 1))[:, :, 0].sum(0)
-    count = max(1, len(readable))
     return [
         _HeadScore(top1=100 * r / count, loss=total / count)
         for r, total in zip(right.tolist(), loss.tolist(), strict=True)
     ]
 
 
-def _score(stack: HeadStack, features: Matrix, data: Splits, classes: int, device: torch.device) -> Measured:
+def _score(stack: HeadStack, features: _Labelled, data: Splits, classes: int, device: torch.device) -> Measured:
     import numpy as np
     import torch
 
     from simsiam.evaluation.classification.accuracy import AccuracyMeter
 
     tally = AccuracyMeter(classes, device)
-    assert data.test.labels is not None
-    readable = np.flatnonzero(np.isfinite(features[:, 0]))
-    for rows in np.array_split(readable, max(1, len(readable) // 1024)):
-        scores = stack.scores(torch.from_numpy(features[rows]).to(device).float())[:, 0]
-        tally.add(scores, torch.from_numpy(data.test.labels[rows]).to(device))
+    count = len(features.rows)
+    for rows in np.array_split(np.arange(count), max(1, count // 1024)):
+        scores = stack.scores(torch.from_numpy(features.rows[rows]).to(device).float())[:, 0]
+        tally.add(scores, torch.from_numpy(features.labels[rows]).to(device))
     metrics = {"top1": tally.top1} | ({"top5": tally.top5} if tally.top5 is not None else {})
-    bad = len(features) - len(readable)
-    notes = [left_out(bad, "test image")] if bad else []
+    notes = [left_out(features.unreadable, "test image")] if features.unreadable else []
     return Measured(metrics=metrics, detail=tally.detail(data.train.classes), notes=notes)

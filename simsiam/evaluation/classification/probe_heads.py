@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from simsiam.engine import schedules
-from simsiam.features.augmented import Matrix
+
+Matrix = np.ndarray[Any, Any]
 
 IN_MEMORY = 4 * 2**30  # bytes of features that are moved to the device whole; more are read batch by batch
 
@@ -25,10 +26,10 @@ class Setting:
 
 
 class Features:
-    """Copies of a feature matrix with labels; rows that could not be read are left out.
+    """Copies of a feature matrix with labels.
 
     Args:
-        copies: each N x F; the same image in the same row of each.
+        copies: each N x F, memory-mapped; the same image in the same row of each.
         labels: N.
         rows: N bool, which images to use.
     """
@@ -42,8 +43,7 @@ class Features:
         rows: np.ndarray[Any, Any],
     ) -> None:
         self._device = device
-        readable = np.all([np.isfinite(table[:, 0]) for table in copies], axis=0)
-        self.rows = np.flatnonzero(readable & rows)
+        self.rows = np.flatnonzero(rows)
         self.labels = torch.from_numpy(labels[self.rows]).to(device)
         self.width = copies[0].shape[1]
         self._tables: Sequence[Matrix] | Tensor = copies
@@ -59,7 +59,7 @@ class Features:
         return len(self._tables)
 
     def batch(self, chosen: Tensor, copy: Tensor) -> Tensor:
-        """Features of the chosen images (B, counted among the readable), each from its own copy: B x F float32."""
+        """Features of the chosen images (B, counted among the rows in use), each from its own copy: B x F float32."""
         if isinstance(self._tables, Tensor):
             return self._tables[copy, chosen].float()
         rows = self.rows[chosen.cpu().numpy()]

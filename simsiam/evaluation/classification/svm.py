@@ -43,7 +43,7 @@ class SvmFeatures:
     resize: int  # pixels of the short edge
     size: int  # pixels
     precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the backbone
-    storage: Literal["float32", "float16"]  # of the features in their files
+    storage: Literal["fp32", "fp16"]  # of the features in their files
     batch_size: int  # images in a forward pass; no effect on the numbers beyond rounding
 
     def extract(self, subject: PretrainedBackbone, part: MultiLabelSet, machine: Machine) -> Features:
@@ -79,7 +79,7 @@ class Svm(Protocol["MultiLabelSplits"]):
 
     def data_id(self, data: MultiLabelSplits) -> DataId:
         """Both sets."""
-        return data_id(data.train.source, data.test.source)
+        return data_id(data.train, data.test)
 
     def score(self, subject: PretrainedBackbone, data: MultiLabelSplits, *, machine: Machine) -> Measured:
         """The mAP of every layer (feature1 ... feature5) and of the best one; percent."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,6 @@ from simsiam.data.detection.coco import open_coco, open_coco2017
 from simsiam.data.detection.files import BoxFiles
 from simsiam.data.detection.voc import FirstPixel, open_voc07, open_voc0712, open_voc_folder
 from simsiam.errors import UserError
-from simsiam.results import DataId
 from simsiam.wording import counted, plural
 
 Kind = Literal["voc0712", "voc07", "coco2017", "cityscapes", "folder"]
@@ -30,12 +28,6 @@ class BoxSets:
     train: BoxSource
     test: BoxSource
     notes: tuple[str, ...] = ()  # what was done to them, for the result
-
-    @property
-    def data_id(self) -> DataId:
-        """Name of the training set, hash and size of both sets together."""
-        joined = hashlib.sha256(f"{self.train.fingerprint()}\n{self.test.fingerprint()}".encode()).hexdigest()
-        return DataId(name=self.train.name, sha256=joined, images=len(self.train) + len(self.test))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from simsiam.config import Machine, as_dict
 from simsiam.data.detection.checks import Which, with_objects
+from simsiam.data.splits import data_id
 from simsiam.engine.distributed import Process, barrier
 from simsiam.errors import UserError
 from simsiam.evaluation.detection.anchor_fit import anchor_fit
@@ -48,7 +49,7 @@ class _Setting:
             identity={
                 "protocol": as_dict(settings),
                 "weights": self.subject.weights.sha256,
-                "data": self.data.data_id.sha256,
+                "data": data_id(self.data.train, self.data.test).sha256,
                 "seed": self.subject.seed,
             },
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simsiam.config import Machine
+from simsiam.data.splits import data_id
 from simsiam.evaluation.detection.settings import DetectionSettings
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.results import DataId
@@ -30,7 +31,7 @@ class Detection(DetectionSettings, Protocol["BoxSets"]):
 
     def data_id(self, data: BoxSets) -> DataId:
         """Both sets."""
-        return data.data_id
+        return data_id(data.train, data.test)
 
     def score(self, subject: PretrainedBackbone, data: BoxSets, *, machine: Machine) -> Measured:
         """Average precisions in percent: ap50, ap50_area, ap, ap75 (VOC), or box_* and mask_* (COCO).

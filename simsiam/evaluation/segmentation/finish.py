@@ -123,7 +123,7 @@ def describe(network: Segmentor, classes: Sequence[str], subject: PretrainedBack
 def check_data(data: MaskSplits, folder: Path, process: Process, machine: Machine) -> None:
     """Look at every file once, each process at its share; raises UserError with all that is wrong.
 
-    A folder whose data were whole once is not looked at again while names and sizes stay the same.
+    A folder whose data were whole once is not looked at again while their content stays the same.
     """
     stamp, known = folder / CHECKED_FILE, data_id(data.train, data.test).sha256
     seen = process.is_main and stamp.exists() and read_json(stamp).get("data") == known

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -188,6 +189,9 @@ class NoImages(BoxSource):
 
     def target(self, index: int) -> Target:
         raise IndexError(index)
+
+    def digests(self) -> np.ndarray:
+        return np.arange(16 * len(self), dtype=np.uint8).reshape(-1, 16)
 
     def fingerprint(self) -> str:
         return ""
