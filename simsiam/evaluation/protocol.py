@@ -115,11 +115,14 @@ def run_once(
     file = machine.out / RESULT_FILE
     if file.exists() and not again:
         found = Result.read(file)
-        differing = _differences(found, protocol, subject, protocol.data_id(data))
+        identity = protocol.data_id(data)
+        differing = _differences(found, protocol, subject, identity)
         if not differing:
             return found
+        older = found.data.hashed != identity.hashed
+        why = f" (an earlier version wrote it, which knew data by {found.data.hashed} only)" if older else ""
         raise UserError(
-            f"{machine.out}: holds a result with other {', '.join(differing)}. Give another --out, or --again to "
+            f"{machine.out}: holds a result with other {', '.join(differing)}{why}. Give another --out, or --again to "
             "replace it."
         )
     require_writable(machine.out)
