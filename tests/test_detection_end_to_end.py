@@ -35,8 +35,8 @@ def test_a_result_holds_what_tables_and_pages_need(done: Path) -> None:
     assert result.data.name.startswith("voc0712")
     assert result.data.images == 14
     assert set(result.detail["per_class"]["ap50"]) <= set(tiny_shapes.CLASSES)
-    assert [row["step"] for row in result.detail["history"]] == [2, 4]
-    assert result.metrics == {k: v for k, v in result.detail["history"][-1].items() if k != "step"}
+    assert [row["iteration"] for row in result.detail["history"]] == [2, 4]
+    assert result.metrics == {k: v for k, v in result.detail["history"][-1].items() if k != "iteration"}
     assert result.detail["lr"] == pytest.approx(0.08 * 4 / 16)
     assert any("batch 4 instead of 16: the rate 0.08 became 0.02" in note for note in result.notes)
     assert any("3 classes; the published benchmark has 20" in note for note in result.notes)
@@ -159,7 +159,7 @@ def test_a_sweep_tries_rates_on_held_out_images(weights: Path, voc: Path, tmp_pa
     assert all(row["iterations"] == 2 and row["held_out_images"] == 2 for row in result.detail["lr_sweep"])
     assert all(math.isfinite(row["ap50"]) for row in result.detail["lr_sweep"])
     assert result.detail["lr"] == pytest.approx(0.02 * 2 / 16)  # reported, not chosen
-    assert any("trained at 0.02 all the same" in note for note in result.notes)
+    assert any("(for the record only); trained at 0.02" in note for note in result.notes)
 
 
 def test_a_sweep_passes_over_a_rate_at_which_the_loss_runs_away(
@@ -172,7 +172,7 @@ def test_a_sweep_passes_over_a_rate_at_which_the_loss_runs_away(
     assert result.detail["lr_sweep"][0]["ap50"] is None
     assert result.detail["lr"] == pytest.approx(0.04 * 2 / 16)
     assert evaluate("voc0712", *words, "--out", tmp_path / "too", *["--lr-sweep", "1e30"], *rates[1:]) == 2
-    assert "the loss ran away at each of 1e+30" in capsys.readouterr().err
+    assert "--lr-sweep 1e+30: every rate is too high" in capsys.readouterr().err
 
 
 def test_the_papers_recipes_search_their_rate_and_can_be_told_not_to(weights: Path, voc: Path, tmp_path: Path) -> None:

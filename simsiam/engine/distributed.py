@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from simsiam.errors import UserError
 
+T = TypeVar("T")
 _groups = itertools.count()  # every process of a run joins the same groups in the same order
 
 
@@ -142,6 +144,15 @@ def any_process(flag: bool, device: torch.device) -> bool:
     if not (dist.is_available() and dist.is_initialized()):
         return flag
     return bool(sum_over_processes(torch.tensor(float(flag), device=device)).item() > 0)
+
+
+def gathered(items: list[T]) -> list[T]:
+    """The items of all processes, first process first; every process must call it together."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return items
+    parts: list[list[T]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
 
 
 def barrier() -> None:

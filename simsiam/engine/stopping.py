@@ -29,6 +29,9 @@ class StopRequest:
         return self.signal_number is not None
 
 
+_open: list[StopRequest] = []
+
+
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Catch SIGINT and SIGTERM once; a second Ctrl-C stops at once, as usual."""
@@ -36,14 +39,19 @@ def stop_requests() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
+    if _open:  # within another: a wish to stop is one wish, whoever looks at it
+        yield _open[0]
+        return
 
     def remember(number: int, _frame: FrameType | None) -> None:
         request.signal_number = number
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    _open.append(request)
     try:
         yield request
     finally:
+        _open.clear()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from simsiam.config import Machine, as_dict
+from simsiam.config import Machine
 from simsiam.data.splits import Splits
 from simsiam.errors import UserError
 from simsiam.evaluation.classification.training_config import TrainingConfig
@@ -92,8 +92,9 @@ class LinearAvgPool(Protocol[Splits]):
         """top1 and, where there are more than five classes, top5; percent."""
         from simsiam.data.classification.loader import class_count
         from simsiam.engine.optimizers import Group
-        from simsiam.evaluation.classification.linear_heads import Heads, features_of, linear, seeded
+        from simsiam.evaluation.classification.linear_heads import Heads, features_of, linear
         from simsiam.evaluation.classification.trainer import Classifier
+        from simsiam.evaluation.fine_tuning import seeded
 
         classes = class_count(data.train, data.test)
         with seeded(subject.seed):
@@ -106,7 +107,7 @@ class LinearAvgPool(Protocol[Splits]):
             groups=[Group(name="heads", parameters=network.parameters(), lr=rate)],
             classes=classes,
         )
-        return _school(self, self.schooling, self.expected_classes, classifier, subject, data, machine)
+        return _train_heads(self, self.schooling, self.expected_classes, classifier, subject, data, machine)
 
 
 def _score_stages(
@@ -116,8 +117,9 @@ def _score_stages(
 
     from simsiam.data.classification.loader import class_count
     from simsiam.engine.optimizers import Group
-    from simsiam.evaluation.classification.linear_heads import Heads, features_of, seeded, stage_heads
+    from simsiam.evaluation.classification.linear_heads import Heads, features_of, stage_heads
     from simsiam.evaluation.classification.trainer import Classifier
+    from simsiam.evaluation.fine_tuning import seeded
     from simsiam.features.extraction import evaluation_mode
 
     schooling = heads.schooling
@@ -138,14 +140,14 @@ def _score_stages(
         groups=[Group(name="heads", parameters=network.parameters(), lr=schooling.optimisation.lr)],
         classes=classes,
     )
-    measured = _school(protocol, schooling, heads.expected_classes, classifier, subject, data, machine)
+    measured = _train_heads(protocol, schooling, heads.expected_classes, classifier, subject, data, machine)
     measured.detail["dims"] = [part.fc.in_features for part in parts]
     if heads.pooling == "specified" and any(isinstance(part.pool, nn.AdaptiveAvgPool2d) for part in parts):
         measured.notes.append("adaptive pooling where the maps are not those of ResNet-50 at 224 pixels")
     return measured
 
 
-def _school(
+def _train_heads(
     protocol: Protocol[Splits],
     schooling: TrainingConfig,
     expected_classes: int | None,
@@ -156,50 +158,20 @@ def _school(
 ) -> Measured:
     """Train the heads on the frozen trunk, and prove the trunk unchanged."""
     from simsiam.evaluation.classification.trainer import ClassifierTrainer
-    from simsiam.evaluation.fine_tuning import run_folder, run_processes
+    from simsiam.evaluation.fine_tuning import place_of
     from simsiam.features.extraction import evaluation_mode
     from simsiam.weights.load import fingerprint
 
     before = fingerprint(subject.backbone.state_dict())
-    processes, kept = run_processes(machine.device), run_folder(machine.out)
-    with processes as process, kept as folder, evaluation_mode(subject.backbone):
-        subject.backbone.to(process.device)
-        school = ClassifierTrainer(
-            settings=schooling,
-            subject=subject,
-            train=data.train,
-            test=data.test,
-            machine=machine,
-            process=process,
-            folder=folder,
-            identity=identity(protocol, subject, data),
-        )
-        schooled = school.fit(classifier)
+    with place_of(protocol, subject, data.data_id.sha256, machine) as place, evaluation_mode(subject.backbone):
+        subject.backbone.to(place.process.device)
+        trained = ClassifierTrainer(settings=schooling, data=data, place=place, classifier=classifier).fit()
     after = fingerprint(subject.backbone.state_dict())
     if after != before:
         raise RuntimeError(f"{protocol.name}: the frozen backbone changed in training ({before[:8]} -> {after[:8]})")
-    detail: dict[str, Any] = {
-        **schooled.detail,
-        "epoch": schooled.epoch,
-        "history": schooled.history,
-        "trunk_sha256": after,
-        "trunk": "unchanged",
-    }
-    return Measured(
-        metrics=schooled.metrics,
-        detail=detail,
-        notes=_notes(schooling, expected_classes, classifier.classes, schooled.bad),
-    )
-
-
-def identity(protocol: Protocol[Splits], subject: PretrainedBackbone, data: Splits) -> dict[str, Any]:
-    """What makes a run this run and no other: recipe, weights, data, seed."""
-    return {
-        "protocol": as_dict(protocol),
-        "weights": subject.weights.sha256,
-        "data": data.data_id.sha256,
-        "seed": subject.seed,
-    }
+    detail: dict[str, Any] = {**trained.detail, "trunk_sha256": after, "trunk": "unchanged"}
+    notes = _notes(schooling, expected_classes, classifier.classes, detail.get("skipped", 0))
+    return Measured(metrics=trained.metrics, detail=detail, notes=notes)
 
 
 def _notes(schooling: TrainingConfig, expected: int | None, classes: int, bad: int) -> list[str]:

@@ -6,8 +6,7 @@ the settings of the model zoo's configurations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -105,12 +104,23 @@ class FineTuned(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Scores, B x classes, as the only entry of a list."""
-        # A process may have no image of an epoch's last step; plain BatchNorm cannot train on none.
-        empty = self.training and len(images) == 0 and images.device.type == "cpu"
-        self.backbone.train(self.training and not empty)
+        self.backbone.train(self.training and not self._lacks_statistics(images))
         with precision.autocast(self.precision, images.device):
             features = self.backbone(images)
         return [self.head(features.float())]
+
+    def _lacks_statistics(self, images: Tensor) -> bool:
+        """Whether plain BatchNorm cannot train on a batch: no image, or one whose last map is a single value.
+
+        The last step of an epoch, or a process's share of it, may be as small; it then uses the running statistics.
+        """
+        if len(images) > 1 or any(isinstance(part, nn.SyncBatchNorm) for part in self.backbone.modules()):
+            return False
+        if not len(images):
+            return True
+        self.backbone.eval()
+        with torch.no_grad():
+            return self.backbone.stages(images)[-1][0, 0].numel() == 1
 
 
 def linear(dims: int, classes: int) -> nn.Linear:
@@ -144,11 +154,3 @@ def features_of(
         return [part.float() for part in parts]
 
     return features
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw initial weights from the seed, and leave torch's own generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

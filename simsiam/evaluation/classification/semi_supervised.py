@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from simsiam.config import Machine, as_dict
+from simsiam.config import Machine
 from simsiam.data.splits import Splits
 from simsiam.evaluation.classification.training_config import TrainingConfig
 from simsiam.evaluation.protocol import Measured, Protocol
@@ -21,21 +20,7 @@ from simsiam.wording import counted, left_out
 
 if TYPE_CHECKING:
     from simsiam.data.sources import Source
-    from simsiam.engine.distributed import Process
-    from simsiam.evaluation.classification.trainer import TrainingResult
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One point of the grid."""
-
-    lr: float  # of the backbone
-    head_multiplier: float  # the head learns at lr x head_multiplier
-
-    @property
-    def name(self) -> str:
-        """As its folder is called."""
-        return f"lr{self.lr:g}-head{self.head_multiplier:g}"
+    from simsiam.evaluation.fine_tuning import Place, TrainingResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,83 +47,66 @@ class SemiSupervised(Protocol[Splits]):
     def score(self, subject: PretrainedBackbone, data: Splits, *, machine: Machine) -> Measured:
         """top1 and top5 (percent) of the chosen cell; `detail["grid"]` has every cell's accuracy.
 
-        Each cell trains in its own folder under `machine.out`, so an interrupted grid goes on where it stopped.
+        Each cell trains in its own folder under `machine.out`, so an interrupted grid resumes at its cell. One that
+        diverges is recorded as such, and the others train all the same.
         """
         from simsiam.data.classification.loader import class_count
-        from simsiam.evaluation.fine_tuning import run_folder, run_processes
+        from simsiam.evaluation.fine_tuning import place_of
+        from simsiam.evaluation.rate_search import best, diverged_note, try_cells
 
         classes = class_count(data.train, data.test)
-        cells = [Cell(lr=lr, head_multiplier=by) for lr in self.lrs for by in self.head_multipliers]
+        cells = [{"lr": lr, "head_multiplier": by} for lr in self.lrs for by in self.head_multipliers]
         choice = (
             data if self.selection == "test" else stratified_split(data.train, self.held_out_fraction, subject.seed)
         )
-        with run_processes(machine.device) as process, run_folder(machine.out) as folder:
-            runs = {
-                cell: self._train(cell, subject, choice, classes, machine, process, folder / "grid" / cell.name)
-                for cell in cells
-            }
-            best = max(cells, key=lambda cell: runs[cell].metrics["top1"])
-            chosen = runs[best]
+        with place_of(self, subject, data.data_id.sha256, machine) as place:
+
+            def train(cell: dict[str, float]) -> TrainingResult:
+                return self._train(cell, choice, classes, place, f"grid/{_name(cell)}")
+
+            trials = try_cells(cells, train, metric=self.main_metric, flag="--lrs")
+            chosen = best(trials, self.main_metric)
+            trained = chosen.result
             if self.selection == "held-out":
-                chosen = self._train(best, subject, data, classes, machine, process, folder / "chosen")
-        grid = [{"lr": c.lr, "head_multiplier": c.head_multiplier, **runs[c].metrics} for c in cells]
+                trained = self._train(chosen.cell, data, classes, place, "chosen")
+        assert trained is not None
         detail: dict[str, Any] = {
-            **chosen.detail,
-            "grid": grid,
-            "chosen": {"lr": best.lr, "head_multiplier": best.head_multiplier},
+            **trained.detail,
+            "grid": [trial.row for trial in trials],
+            "chosen": chosen.cell,
             "selection": self.selection,
-            "history": chosen.history,
-            "labelled_images": len(data.train),
         }
-        return Measured(metrics=chosen.metrics, detail=detail, notes=self._notes(classes, chosen.bad))
+        notes = self._notes(classes, trained.detail.get("skipped", 0))
+        if lost := diverged_note(trials):
+            notes.append(lost)
+        return Measured(metrics=trained.metrics, detail=detail, notes=notes)
 
-    def _train(
-        self,
-        cell: Cell,
-        subject: PretrainedBackbone,
-        data: Splits,
-        classes: int,
-        machine: Machine,
-        process: Process,
-        folder: Path,
-    ) -> TrainingResult:
+    def _train(self, cell: dict[str, float], data: Splits, classes: int, place: Place, folder: str) -> TrainingResult:
         from simsiam.engine.optimizers import Group
-        from simsiam.evaluation.classification.linear_heads import FineTuned, seeded
+        from simsiam.evaluation.classification.linear_heads import FineTuned
         from simsiam.evaluation.classification.trainer import Classifier, ClassifierTrainer
+        from simsiam.evaluation.fine_tuning import seeded
 
-        with seeded(subject.seed):
-            network = FineTuned(copy.deepcopy(subject.backbone), classes, precision=self.schooling.precision)
+        with seeded(place.subject.seed):
+            network = FineTuned(copy.deepcopy(place.subject.backbone), classes, precision=self.schooling.precision)
         network.requires_grad_(True)
-        optimisation = replace(self.schooling.optimisation, lr=cell.lr)
-        head_lr = cell.lr * cell.head_multiplier
-        school = ClassifierTrainer(
-            settings=replace(self.schooling, optimisation=optimisation),
-            subject=subject,
-            train=data.train,
-            test=data.test,
-            machine=machine,
-            process=process,
-            folder=folder,
-            identity={
-                "protocol": as_dict(self),
-                "cell": cell.name,
-                "weights": subject.weights.sha256,
-                "data": data.data_id.sha256,
-                "seed": subject.seed,
-            },
+        lr, head_lr = cell["lr"], cell["lr"] * cell["head_multiplier"]
+        classifier = Classifier(
+            features=lambda images: images,
+            network=network,
+            names=("top1",),
+            groups=[
+                Group(name="backbone", parameters=network.backbone.parameters(), lr=lr),
+                Group(name="head", parameters=network.head.parameters(), lr=head_lr),
+            ],
+            classes=classes,
         )
-        return school.fit(
-            Classifier(
-                features=lambda images: images,
-                network=network,
-                names=("top1",),
-                groups=[
-                    Group(name="backbone", parameters=network.backbone.parameters(), lr=cell.lr),
-                    Group(name="head", parameters=network.head.parameters(), lr=head_lr),
-                ],
-                classes=classes,
-            )
-        )
+        return ClassifierTrainer(
+            settings=replace(self.schooling, optimisation=replace(self.schooling.optimisation, lr=lr)),
+            data=data,
+            place=place.part(folder, cell=_name(cell), data=data.data_id.sha256),
+            classifier=classifier,
+        ).fit()
 
     def _notes(self, classes: int, bad: int) -> list[str]:
         notes = []
@@ -149,6 +117,11 @@ class SemiSupervised(Protocol[Splits]):
         if bad:
             notes.append(f"{left_out(bad, 'image')} (skipped.csv)")
         return notes
+
+
+def _name(cell: dict[str, float]) -> str:
+    """As the cell's folder is called."""
+    return f"lr{cell['lr']:g}-head{cell['head_multiplier']:g}"
 
 
 def stratified_split(source: Source, fraction: float, seed: int) -> Splits:

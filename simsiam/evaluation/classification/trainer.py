@@ -1,11 +1,10 @@
-"""Training a classifier over `engine.fit` and scoring it every few epochs: what linear and fine-tuning share."""
+"""Training a classifier and scoring it every few epochs: what linear evaluation and fine-tuning share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,22 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from simsiam.config import Machine, loader_workers
+from simsiam.config import loader_workers
 from simsiam.data.classification.loader import LabelledBatch, LabelledLoader
 from simsiam.data.classification.transforms import Augmenter
 from simsiam.data.images import BadImage, write_skipped
 from simsiam.data.loading import image_batches
 from simsiam.data.preprocess import Preprocess
-from simsiam.data.sources import Source
+from simsiam.data.splits import Splits
 from simsiam.engine import distributed, precision
-from simsiam.engine.distributed import Process
-from simsiam.engine.fit import EpochEnd, Plan, Training
-from simsiam.engine.logs import Display, MetricsLog
+from simsiam.engine.fit import Plan, Training
 from simsiam.engine.optimizers import Group
 from simsiam.evaluation.classification.accuracy import AccuracyMeter
 from simsiam.evaluation.classification.training_config import TrainingConfig
-from simsiam.evaluation.fine_tuning import train_and_evaluate
-from simsiam.weights.pretrained import PretrainedBackbone
+from simsiam.evaluation.fine_tuning import FineTuning, Place, Scored, TrainingResult, Watch, share_buffers
 
 TEST_BATCH = 256
 
@@ -39,107 +35,82 @@ class Classifier:
 
     features: Callable[[Tensor], Any]  # images B x 3 x S x S -> what `network` takes; runs without gradients
     network: nn.Module  # -> a list of scores, each B x C
-    names: tuple[str, ...]  # of the metrics, one for each tensor of scores
+    names: tuple[str, ...]  # of the metrics, one for each tensor of scores; the last decides which epoch is best
     groups: list[Group]
     classes: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingResult:
-    """The reported epoch, and all that were evaluated."""
-
-    epoch: int
-    metrics: dict[str, float]
-    detail: dict[str, Any]
-    history: list[dict[str, float]]
-    bad: int  # unreadable images left out
-
-
 @dataclass(kw_only=True)
 class ClassifierTrainer:
-    """One supervised training: data, machine and settings together.
-
-    Args:
-        identity: what the run is (recipe, weights, data); a folder that holds another run's state is refused.
-    """
+    """One supervised training of a classifier."""
 
     settings: TrainingConfig
-    subject: PretrainedBackbone
-    train: Source
-    test: Source
-    machine: Machine
-    process: Process
-    folder: Path
-    identity: dict[str, Any]
+    data: Splits
+    place: Place
+    classifier: Classifier
     _bad: set[BadImage] = field(default_factory=set)
 
-    def fit(self, classifier: Classifier) -> TrainingResult:
-        """Train from the last checkpoint (or the start) to the end, and evaluate on the way.
+    def fit(self) -> TrainingResult:
+        """Train from the last checkpoint (or the start) to the end, and score on the way.
 
-        Raises UserError when the loss stops being finite, or when the folder belongs to another run;
-        `engine.stopping.Interrupted` when asked to stop, with the state saved.
+        Raises as `FineTuning.run` does.
         """
-        how = self.settings.optimisation
+        how, device = self.settings.optimisation, self.place.process.device
         how.check()
-        precision.prepare(self.settings.precision, self.process.device)
-        classifier.network.to(self.process.device)  # before the optimiser is made and its state restored
-        loader = self._loader()
-        training = Training(
-            modules={"network": classifier.network},
-            optimizer=how.build(classifier.groups),
-            recipe=self.identity,
-            extra={"history": [], "kept": None, "bad": []},
-        )
-        plan = Plan(
-            epochs=how.epochs,
-            steps_per_epoch=loader.steps,
-            schedule=how.factor(),
-            schedule_by="epoch",
-            images_per_step=how.batch_size,
-            checkpoint_minutes=self.machine.checkpoint_minutes,
-        )
-
-        def evaluate(end: EpochEnd, log: MetricsLog, display: Display) -> None:
-            if end.epoch % self.settings.evaluate_every == 0 or end.epoch == plan.epochs:
-                self._evaluate(classifier, training, end.epoch, log, display)
-
-        with closing(loader):
-            train_and_evaluate(
-                training,
-                make_step=lambda: self._step(classifier, training),
+        precision.prepare(self.settings.precision, device)
+        self.classifier.network.to(device)  # before the optimiser is made and its state restored
+        with closing(self._loader()) as loader:
+            result = FineTuning(
+                network=self.classifier.network,
+                optimizer=how.build(self.classifier.groups),
+                plan=Plan(
+                    epochs=how.epochs,
+                    steps_per_epoch=loader.steps,
+                    schedule=how.factor(),
+                    schedule_by="epoch",
+                    images_per_step=how.batch_size,
+                    checkpoint_minutes=self.place.machine.checkpoint_minutes,
+                ),
+                step=self._step,
                 batches=loader.epoch,
-                evaluate=evaluate,
-                plan=plan,
-                folder=self.folder,
-                process=self.process,
+                score=self._score,
                 lr=how.lr,
-            )
-        return self._training_result(training)
+                cure="Lower --lr.",
+                metric=self.classifier.names[-1],
+                scored_every=self.settings.evaluate_every,
+                keep=self.settings.keep,
+            ).run(self.place)
+        if self._bad and self.place.process.is_main and self.place.machine.out is not None:
+            write_skipped(self.place.folder / "skipped.csv", self._bad)
+        return result
 
     def _loader(self) -> LabelledLoader:
-        augmenter = Augmenter(augmentation=self.settings.augmentation, mean=self.subject.mean, std=self.subject.std)
+        subject, process = self.place.subject, self.place.process
         return LabelledLoader(
-            self.train,
-            augmenter,
+            self.data.train,
+            Augmenter(augmentation=self.settings.augmentation, mean=subject.mean, std=subject.std),
             batch_size=self.settings.optimisation.batch_size,
-            seed=self.subject.seed,
-            device=self.process.device,
-            rank=self.process.rank,
-            world=self.process.world,
-            workers=loader_workers(self.machine),
+            seed=subject.seed,
+            device=process.device,
+            rank=process.rank,
+            world=process.world,
+            workers=loader_workers(self.place.machine, world=process.world),
         )
 
-    def _step(self, classifier: Classifier, training: Training) -> Callable[[LabelledBatch], dict[str, Tensor]]:
+    def _step(self, training: Training) -> Callable[[LabelledBatch], dict[str, Tensor]]:
         assert training.extra is not None
-        self._bad |= {BadImage(path=path, reason=reason) for path, reason in training.extra["bad"]}
-        classifier.network.train()
-        network = distributed.parallel(classifier.network, self.process)
-        world = self.process.world
+        self._bad |= {BadImage(path=path, reason=reason) for path, reason in training.extra.get("bad", [])}
+        self.classifier.network.train()
+        network = distributed.parallel(self.classifier.network, self.place.process)
+        world = self.place.process.world
 
         def step(batch: LabelledBatch) -> dict[str, Tensor]:
-            self._bad.update(batch.bad)
+            assert training.extra is not None
+            if not self._bad.issuperset(batch.bad):
+                self._bad.update(batch.bad)
+                training.extra["bad"] = [[bad.path, bad.reason] for bad in sorted(self._bad)]
             with torch.no_grad():
-                features = classifier.features(batch.images)
+                features = self.classifier.features(batch.images)
             # The mean is over the global batch, whose parts differ in size in the last step of an epoch.
             rows = distributed.sum_over_processes(batch.labels.new_tensor([len(batch.labels)])).clamp(min=1)
             scores = network(features)
@@ -150,71 +121,51 @@ class ClassifierTrainer:
 
         return step
 
-    def _evaluate(
-        self, classifier: Classifier, training: Training, epoch: int, log: MetricsLog, display: Display
-    ) -> None:
-        tallies = self._tallies(classifier)
+    def _score(self, watch: Watch) -> Scored:
+        names, classes = self.classifier.names, self.data.train.classes
+        meters = dict(zip(names, self._meters(watch), strict=True))
+        self._bad = set(distributed.gathered(sorted(self._bad)))
         metrics: dict[str, float] = {}
-        for name, tally in zip(classifier.names, tallies, strict=True):
-            metrics[name] = tally.top1
-            if tally.top5 is not None:
-                metrics["top5" if name == "top1" else f"{name}_top5"] = tally.top5
-        extra = training.extra
-        assert extra is not None
-        extra["history"].append({"epoch": epoch, **metrics})
-        extra["bad"] = [[bad.path, bad.reason] for bad in sorted(self._bad)]
-        main = classifier.names[-1]
-        if self.settings.keep == "last" or extra["kept"] is None or metrics[main] > extra["kept"]["metrics"][main]:
-            names = self.train.classes
-            detail = {name: tally.detail(names) for name, tally in zip(classifier.names, tallies, strict=True)}
-            extra["kept"] = {"epoch": epoch, "metrics": metrics, "detail": detail[main]}
-            if len(detail) > 1:
-                extra["kept"]["detail"]["per_class"] = {name: part["per_class"] for name, part in detail.items()}
-        log.write("evaluation", epoch=epoch, **metrics)
-        shown = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-        display.say(f"epoch {epoch}: {shown}")
+        for name, meter in meters.items():
+            metrics[name] = meter.top1
+            if meter.top5 is not None:
+                metrics["top5" if name == "top1" else f"{name}_top5"] = meter.top5
+        detail = meters[names[-1]].detail(classes)
+        if len(names) > 1:
+            detail["per_class"] = {name: meter.detail(classes)["per_class"] for name, meter in meters.items()}
+        return Scored(
+            metrics=metrics, detail={"train_images": len(self.data.train), **detail, "skipped": len(self._bad)}
+        )
 
-    def _tallies(self, classifier: Classifier) -> list[AccuracyMeter]:
-        device = self.process.device
+    def _meters(self, watch: Watch) -> list[AccuracyMeter]:
+        subject, process, network = self.place.subject, self.place.process, self.classifier.network
         preprocess = Preprocess(
             kind="center",
             resize=self.settings.test_resize,
             size=self.settings.augmentation.size,
-            mean=self.subject.mean,
-            std=self.subject.std,
+            mean=subject.mean,
+            std=subject.std,
         )
-        labels = torch.as_tensor(self.test.labels)
-        mine = np.array_split(np.arange(len(self.test)), self.process.world)[self.process.rank]
-        tallies = [AccuracyMeter(classifier.classes, device) for _ in classifier.names]
-        classifier.network.eval()
+        labels = torch.as_tensor(self.data.test.labels)
+        mine = np.array_split(np.arange(len(self.data.test)), process.world)[process.rank]
+        meters = [AccuracyMeter(self.classifier.classes, process.device) for _ in self.classifier.names]
+        share_buffers(network)
+        batches = image_batches(
+            self.data.test,
+            preprocess,
+            batch_size=TEST_BATCH,
+            device=process.device,
+            workers=loader_workers(self.place.machine, world=process.world),
+            indices=mine,
+        )
+        network.eval()
         with torch.no_grad():
-            for batch in image_batches(
-                self.test,
-                preprocess,
-                batch_size=TEST_BATCH,
-                device=device,
-                workers=loader_workers(self.machine),
-                indices=mine,
-            ):
+            for batch in watch.over(batches, len(mine), each=TEST_BATCH):
                 self._bad.update(batch.bad)
-                truth = labels[batch.indices.cpu()].to(device)
-                scores = classifier.network(classifier.features(batch.images))
-                for tally, part in zip(tallies, scores, strict=True):
-                    tally.add(part, truth)
-        classifier.network.train()
-        for tally in tallies:
-            tally.total()
-        return tallies
-
-    def _training_result(self, training: Training) -> TrainingResult:
-        assert training.extra is not None
-        if self._bad and self.process.is_main and self.machine.out is not None:
-            write_skipped(self.folder / "skipped.csv", self._bad)
-        kept = training.extra["kept"]
-        return TrainingResult(
-            epoch=kept["epoch"],
-            metrics=kept["metrics"],
-            detail=kept["detail"],
-            history=training.extra["history"],
-            bad=len(self._bad),
-        )
+                truth = labels[batch.indices.cpu()].to(process.device)
+                for meter, part in zip(meters, network(self.classifier.features(batch.images)), strict=True):
+                    meter.add(part, truth)
+        network.train()
+        for meter in meters:
+            meter.total()
+        return meters

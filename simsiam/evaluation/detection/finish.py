@@ -2,58 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from simsiam.config import Machine, as_dict
-from simsiam.data.detection.checks import Which, with_objects
+from simsiam.data.detection.boxes import BoxSource
+from simsiam.data.detection.checks import with_objects
 from simsiam.data.splits import data_id
-from simsiam.engine.distributed import Process, barrier
+from simsiam.engine.distributed import barrier
 from simsiam.errors import UserError
 from simsiam.evaluation.detection.anchor_fit import anchor_fit
 from simsiam.evaluation.detection.data import BoxSets
 from simsiam.evaluation.detection.files import FILE, TrainedDetector, save_detector
 from simsiam.evaluation.detection.pictures import draw_examples
 from simsiam.evaluation.detection.settings import DetectionSettings
-from simsiam.evaluation.detection.trainer import Trainer, TrainingResult
-from simsiam.evaluation.fine_tuning import RateTooHigh, rates_were, run_folder, run_processes
+from simsiam.evaluation.detection.trainer import DetectorTrainer
+from simsiam.evaluation.fine_tuning import Place, TrainingResult, place_of
 from simsiam.evaluation.protocol import Measured
+from simsiam.evaluation.rate_search import MOST_HELD_OUT, Trial, best, sweep_note, try_cells
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted, plural
-
-MOST_HELD_OUT = 500  # training images that the rates of a sweep are compared on
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Setting:
-    """Everything about an evaluation but the learning rate and the length."""
-
-    subject: PretrainedBackbone
-    data: BoxSets
-    machine: Machine
-    process: Process
-
-    def train(self, settings: DetectionSettings, folder: Path) -> TrainingResult:
-        """Fine-tune in a folder, from its last checkpoint on."""
-        trainer = Trainer(
-            settings=settings,
-            subject=self.subject,
-            train=self.data.train,
-            test=self.data.test,
-            machine=self.machine,
-            process=self.process,
-            folder=folder,
-            identity={
-                "protocol": as_dict(settings),
-                "weights": self.subject.weights.sha256,
-                "data": data_id(self.data.train, self.data.test).sha256,
-                "seed": self.subject.seed,
-            },
-        )
-        return trainer.run()
 
 
 def train_and_score(
@@ -61,38 +31,44 @@ def train_and_score(
 ) -> Measured:
     """What `Detection.score` does; raises as it does."""
     _refuse_unfit(settings, data)
-    learnt = replace(data, train=with_objects(data.train, _trained_on(settings)))
-    with run_processes(machine.device) as process, run_folder(machine.out) as folder:
-        if process.is_main:
-            (folder / FILE).unlink(missing_ok=True)  # of an earlier run; the file stands for a finished training
-        setting = _Setting(subject=subject, data=learnt, machine=machine, process=process)
-        sweep = _sweep(setting, settings, folder)
-        lr = _best(sweep, settings.main_metric) if sweep and settings.sweep_choice == "best" else settings.lr
-        trained = setting.train(replace(settings, lr=lr), folder)
-        detail: dict[str, Any] = {
-            "per_class": trained.per_class,
-            "history": trained.history,
-            "lr": lr * settings.batch_size / settings.lr_batch,
-            "train_images": len(learnt.train),
-            "test_images": len(data.test),
-        }
-        if sweep:
-            detail["lr_sweep"] = sweep
-        if machine.out is not None:
-            detail["pictures"] = _keep(trained, settings, setting, folder)
+    learnt = replace(data, train=_to_learn_from(settings, data.train))
+    with place_of(settings, subject, data_id(learnt.train, learnt.test).sha256, machine) as place:
+        if place.process.is_main:
+            (place.folder / FILE).unlink(missing_ok=True)  # of an earlier run; the file stands for a finished training
+        trials = _sweep(settings, learnt, place)
+        chosen = settings
+        if trials and settings.sweep_choice == "best":
+            chosen = replace(settings, lr=best(trials, settings.main_metric).cell["lr"])
+        trainer = _trainer(chosen, learnt, place)
+        trained = trainer.fit()
+        detail: dict[str, Any] = {**trained.detail, "lr": chosen.scaled_lr}
+        if trials:
+            detail["lr_sweep"] = [trial.row for trial in trials]
+        if machine.out is not None and place.process.is_main:
+            detail["pictures"] = _keep(trainer)
         barrier()
-    left_out = len(data.train) - len(learnt.train)
-    notes = _notes(settings, data, lr, left_out)
+    notes = _notes(settings, data, chosen.lr, len(data.train) - len(learnt.train))
+    if trials:
+        notes.append(sweep_note(trials, settings.sweep_iterations, choice=settings.sweep_choice, lr=chosen.lr))
     if (remark := anchor_remark(settings, subject, data)) is not None:
         notes.append(remark)
     return Measured(metrics=trained.metrics, detail=detail, notes=notes)
 
 
-def _trained_on(settings: DetectionSettings) -> Which:
-    """Which kind of object an image must have to be trained on."""
-    if settings.background == "kept":
-        return "any"
-    return "difficult" if settings.difficult == "learnt" else "ordinary"
+def _trainer(settings: DetectionSettings, data: BoxSets, place: Place, folder: str = "") -> DetectorTrainer:
+    place = place.part(folder, protocol=as_dict(settings), data=data_id(data.train, data.test).sha256)
+    return DetectorTrainer(settings=settings, data=data, place=place)
+
+
+def _to_learn_from(settings: DetectionSettings, source: BoxSource) -> BoxSource:
+    """Without the images that have nothing to learn from, where the settings leave them out.
+
+    Of the published sets an image without any annotation is left out in every case, as published; in a folder of
+    one's own it is a negative that `kept` keeps.
+    """
+    if settings.background == "left_out":
+        return with_objects(source, "difficult" if settings.difficult == "learnt" else "ordinary")
+    return source if settings.benchmark == "folder" else with_objects(source, "any")
 
 
 def anchor_remark(settings: DetectionSettings, subject: PretrainedBackbone, data: BoxSets) -> str | None:
@@ -103,55 +79,37 @@ def anchor_remark(settings: DetectionSettings, subject: PretrainedBackbone, data
     return fit.remark if fit is not None else None
 
 
-def _sweep(setting: _Setting, settings: DetectionSettings, folder: Path) -> list[dict[str, Any]]:
-    """What each rate of the sweep reached on training images held out for it; None where the loss ran away."""
+def _sweep(settings: DetectionSettings, data: BoxSets, place: Place) -> list[Trial]:
+    """Each rate on a short schedule, scored on training images held out for it; empty where none is to be tried."""
     if not settings.lr_sweep:
         return []
-    order = np.random.default_rng((setting.subject.seed, 3)).permutation(len(setting.data.train))
+    train = data.train
+    order = np.random.default_rng((place.subject.seed, 3)).permutation(len(train))
     count = min(MOST_HELD_OUT, max(1, len(order) // 5))
     if count >= len(order):
-        raise UserError(
-            f"--lr-sweep: {setting.data.train.name} has {counted(len(order), 'image')}, too few to hold some out."
-        )
-    held, learnt = np.sort(order[:count]), np.sort(order[count:])
-    train = setting.data.train
-    trial = replace(setting, data=replace(setting.data, train=train.subset(learnt), test=train.subset(held)))
+        raise UserError(f"--lr-sweep: {train.name} has {counted(len(order), 'image')}, too few to hold some out.")
+    held = replace(data, train=train.subset(np.sort(order[count:])), test=train.subset(np.sort(order[:count])))
     short = settings.for_iterations(settings.sweep_iterations)
     short = replace(short, evaluate_every=short.length, lr_sweep=())
-    rows: list[dict[str, Any]] = []
-    for lr in settings.lr_sweep:
-        try:
-            metrics: dict[str, Any] = dict(trial.train(replace(short, lr=lr), folder / "grid" / f"lr{lr:g}").metrics)
-        except RateTooHigh:
-            metrics = {settings.main_metric: None}
-        rows.append({"lr": lr, "iterations": short.length, "held_out_images": count, **metrics})
-    return rows
+
+    def trial(cell: dict[str, float]) -> TrainingResult:
+        return _trainer(replace(short, lr=cell["lr"]), held, place, f"grid/lr{cell['lr']:g}").fit()
+
+    cells, facts = [{"lr": lr} for lr in settings.lr_sweep], {"iterations": short.length, "held_out_images": count}
+    return try_cells(cells, trial, metric=settings.main_metric, flag="--lr-sweep", facts=facts)
 
 
-def _best(sweep: list[dict[str, Any]], metric: str) -> float:
-    """The rate that scored best; raises UserError where every one of them was too high."""
-    reached = [row for row in sweep if row[metric] is not None]
-    if not reached:
-        rates = ", ".join(f"{row['lr']:g}" for row in sweep)
-        raise UserError(f"--lr-sweep: the loss ran away at each of {rates}. Try lower ones.")
-    return float(max(reached, key=lambda row: row[metric])["lr"])
-
-
-def _keep(
-    trained: TrainingResult, settings: DetectionSettings, setting: _Setting, folder: Path
-) -> list[dict[str, str]]:
+def _keep(trainer: DetectorTrainer) -> list[dict[str, str]]:
     """Write the detector and its pictures; what the result says of the latter."""
-    if not setting.process.is_main:
-        return []
     kept = TrainedDetector(
-        detector=trained.detector.eval(),
-        classes=setting.data.train.classes,
-        images=settings.test_images,
-        mean=setting.subject.mean,
-        std=setting.subject.std,
+        detector=trainer.detector.eval(),
+        classes=trainer.data.train.classes,
+        images=trainer.settings.test_images,
+        mean=trainer.place.subject.mean,
+        std=trainer.place.subject.std,
     )
-    save_detector(folder, kept)
-    return draw_examples(kept, setting.data.test, folder)
+    save_detector(trainer.place.folder, kept)
+    return draw_examples(kept, trainer.data.test, trainer.place.folder)
 
 
 def _refuse_unfit(settings: DetectionSettings, data: BoxSets) -> None:
@@ -188,13 +146,6 @@ def _notes(settings: DetectionSettings, data: BoxSets, lr: float, left_out: int)
         notes.append(
             f"{counted(left_out, 'training image')} without an object to learn from "
             f"{plural(left_out, 'was', 'were')} left out"
-        )
-    if settings.lr_sweep:
-        chosen = f"{lr:g} was taken" if settings.sweep_choice == "best" else f"trained at {lr:g} all the same"
-        notes.append(
-            f"{rates_were(settings.lr_sweep)} compared on held-out training images after "
-            f"{counted(settings.sweep_iterations, 'iteration')}; "
-            f"{chosen}"
         )
     if settings.architecture.backbone_norm == "frozen" or settings.architecture.head_norm == "none":
         notes.append("BatchNorm is not trained throughout, as it is in the published recipe")

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 
-from simsiam.data.detection.boxes import BoxSource, Frame, Prediction
+from simsiam.data.detection.boxes import BoxBatch, BoxSource, Frame, Prediction
 from simsiam.data.detection.instance_masks import encode
 from simsiam.data.detection.loader import Normalisation, ordered_batches
 from simsiam.data.detection.transforms import BoxTransform
 from simsiam.engine import precision
-from simsiam.engine.distributed import Process
+from simsiam.engine.distributed import Process, gathered
 from simsiam.engine.precision import Precision
 from simsiam.evaluation.detection.detector import Detector
 from simsiam.evaluation.detection.masks import paste
 from simsiam.evaluation.detection.roi import Detections
 
+Watched = Callable[[Iterable[BoxBatch], int], Iterator[BoxBatch]]
 TEST_BATCH = 1  # images: what is found on one then depends on no other's padding
 
 
@@ -42,18 +42,13 @@ class DetectorInference:
     process: Process
     workers: int
 
-    def all(self, source: BoxSource, progress: Callable[[int, int], None]) -> list[Prediction]:
-        """What is found on every image, in the source's order; the processes share the work and all get the whole."""
-        self.detector.eval()
-        found = list(self._mine(source, progress))
-        if self.process.world > 1:
-            parts: list[list[Prediction]] = [[] for _ in range(self.process.world)]
-            dist.all_gather_object(parts, found)
-            found = [prediction for part in parts for prediction in part]
-        return sorted(found, key=lambda prediction: prediction.image)
+    def all(self, source: BoxSource, watched: Watched) -> list[Prediction]:
+        """What is found on every image, in the source's order; the processes share the work and all get the whole.
 
-    def _mine(self, source: BoxSource, progress: Callable[[int, int], None]) -> Iterator[Prediction]:
-        done = 0
+        Args:
+            watched: (batches, images in all) -> the same batches, watched; it may raise to leave.
+        """
+        self.detector.eval()
         batches = ordered_batches(
             source,
             self.images,
@@ -64,14 +59,16 @@ class DetectorInference:
             world=self.process.world,
             workers=self.workers,
         )
-        for batch in batches:
-            sizes = [(frame.height, frame.width) for frame in batch.frames]
-            with torch.no_grad(), precision.autocast(self.precision, self.process.device):
-                detections = self.detector.detect(batch.images, sizes)
-            for frame, each in zip(batch.frames, detections, strict=True):
-                yield in_image(each, frame, self._threshold)
-            done += len(sizes) * self.process.world
-            progress(min(done, len(source)), len(source))
+        mine = -(-(len(source) - self.process.rank) // self.process.world)
+        found = gathered([prediction for batch in watched(batches, mine) for prediction in self._on(batch)])
+        return sorted(found, key=lambda prediction: prediction.image)
+
+    def _on(self, batch: BoxBatch) -> Iterator[Prediction]:
+        sizes = [(frame.height, frame.width) for frame in batch.frames]
+        with torch.no_grad(), precision.autocast(self.precision, self.process.device):
+            detections = self.detector.detect(batch.images, sizes)
+        for frame, each in zip(batch.frames, detections, strict=True):
+            yield in_image(each, frame, self._threshold)
 
     @property
     def _threshold(self) -> float:

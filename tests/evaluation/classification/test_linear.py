@@ -23,6 +23,7 @@ from simsiam.errors import UserError
 from simsiam.evaluation.classification.accuracy import AccuracyMeter
 from simsiam.evaluation.classification.linear_heads import FrozenFeatureNorm, features_of, stage_heads
 from simsiam.evaluation.classification.trainer import ClassifierTrainer
+from simsiam.evaluation.fine_tuning import Scored, Watch
 from simsiam.features.extraction import evaluation_mode
 from simsiam.features.stage_pooling import stage_pools
 from simsiam.recipes import linear as recipes
@@ -154,15 +155,15 @@ def test_the_best_epoch_is_kept_when_asked() -> None:
 def test_an_interrupted_run_goes_on_to_the_same_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     straight = mhead().run(subject(), splits(), machine=machine(tmp_path / "straight"))
 
-    evaluate = ClassifierTrainer._evaluate
+    score = ClassifierTrainer._score
 
-    def stop_in_epoch_two(self: ClassifierTrainer, classifier: Any, training: Any, epoch: int, *rest: Any) -> None:
-        if epoch == 2:
+    def stop_in_epoch_two(self: ClassifierTrainer, watch: Watch) -> Scored:
+        if watch.step == 6:
             raise KeyboardInterrupt
-        evaluate(self, classifier, training, epoch, *rest)
+        return score(self, watch)
 
     stopping = machine(tmp_path / "resumed", checkpoint_minutes=0.0)
-    monkeypatch.setattr(ClassifierTrainer, "_evaluate", stop_in_epoch_two)
+    monkeypatch.setattr(ClassifierTrainer, "_score", stop_in_epoch_two)
     with pytest.raises(KeyboardInterrupt):
         mhead().run(subject(), splits(), machine=stopping)
     monkeypatch.undo()

@@ -13,6 +13,7 @@ from simsiam.engine.checkpoints import Checkpoints
 from simsiam.evaluation.classification.linear_heads import FineTuned
 from simsiam.evaluation.classification.semi_supervised import SemiSupervised, stratified_split
 from simsiam.evaluation.classification.trainer import ClassifierTrainer
+from simsiam.evaluation.fine_tuning import TrainingResult
 from simsiam.recipes import linear as recipes
 from simsiam.weights.load import fingerprint
 from tests.evaluation.classification.labelled_subjects import machine, splits, subject
@@ -79,13 +80,13 @@ def test_a_held_out_part_of_train_can_choose() -> None:
 
 def test_an_interrupted_grid_goes_on_at_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = _small().run(subject(), splits(), machine=machine(tmp_path / "whole"))
-    teach, taught = ClassifierTrainer.fit, []
+    fit, trained = ClassifierTrainer.fit, []
 
-    def stop_at_third(self: ClassifierTrainer, classifier: object) -> object:
-        taught.append(self.folder.name)
-        if len(taught) == 3:
+    def stop_at_third(self: ClassifierTrainer) -> TrainingResult:
+        trained.append(self.place.folder.name)
+        if len(trained) == 3:
             raise KeyboardInterrupt
-        return teach(self, classifier)  # type: ignore[arg-type]
+        return fit(self)
 
     monkeypatch.setattr(ClassifierTrainer, "fit", stop_at_third)
     with pytest.raises(KeyboardInterrupt):

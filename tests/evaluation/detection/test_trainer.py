@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,15 @@ import torch
 from simsiam.config import Machine
 from simsiam.data.detection.boxes import BoxBatch, BoxImage, BoxSource, Frame, Target
 from simsiam.engine.distributed import Process
+from simsiam.engine.fit import Training
+from simsiam.engine.optimizers import Group, sgd
 from simsiam.errors import UserError
-from simsiam.evaluation.detection.detector import build_detector
+from simsiam.evaluation.detection.data import BoxSets
+from simsiam.evaluation.detection.detector import Detector
 from simsiam.evaluation.detection.roi import Detections
 from simsiam.evaluation.detection.scoring import in_image
-from simsiam.evaluation.detection.trainer import Trainer, plan_of, shares, step_generator
+from simsiam.evaluation.detection.trainer import DetectorTrainer, plan_of, shares, step_generator
+from simsiam.evaluation.fine_tuning import Place
 from simsiam.recipes import detection as recipes
 from simsiam.results import WeightsId
 from simsiam.weights.pretrained import PretrainedBackbone
@@ -140,8 +145,7 @@ def test_small_passes_average_their_gradients(tmp_path: Path) -> None:
     frames = [Frame(index=0, height=h, width=w, original_height=h, original_width=w) for h, w in sizes]
     whole = BoxBatch(images=images, frames=frames, targets=targets, epoch=3, step=7)
     network = small.backbone()
-    trainer = Trainer(
-        settings=settings,
+    place = Place(
         subject=PretrainedBackbone(
             backbone=network,
             size=224,
@@ -150,30 +154,32 @@ def test_small_passes_average_their_gradients(tmp_path: Path) -> None:
             weights=WeightsId(source="a test", sha256="0"),
             seed=11,
         ),
-        train=NoImages(),
-        test=NoImages(),
         machine=Machine(device="cpu"),
         process=Process(rank=0, world=1, device=torch.device("cpu")),
         folder=tmp_path,
         identity={},
     )
-    detectors = [build_detector(architecture, network, 3) for _ in range(2)]
-    detectors[1].load_state_dict(detectors[0].state_dict())
-    training = trainer._training(detectors[0])
-    logged = trainer._step(detectors[0], training, trainer._losses(detectors[0]))(whole)
+    trainer = DetectorTrainer(settings=settings, data=BoxSets(train=NoImages(), test=NoImages()), place=place)
+    other = copy.deepcopy(trainer.detector).train()
 
-    optimizer = trainer._training(detectors[1]).optimizer
-    detectors[1].train()
+    def optimizer_of(detector: Detector) -> torch.optim.Optimizer:
+        parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
+        return sgd([Group(name="detector", parameters=parameters, lr=0.1)], momentum=0.9, weight_decay=1e-4)
+
+    training = Training(modules={}, optimizer=optimizer_of(trainer.detector), recipe={})
+    logged = trainer._step(training, trainer._losses())(whole)
+
+    optimizer = optimizer_of(other)
     generator, totals = step_generator(11, whole, 0), []
     for row in range(2):
         rows = slice(row, row + 1)
-        total = torch.stack(list(detectors[1](images[rows], sizes[rows], targets[rows], generator).values())).sum()
+        total = torch.stack(list(other(images[rows], sizes[rows], targets[rows], generator).values())).sum()
         (total / 2).backward()
         totals.append(total.detach())
     optimizer.step()
     torch.testing.assert_close(logged["loss"], torch.stack(totals).mean())
-    for one, other in zip(detectors[0].parameters(), detectors[1].parameters(), strict=True):
-        torch.testing.assert_close(one, other)
+    for ours, theirs in zip(trainer.detector.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 class NoImages(BoxSource):
