@@ -1,9 +1,9 @@
-"""Average precision by the area under its curve, and bootstrap intervals."""
+"""How sure a figure is: intervals of proportions and means, paired differences; and average precision by area."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from simsiam.errors import UserError
 from simsiam.wording import plural
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 RESAMPLES = 2000
+Z95 = 1.959963984540054  # the normal distribution has 95 % within as many deviations
 
 
 def area_average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -49,8 +50,65 @@ class Interval:
     high: float
 
 
+def wilson_interval(hits: int, total: int) -> Interval:
+    """The 95 % interval of a proportion of independent trials, as fractions: 0 of 20 is 0 to 0.16, not 0 to 0.
+
+    Source: Wilson 1927, without a correction for continuity (Brown, Cai and DasGupta 2001 recommend it for small N).
+
+    >>> interval = wilson_interval(0, 20)
+    >>> f"{interval.low:.3f} to {interval.high:.3f}"
+    '0.000 to 0.161'
+    """
+    if not 0 <= hits <= total or total == 0:
+        raise ValueError(f"{hits} hits of {total}")
+    share, square = hits / total, Z95**2 / total
+    middle = (share + square / 2) / (1 + square)
+    half = Z95 * (share * (1 - share) / total + square / (4 * total)) ** 0.5 / (1 + square)
+    return Interval(low=max(0.0, middle - half) if hits else 0.0, high=min(1.0, middle + half) if hits < total else 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """The difference of two proportions that were measured on the same images, as fractions."""
+
+    value: float  # ours less theirs
+    low: float  # of the 95 % interval
+    high: float
+    p: float  # of the exact sign test: how often chance alone parts them as far
+
+    @property
+    def outcome(self) -> Literal["better", "worse", "no clear difference"]:
+        """What may be said of ours beside theirs."""
+        if self.p >= 0.05:
+            return "no clear difference"
+        return "better" if self.value > 0 else "worse"
+
+
+def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> PairedDifference:
+    """Compare two networks by their hits (0 or 1) on the same images; only images on which they differ count.
+
+    Sources: the exact sign test (McNemar 1947), and for the interval Agresti and Min 2005, who add half an image to
+    each of the four cells.
+    """
+    from scipy.stats import binomtest
+
+    gained, lost = int(((ours == 1) & (theirs == 0)).sum()), int(((ours == 0) & (theirs == 1)).sum())
+    total = len(ours) + 2
+    middle = (gained - lost) / total
+    half = Z95 * ((gained + lost + 1) / total - middle**2) ** 0.5 / total**0.5
+    return PairedDifference(
+        value=(gained - lost) / len(ours),
+        low=max(-1.0, middle - half),
+        high=min(1.0, middle + half),
+        p=float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
+    )
+
+
 def bootstrap_interval(values: np.ndarray, *, seed: int) -> Interval:
-    """The percentile interval of the mean of values when its images are drawn again with replacement."""
+    """The percentile interval of the mean of values when its images are drawn again with replacement.
+
+    For proportions of fewer than some hundred images use `wilson_interval`: resamples of 0 hits are all 0.
+    """
     import numpy as np
 
     rng = np.random.default_rng(seed)

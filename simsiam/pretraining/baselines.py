@@ -1,7 +1,7 @@
 """Was it worth it? The trained backbone beside raw pixels, the same network untrained, and weights of the user's.
 
-Two measures: kNN where labels exist, and view retrieval, which needs none. Every difference comes with a bootstrap
-interval over the images, paired, because both sides see the same ones.
+Two measures: kNN where labels exist, and view retrieval, which needs none. Figures come with Wilson's interval, and
+comparisons with a paired test, because both sides see the same images.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from simsiam.evaluation.intervals import paired_difference, wilson_interval
 from simsiam.pretraining.monitor import Monitor, evaluating, knn_hits, view_hits
 
 Measure = Literal["knn", "view_recall"]
-RESAMPLES = 2000
 PIXELS_SIDE = 32  # raw pixels are compared at this size at most
 
 
@@ -28,15 +28,6 @@ class Contender:
 
     name: str
     network: nn.Module  # B x 3 x H x W -> B x C
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A percentage and its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class RawPixels(nn.Module):
@@ -50,7 +41,7 @@ class RawPixels(nn.Module):
         return images.flatten(1)
 
 
-def appraise(trained: nn.Module, others: Sequence[Contender], monitor: Monitor, *, seed: int) -> dict[str, Any]:
+def appraise(trained: nn.Module, others: Sequence[Contender], monitor: Monitor) -> dict[str, Any]:
     """Both measures for all contenders: the `baselines`, `comparisons` and `settings` of the result's detail."""
     contenders = [
         Contender(name="trained", network=trained),
@@ -72,11 +63,11 @@ def appraise(trained: nn.Module, others: Sequence[Contender], monitor: Monitor, 
         settings["knn"] = monitor.labelled.describe()
     return {
         "baselines": {
-            measure: [{"name": name, **vars(bootstrap(h, seed=seed))} for name, h in by_name.items()]
+            measure: [{"name": name, **percentage(h)} for name, h in by_name.items()]
             for measure, by_name in measured.items()
         },
         "comparisons": [
-            compare(by_name["trained"], h, measure=measure, against=name, seed=seed)
+            compare(by_name["trained"], h, measure=measure, against=name)
             for measure, by_name in measured.items()
             for name, h in by_name.items()
             if name != "trained"
@@ -103,29 +94,25 @@ def _knn_hits(network: nn.Module, monitor: Monitor) -> np.ndarray:
     return knn_hits(queries, references, labelled)
 
 
-def bootstrap(hits: np.ndarray, *, seed: int) -> Interval:
-    """The mean of 0/1 hits in percent, with the percentile interval of means of resampled images."""
-    means = 100 * _resampled_means(hits, seed)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(value=round(100 * float(hits.mean()), 2), low=round(float(low), 2), high=round(float(high), 2))
-
-
-def compare(ours: np.ndarray, theirs: np.ndarray, *, measure: Measure, against: str, seed: int) -> dict[str, Any]:
-    """The difference in percentage points and whether its interval leaves zero out."""
-    interval = bootstrap(ours - theirs, seed=seed)
-    outcome = "better" if interval.low > 0 else "worse" if interval.high < 0 else "no clear difference"
+def percentage(hits: np.ndarray) -> dict[str, float]:
+    """The mean of 0/1 hits in percent with its 95 % interval: value, low, high."""
+    interval = wilson_interval(int(hits.sum()), len(hits))
     return {
-        "measure": measure,
-        "against": against,
-        "difference": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "outcome": outcome,
+        "value": round(100 * float(hits.mean()), 2),
+        "low": round(100 * interval.low, 2),
+        "high": round(100 * interval.high, 2),
     }
 
 
-def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(values), (RESAMPLES, len(values)), dtype=np.int32)  # resamples x images
-    means: np.ndarray = values[drawn].mean(1)
-    return means
+def compare(ours: np.ndarray, theirs: np.ndarray, *, measure: Measure, against: str) -> dict[str, Any]:
+    """The difference in percentage points, and whether it is more than chance."""
+    found = paired_difference(ours, theirs)
+    return {
+        "measure": measure,
+        "against": against,
+        "difference": round(100 * found.value, 2),
+        "low": round(100 * found.low, 2),
+        "high": round(100 * found.high, 2),
+        "p": found.p,
+        "outcome": found.outcome,
+    }

@@ -96,7 +96,7 @@ def conclude(
         write_backbone(folder.root, network.backbone, recipe=recipe)
         for contender in [*(other.network for other in contenders.others), contenders.start]:
             contender.to(monitor.device)
-        detail |= baselines.appraise(network.backbone, contenders.others, monitor, seed=recipe.seed)
+        detail |= baselines.appraise(network.backbone, contenders.others, monitor)
         gallery = figures.gallery_of(inputs.train, inputs.held_out, seed=recipe.seed)
         figures.draw(folder.root, monitor, before=contenders.start, after=network.backbone, gallery=gallery)
     throughput = _throughput(folder, recipe)

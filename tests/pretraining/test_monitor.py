@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from simsiam.model import spread
-from simsiam.pretraining.baselines import RawPixels, bootstrap, compare
+from simsiam.pretraining.baselines import RawPixels, compare, percentage
 from simsiam.pretraining.finish import Renormalised
 from simsiam.pretraining.monitor import effective_rank, view_hits
 
@@ -43,16 +43,6 @@ def test_view_retrieval_counts_the_own_second_view() -> None:
     assert view_hits(f1, f2).tolist() == [1, 0, 0, 1, 1]
 
 
-def test_bootstrap_covers_the_binomial_interval() -> None:
-    hits = np.zeros(1000)
-    hits[:300] = 1
-    interval = bootstrap(hits, seed=0)
-    half = 1.96 * 100 * (0.3 * 0.7 / 1000) ** 0.5
-    assert interval.value == 30.0
-    assert interval.low == pytest.approx(30 - half, abs=0.4)
-    assert interval.high == pytest.approx(30 + half, abs=0.4)
-
-
 @pytest.mark.parametrize(
     ("ours", "theirs", "outcome"),
     [(600, 400, "better"), (400, 600, "worse"), (500, 502, "no clear difference")],
@@ -60,9 +50,14 @@ def test_bootstrap_covers_the_binomial_interval() -> None:
 def test_a_comparison_says_better_worse_or_neither(ours: int, theirs: int, outcome: str) -> None:
     rng = np.random.default_rng(2)
     a, b = (rng.permutation(np.arange(1000) < count).astype(float) for count in (ours, theirs))
-    found = compare(a, b, measure="knn", against="random network", seed=0)
+    found = compare(a, b, measure="knn", against="random network")
     assert found["outcome"] == outcome
     assert found["difference"] == pytest.approx((ours - theirs) / 10)
+
+
+def test_a_figure_of_few_images_has_a_wide_interval() -> None:
+    assert percentage(np.zeros(20)) == {"value": 0.0, "low": 0.0, "high": 16.11}
+    assert percentage(np.ones(20)) == {"value": 100.0, "low": 83.89, "high": 100.0}
 
 
 def test_raw_pixels_are_the_pixels() -> None:
