@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -19,15 +18,15 @@ from simsiam.data.detection.files import BoxFiles, Kind, Objects, Problem
 from simsiam.data.images import UnreadableImage, read_image
 from simsiam.data.progress import watched
 from simsiam.errors import UserError
-from simsiam.wording import counted
+from simsiam.wording import counted, plural
 
 Policy = Literal["stop", "drop"]
 Which = Literal["ordinary", "difficult", "any"]
 
 SHOWN = 20  # lines of a message
 TOLERANCE = 1.0  # pixels by which a box may reach over the edge: tools round
+MANY = 0.25  # of the objects marked as crowds, or as difficult
 _READERS = 8  # threads that look at files at once
-_OF_IMAGES: tuple[Kind, ...] = ("missing image", "damaged image", "image of another size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +49,7 @@ def checked(source: BoxFiles, bad: Policy) -> Checked:
     or that nothing is left.
     """
     found = _find(source)
+    _refuse_fractions(source)
     problems = [*source.problems, *found.problems]
     if problems and bad == "stop":
         raise UserError(message(source, problems))
@@ -66,7 +66,7 @@ def checked(source: BoxFiles, bad: Policy) -> Checked:
                 f"{source.place}: {counted(len(source), 'image')} and not one annotated object; nothing to learn from."
             )
         raise UserError(f"{source.place}: no image with a usable object is left. " + message(source, problems))
-    return Checked(source=kept, notes=_notes(source, problems))
+    return Checked(source=kept, notes=[*source.notes, *_notes(source, problems), *_flagged(kept), *found.turned])
 
 
 def with_objects(source: BoxSource, which: Which = "ordinary") -> BoxSource:
@@ -106,25 +106,34 @@ class _Findings:
     good_images: np.ndarray  # bool
     good_objects: np.ndarray  # M bool, apart from whether their image is good
     cut: Objects  # with boxes inside their image
+    turned: list[str]  # notes on images that EXIF turns
 
 
 def _find(source: BoxFiles) -> _Findings:
     with warnings.catch_warnings(), ThreadPoolExecutor(_READERS) as pool:
         warnings.simplefilter("ignore")  # Pillow warns of large images and odd EXIF, which do no harm here
         looked = list(watched(pool.map(_look, source.images), len(source), f"checking the images of {source.name}"))
-    images = [one if isinstance(one, BoxImage) else image for one, image in zip(looked, source.images, strict=True)]
-    good_images = np.array([isinstance(one, BoxImage) for one in looked], bool)
+    problems = [one.problem for one in looked if one.problem is not None]
+    good_images = np.array([one.problem is None for one in looked], bool)
+    images = [one.image for one in looked]
+    first: dict[Path, int] = {}
+    for row, image in enumerate(images):
+        if good_images[row] and first.setdefault(image.file, row) != row:
+            good_images[row] = False
+            what = f"as {images[first[image.file]].id!r} and as {image.id!r}"
+            problems.append(Problem(kind="image listed twice", where=str(image.file), what=what))
     owners = source.owners
     faults = _faults(source, images, owners)
     on_good = {row: fault for row, fault in faults.items() if good_images[owners[row]]}
     good_objects = np.ones(len(owners), bool)
     good_objects[[row for row, fault in on_good.items() if fault.kind != "box outside the image"]] = False
     return _Findings(
-        problems=[*(one for one in looked if isinstance(one, Problem)), *(on_good[row] for row in sorted(on_good))],
+        problems=[*problems, *(on_good[row] for row in sorted(on_good))],
         images=images,
         good_images=good_images,
         good_objects=good_objects,
         cut=replace(source.objects, boxes=_cut(source, images, owners)),
+        turned=_turned(source, looked),
     )
 
 
@@ -162,28 +171,51 @@ def _cut(source: BoxFiles, images: list[BoxImage], owners: np.ndarray) -> np.nda
     return cut
 
 
-def _look(image: BoxImage) -> BoxImage | Problem:
+@dataclass(frozen=True, kw_only=True)
+class _Looked:
+    """What a file's header says."""
+
+    image: BoxImage  # with its true size where the annotation does not say it
+    problem: Problem | None = None
+    turned: Literal["", "stored", "unclear"] = ""  # by EXIF: boxes lie on the stored pixels, or cannot tell
+
+
+def _look(image: BoxImage) -> _Looked:
     """The image with its size, or what is wrong with its file; reads the header alone."""
     try:
         with Image.open(image.file) as opened:
             stored = opened.size
-            turned = opened.getexif().get(ORIENTATION, 1) in AS_STORED
+            orientation = opened.getexif().get(ORIENTATION, 1)
     except Exception:  # decoders raise many kinds on damaged input, and all are to be listed
-        return _unreadable(image)
-    width, height = stored[::-1] if turned else stored
-    if 0 in (image.width, image.height):
-        return replace(image, width=width, height=height)
-    if (image.width, image.height) not in (stored, (width, height)):
+        return _Looked(image=image, problem=_unreadable(image))
+    width, height = stored[::-1] if orientation in AS_STORED else stored
+    turns, said = orientation in range(2, 9), (image.width, image.height)
+    if 0 in said:
+        return _Looked(image=replace(image, width=width, height=height), turned="unclear" if turns else "")
+    if said not in (stored, (width, height)):
         what = f"{width} x {height} pixels, but annotated as {image.width} x {image.height}"
-        return Problem(kind="image of another size", where=str(image.file), what=what)
-    return image
+        return _Looked(image=image, problem=Problem(kind="image of another size", where=str(image.file), what=what))
+    if turns and stored == (width, height):
+        return _Looked(image=image, turned="unclear")
+    return _Looked(image=image, turned="stored" if said == stored and turns else "")
+
+
+def _turned(source: BoxFiles, looked: list[_Looked]) -> list[str]:
+    notes = []
+    for state, words in (
+        ("stored", "turned by EXIF, and annotated as stored: read as stored"),
+        ("unclear", "turned by EXIF, and the annotation does not show which way its boxes lie: taken as seen upright"),
+    ):
+        found = [one.image.path for one in looked if one.problem is None and one.turned == state]
+        if found:
+            are = plural(len(found), "is", "are")
+            notes.append(f"{source.name}: {counted(len(found), 'image')} {are} {words} (the first: {found[0]}).")
+    return notes
 
 
 def _unreadable(image: BoxImage) -> Problem:
     if not image.file.exists():
-        near = _namesake(image.file)
-        what = "no such file" if near is None else f"no such file, but there is {near}"
-        return Problem(kind="missing image", where=str(image.file), what=what)
+        return Problem(kind="missing image", where=str(image.file), what="no such file")
     kind: Kind = "damaged image" if image.file.is_file() else "missing image"
     try:
         read_image(image.file, name=image.path)  # says why in plain words
@@ -192,14 +224,26 @@ def _unreadable(image: BoxImage) -> Problem:
     return Problem(kind=kind, where=str(image.file), what="its header cannot be read")
 
 
-def _namesake(file: Path) -> Path | None:
-    """What was probably meant: the name in other letters, or in the nearest folder above that exists.
+def _refuse_fractions(source: BoxFiles) -> None:
+    """Raise UserError where all boxes are fractions of their image."""
+    boxes = source.objects.boxes
+    if len(boxes) and (boxes >= 0).all() and (boxes <= 1).all() and (boxes % 1 != 0).any():
+        raise UserError(
+            f"{source.place}: all {counted(len(boxes), 'box', 'boxes')} lie between 0 and 1, so they are fractions of "
+            "their image and not pixels. Multiply them by its width and height, or export them in pixels."
+        )
 
-    Labelling tools write paths of the machine that they ran on, and folders that an export does not have.
-    """
-    folder = next(each for each in file.parents if each.is_dir())
-    name = file.name.replace("\\", "/").rsplit("/", 1)[-1].lower()
-    return next((folder / each for each in sorted(os.listdir(folder)) if each.lower() == name), None)
+
+def _flagged(source: BoxFiles) -> list[str]:
+    """A word on flags that take a good part of the objects out of learning and scoring."""
+    total, notes = len(source.objects.labels), []
+    for flags, words in ((source.objects.crowd, "crowds"), (source.objects.difficult, "difficult")):
+        if flags.sum() > MANY * total:
+            notes.append(
+                f"{source.name}: {int(flags.sum())} of {counted(total, 'object')} are marked as {words}, and are "
+                "neither learnt nor scored like the others."
+            )
+    return notes
 
 
 def _where(source: BoxFiles, owners: np.ndarray, row: int) -> str:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from simsiam.data.annotations import UnreadableAnnotation, flag, read_json
+from simsiam.data.class_names import class_name
 from simsiam.data.classification.voc import some
 from simsiam.data.detection.boxes import BoxImage
-from simsiam.data.detection.files import BoxFiles, Objects, Problem, Shapes
+from simsiam.data.detection.files import BoxFiles, Problem
 from simsiam.data.detection.instance_masks import Polygons, Rle, from_runs
+from simsiam.data.detection.records import Box, Item, Record, assembled
 from simsiam.data.detection.voc import BoxSplits
+from simsiam.data.find_images import ImageFinder, role_of
 from simsiam.errors import UserError
-from simsiam.results import read_json
-from simsiam.wording import counted
+from simsiam.wording import counted, plural
+
+LISTS = ("images", "annotations", "categories")
+FEW = 4  # boxes, of which nothing is concluded
+OVER = 0.2  # of the boxes reach over the edge, where their two corners are read as a corner and a size
+APART = 2.0  # pixels between a mask and its box
+MOST_PIXELS = 1 << 28  # of a mask that is drawn to learn its box or area
 
 
 def open_coco2017(root: Path | str) -> BoxSplits:
@@ -31,8 +40,11 @@ def open_coco2017(root: Path | str) -> BoxSplits:
     in the published trainings. Raises UserError where a file or folder is missing.
     """
     root = Path(root)
+    for split in ("train", "val"):
+        if not (root / f"{split}2017").is_dir():
+            raise UserError(f"{root / f'{split}2017'}: no such folder of images.")
     train, test = (
-        open_coco(root / "annotations" / f"instances_{split}2017.json", root / f"{split}2017")
+        _open(root / "annotations" / f"instances_{split}2017.json", ImageFinder([root / f"{split}2017"]), None)
         for split in ("train", "val")
     )
     return BoxSplits(train=_with_extent(train), test=test)
@@ -54,22 +66,31 @@ def _with_extent(source: BoxFiles) -> BoxFiles:
     )
 
 
-def open_coco(json: Path | str, images: Path | str, classes: Sequence[str] | None = None) -> BoxFiles:
+def open_coco(json: Path | str, images: Path | str | None, classes: Sequence[str] | None = None) -> BoxFiles:
     """Any data set in COCO's json.
 
     Args:
         json: with images, annotations and categories; ids may be any numbers, in any order.
-        images: the folder that its file names start from.
+        images: the folder that its file names start from; None: one of the usual places around the json.
         classes: names of the categories that count, in the order of the labels; None: all, by rising id. Give a test
             set the training set's.
 
     Raises UserError where the file is no such json or the folder is missing.
     """
-    json, folder = Path(json), Path(images)
-    if not folder.is_dir():
+    json, folder = Path(json), None if images is None else Path(images)
+    if folder is not None and not folder.is_dir():
         raise UserError(f"{folder}: no such folder of images.")
-    with _no_cycle_search():
-        return _open(json, folder, classes)
+    role = role_of(json.stem) or role_of(json.parent.name)
+    finder = ImageFinder([folder]) if folder is not None else ImageFinder(around=json.parent, role=role)
+    source = _open(json, finder, classes)
+    if source.images and not any(image.file.is_file() for image in source.images):
+        raise UserError(
+            f"{json}: none of its {counted(len(source), 'image')} is there (the first: {source.images[0].path!r}); "
+            f"looked in {finder.tried}. Name their folder by --images."
+        )
+    _refuse_corners(source)
+    source.problems += tuple(_far_masks(source))
+    return source
 
 
 @contextlib.contextmanager
@@ -84,14 +105,21 @@ def _no_cycle_search() -> Iterator[None]:
             gc.enable()
 
 
-def _open(json: Path, folder: Path, classes: Sequence[str] | None) -> BoxFiles:
-    raw = read_json(json)
-    missing = [key for key in ("images", "annotations", "categories") if not isinstance(_get(raw, key), list)]
+def _open(json: Path, finder: ImageFinder, classes: Sequence[str] | None) -> BoxFiles:
+    try:
+        with _no_cycle_search():
+            raw = read_json(json)
+    except FileNotFoundError as error:
+        raise UserError(f"{json}: no such file.") from error
+    except (UnreadableAnnotation, OSError) as error:
+        raise UserError(f"{json}: {error}.") from error
+    missing = [key for key in LISTS if not isinstance(_get(raw, key), list)]
     if missing:
         raise UserError(f"{json}: no COCO file of objects; it lacks {', '.join(missing)}.")
     try:
-        return _read(json, folder, raw, classes)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        with _no_cycle_search():
+            return _read(json, finder, raw, classes)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{json}: an entry of it is not of COCO's form ({type(error).__name__}: {error}).") from error
 
 
@@ -99,28 +127,16 @@ def _get(raw: Any, key: str) -> Any:
     return raw.get(key) if isinstance(raw, dict) else None
 
 
-@dataclass(kw_only=True)
-class _Gathered:
-    """The objects of the set as they are read."""
-
-    boxes: list[Sequence[float]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    crowd: list[bool] = field(default_factory=list)
-    area: list[float] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    shapes: list[Polygons | Rle] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-
-
-def _read(json: Path, folder: Path, raw: dict[str, Any], classes: Sequence[str] | None) -> BoxFiles:
-    names = _categories(json, raw["categories"])
-    known = tuple(classes) if classes is not None else tuple(names.values())
-    label = {name: number for number, name in enumerate(known, 1)}
+def _read(json: Path, finder: ImageFinder, raw: dict[str, Any], classes: Sequence[str] | None) -> BoxFiles:
+    entries = raw["annotations"]
+    notes: list[str] = []
+    names = _categories(json, raw["categories"], {_get(entry, "category_id") for entry in entries}, notes)
+    known = tuple(class_name(each) for each in classes) if classes is not None else tuple(names.values())
     images = [
         BoxImage(
             id=entry["id"],
             path=str(entry["file_name"]),
-            file=folder / str(entry["file_name"]),
+            file=finder.find(str(entry["file_name"])) or finder.folders[0] / str(entry["file_name"]),
             width=int(entry.get("width") or 0),
             height=int(entry.get("height") or 0),
         )
@@ -131,95 +147,121 @@ def _read(json: Path, folder: Path, raw: dict[str, Any], classes: Sequence[str] 
         raise UserError(
             f"{json}: {counted(len(images) - len(by_image), 'image id occurs', 'image ids occur')} more than once."
         )
-    gathered = _Gathered()
-    for entry in raw["annotations"]:
+    problems: list[Problem] = []
+    for entry in entries:
         where = f"{json.name}, annotation {entry.get('id', '?')}"
         if entry["image_id"] not in by_image:
             what = f"its image {entry['image_id']!r} is not among the images"
-            gathered.problems.append(Problem(kind="annotation without image", where=where, what=what))
+            problems.append(Problem(kind="annotation without image", where=where, what=what))
         elif entry["category_id"] not in names:
             ids = some([f"{number!r} ({name})" for number, name in names.items()])
             what = f"category_id {entry['category_id']!r} is none of the categories' ids: {ids}"
-            gathered.problems.append(Problem(kind="unknown class", where=where, what=what))
-        elif names[entry["category_id"]] not in label:
-            what = f"category {names[entry['category_id']]!r} is not among {some(known)}"
-            gathered.problems.append(Problem(kind="unknown class", where=where, what=what))
+            problems.append(Problem(kind="unknown class", where=where, what=what))
         else:
             by_image[entry["image_id"]].append(entry)
-    counts = np.zeros(len(images), np.int64)
-    for row, image in enumerate(images):
+    brushes = sum(map(_is_brush, entries))
+    if brushes:
+        notes.append(
+            f"{json.name}: {counted(brushes, 'mask')} marked as {plural(brushes, 'a crowd', 'crowds')} as CVAT marks "
+            f"what is drawn by brush: read as {plural(brushes, 'a single object', 'single objects')}."
+        )
+    records = []
+    for image in images:
+        items = []
         for entry in by_image[image.id]:
             where = f"{json.name}, annotation {entry.get('id', '?')} on {image.path}"
             try:
-                _add(gathered, entry, image, label[names[entry["category_id"]]], where)
-            except (KeyError, TypeError, ValueError) as error:
+                items.append(_item(entry, image, names[entry["category_id"]], where))
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 what = f"{type(error).__name__}: {error}"
-                gathered.problems.append(Problem(kind="unreadable annotation", where=where, what=what))
-                continue
-            counts[row] += 1
-    shapes = Shapes.of(gathered.shapes)
-    return BoxFiles(
-        name=json.stem,
-        place=str(json),
-        classes=known,
-        images=images,
-        counts=counts,
-        objects=_objects(gathered),
-        shapes=shapes if not shapes.missing.all() else None,
-        problems=gathered.problems,
-    )
+                problems.append(Problem(kind="unreadable annotation", where=where, what=what))
+        records.append(Record(image=image, items=items))
+    return assembled(records, name=json.stem, place=str(json), classes=known, problems=problems, notes=notes)
 
 
-def _objects(gathered: _Gathered) -> Objects:
-    return Objects(
-        boxes=np.array(gathered.boxes, np.float32).reshape(-1, 4),
-        labels=np.array(gathered.labels, np.int64),
-        difficult=np.zeros(len(gathered.labels), bool),
-        crowd=np.array(gathered.crowd, bool),
-        area=np.array(gathered.area, np.float32),
-        names=tuple(gathered.names),
-    )
+def _categories(json: Path, entries: list[dict[str, Any]], used: set[Any], notes: list[str]) -> dict[Any, str]:
+    """Names by rising id, without Roboflow's root; raises UserError on ids or names that occur twice.
 
-
-def _categories(json: Path, entries: list[dict[str, Any]]) -> dict[Any, str]:
-    """Names by rising id; raises UserError on ids or names that occur twice."""
-    names = {entry["id"]: str(entry["name"]) for entry in sorted(entries, key=lambda entry: entry["id"])}
-    if len(names) < len(entries) or len(set(names.values())) < len(names):
+    The root is a category above the classes that no annotation is of.
+    """
+    above = Counter(str(entry.get("supercategory")) for entry in entries)
+    kept = []
+    for entry in sorted(entries, key=lambda entry: entry["id"]):
+        root = str(entry.get("supercategory")).lower() == "none" and entry["id"] not in used
+        if root and above[str(entry["name"])] and len(entries) > 1:
+            notes.append(f"{json.name}: the category {entry['name']!r} is the group of the others and was left out.")
+        else:
+            kept.append(entry)
+    names = {entry["id"]: class_name(str(entry["name"])) for entry in kept}
+    if len(names) < len(kept) or len(set(names.values())) < len(names):
         raise UserError(f"{json}: a category's id or name occurs twice; each class needs its own.")
     if not names:
         raise UserError(f"{json}: no category at all.")
     return names
 
 
-def _add(gathered: _Gathered, entry: dict[str, Any], image: BoxImage, label: int, where: str) -> None:
+def _is_brush(entry: dict[str, Any]) -> bool:
+    """Whether an annotation is a brush stroke of CVAT, which marks every run-length mask as a crowd."""
+    return isinstance(entry.get("attributes"), dict) and isinstance(entry.get("segmentation"), dict)
+
+
+def _item(entry: dict[str, Any], image: BoxImage, name: str, where: str) -> Item:
     shape = _shape(entry.get("segmentation"), image)
     mask = _pixels(shape, image) if shape is not None and not {"bbox", "area"} <= entry.keys() else None
     if "bbox" in entry or mask is None:
-        x, y, width, height = _box(entry["bbox"])
+        box = _box(entry["bbox"])
     else:
         columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
         if not len(rows):
             raise ValueError("neither a bbox nor a pixel of a mask")
-        x, y = float(columns[0]), float(rows[0])
-        width, height = float(columns[-1] + 1 - x), float(rows[-1] + 1 - y)
-    area = float(entry["area"]) if "area" in entry else width * height if mask is None else float(mask.sum())
-    gathered.boxes.append((x, y, x + width, y + height))
-    gathered.labels.append(label)
-    gathered.crowd.append(bool(entry.get("iscrowd", 0)))
-    gathered.area.append(area)
-    gathered.names.append(where)
-    gathered.shapes.append(shape if shape is not None else Polygons(parts=()))
+        box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+    area = float(entry["area"]) if "area" in entry else None if mask is None else float(mask.sum())
+    crowd = flag(entry.get("iscrowd", 0)) and not _is_brush(entry)
+    return Item(name=name, box=box, where=where, crowd=crowd, area=area, shape=shape)
 
 
-def _box(found: Any) -> list[float]:
+def _box(found: Any) -> Box:
     try:
         x, y, width, height = (float(value) for value in found)
     except (TypeError, ValueError) as error:
         raise ValueError(f"bbox must be four numbers, x, y, width and height, not {found!r}") from error
-    return [x, y, width, height]
+    return x, y, x + width, y + height
+
+
+def _refuse_corners(source: BoxFiles) -> None:
+    """Raise UserError where the boxes fit their images, or their areas, only as two corners x1, y1, x2 and y2."""
+    sizes = np.array([(image.width, image.height) for image in source.images], np.float32).reshape(-1, 2)
+    boxes, areas, sizes = source.objects.boxes, source.objects.area, sizes[source.owners]
+    corner, extent = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    if len(boxes) < FEW or not ((extent > corner) & (extent <= sizes + APART)).all():
+        return
+    over = (boxes[:, 2:] > sizes + APART).any(1).mean() > OVER
+    with np.errstate(over="ignore"):
+        plain, as_corners = extent.prod(1), (extent - corner).prod(1)
+    if over or (np.isclose(areas, as_corners, rtol=0.02) & ~np.isclose(areas, plain, rtol=0.02)).all():
+        raise UserError(
+            f"{source.place}: bbox holds x, y, width and height in COCO's form, and these boxes fit their images only "
+            "as two corners, x1, y1, x2 and y2. Subtract the first corner from the second, or export them anew."
+        )
+
+
+def _far_masks(source: BoxFiles) -> Iterator[Problem]:
+    """The objects whose mask does not touch their box."""
+    if source.shapes is None:
+        return
+    boxes, extents = source.objects.boxes, source.shapes.extents
+    with np.errstate(invalid="ignore"):
+        apart = (np.maximum(boxes[:, :2], extents[:, :2]) > np.minimum(boxes[:, 2:], extents[:, 2:]) + APART).any(1)
+    names = source.objects.names or ()
+    for row in np.flatnonzero(apart).tolist():
+        box, mask = (", ".join(f"{value:g}" for value in corners[row]) for corners in (boxes, extents))
+        yield Problem(kind="mask far from its box", where=names[row], what=f"box ({box}), mask within ({mask})")
 
 
 def _pixels(shape: Polygons | Rle, image: BoxImage) -> np.ndarray:
+    height, width = (shape.height, shape.width) if isinstance(shape, Rle) else (image.height, image.width)
+    if not 0 < height * width <= MOST_PIXELS:
+        raise ValueError(f"a mask of {width} x {height} pixels")
     rle = shape if isinstance(shape, Rle) else shape.encode(height=image.height, width=image.width)
     return rle.decode()
 

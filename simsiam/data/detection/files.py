@@ -16,6 +16,7 @@ from simsiam.data.detection.instance_masks import InstanceMasks, Polygons, Rle
 
 Kind = Literal[
     "missing image",
+    "image listed twice",
     "damaged image",
     "image without annotation",
     "annotation without image",
@@ -27,6 +28,7 @@ Kind = Literal[
     "box wholly outside",
     "mask of another size",
     "object without mask",
+    "mask far from its box",
 ]
 
 
@@ -90,6 +92,23 @@ class Shapes:
         empty[list(self.rles)] = False
         return empty
 
+    @property
+    def extents(self) -> np.ndarray:
+        """M x 4 float64: the box around each object's mask, x1 y1 x2 y2; nan where there is none."""
+        from faster_coco_eval.core import mask
+
+        found = np.full((len(self.ends), 4), np.nan)
+        drawn = np.flatnonzero(np.diff(self.ends, prepend=0))
+        if len(drawn):
+            corners = np.concatenate([[0], self.part_ends])[np.concatenate([[0], self.ends])]  # in `points`
+            starts = corners[:-1][drawn]
+            found[drawn, :2] = np.minimum.reduceat(self.points, starts)
+            found[drawn, 2:] = np.maximum.reduceat(self.points, starts)
+        for row, rle in self.rles.items():
+            x, y, width, height = np.asarray(mask.toBbox([rle.as_coco()]), np.float64).reshape(-1)[:4]
+            found[row] = (x, y, x + width, y + height) if width and height else np.nan
+        return found
+
     def __getitem__(self, row: int) -> Polygons | Rle:
         if row in self.rles:
             return self.rles[row]
@@ -125,7 +144,8 @@ class BoxFiles(BoxSource):
         counts: objects on each image.
         objects: of all images, in the images' order.
         shapes: their masks; None where the set has none.
-        problems: what was found wrong while reading; `box_checks.checked` adds to it and decides.
+        problems: what was found wrong while reading; `checks.checked` adds to it and decides.
+        notes: what a reader of the results must know of how the set was read.
         place: folder or file that messages name.
     """
 
@@ -140,10 +160,11 @@ class BoxFiles(BoxSource):
         objects: Objects,
         shapes: Shapes | None,
         problems: Sequence[Problem],
+        notes: Sequence[str] = (),
     ) -> None:
         self.name, self.place, self.classes = name, place, classes
         self.images, self.objects, self.shapes = tuple(images), objects, shapes
-        self.problems = tuple(problems)
+        self.problems, self.notes = tuple(problems), tuple(notes)
         self.has_masks = shapes is not None
         self._ends = np.cumsum(counts, dtype=np.int64)
 
@@ -219,6 +240,7 @@ class BoxFiles(BoxSource):
             objects=objects.select(rows),
             shapes=None if self.shapes is None else (self.shapes if kept.all() else self.shapes.select(rows)),
             problems=problems,
+            notes=self.notes,
         )
 
 
@@ -244,4 +266,5 @@ def joined(name: str, sets: Sequence[BoxFiles]) -> BoxFiles:
         ),
         shapes=None,
         problems=[problem for one in sets for problem in one.problems],
+        notes=[note for one in sets for note in one.notes],
     )

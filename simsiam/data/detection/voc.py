@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
+from simsiam.data.annotations import UnreadableAnnotation, flag, read_xml
+from simsiam.data.class_names import class_name
 from simsiam.data.classification.voc import image_ids, some
 from simsiam.data.detection.boxes import BoxImage
-from simsiam.data.detection.files import BoxFiles, Objects, Problem, joined
-from simsiam.data.images import IMAGE_SUFFIXES
+from simsiam.data.detection.files import BoxFiles, Problem, joined
+from simsiam.data.detection.records import Item, Record, assembled
+from simsiam.data.find_images import IMAGE_FOLDERS, ImageFinder, folders_in, images_by_stem, role_of, visible
 from simsiam.errors import UserError
 
 FirstPixel = Literal[0, 1]
@@ -29,19 +30,12 @@ class BoxSplits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Object:
-    name: str
-    corners: tuple[float, float, float, float]  # x1 y1 x2 y2, continuous, counted from 0
-    difficult: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Annotation:
     file: Path
     image: str  # the file name that it gives, or ""
     width: int  # 0: not said
     height: int
-    objects: tuple[_Object, ...]
+    objects: tuple[Item, ...]
 
 
 def open_voc0712(root: Path | str) -> BoxSplits:
@@ -79,49 +73,57 @@ def open_voc07(root: Path | str) -> BoxSplits:
 
 
 def open_voc_folder(
-    folder: Path | str, classes: Sequence[str] | None = None, *, first_pixel: FirstPixel = 0
+    folder: Path | str,
+    classes: Sequence[str] | None = None,
+    *,
+    first_pixel: FirstPixel = 0,
+    images: Path | None = None,
+    only: Iterable[str] | None = None,
 ) -> BoxFiles:
     """Any folder of images with VOC-XML annotations; no lists of images are needed.
 
     Args:
-        folder: holds the images, or JPEGImages or images with them; and the XML files, or Annotations with them.
+        folder: holds the XML files, or Annotations with them; the images lie beside them or in one of the usual places.
         classes: the names that count; None: all that occur, sorted. Give a test set the training set's.
         first_pixel: how the tool counts pixels: from 0, as most do, or from 1 and with the last pixel named, as VOC.
+        images: the folder of the images, where they lie elsewhere.
+        only: the names, without suffix, of the annotations that count.
 
     Raises UserError where there is no XML file at all.
     """
     folder = Path(folder)
-    annotations = _first_folder(folder, ("Annotations", "annotations"), XML)
-    files = sorted(annotations.glob(XML))
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder.")
+    annotations = next((each for each in folders_in(folder, ("annotations",)) if any(each.glob(XML))), folder)
+    files = visible(annotations.glob(XML))
     if not files:
         raise UserError(f"{folder}: no VOC-XML annotation (*.xml) in it or in its Annotations folder.{_deeper(folder)}")
-    images = next((folder / name for name in ("JPEGImages", "images", "Images") if (folder / name).is_dir()), folder)
-    present = _images_by_stem(images)
-    read = [_parse(file, first_pixel) for file in files]
-    known = tuple(classes) if classes is not None else _class_names(read)
+    finder = ImageFinder([images] if images else [], around=annotations, role=role_of(folder.name))
+    beside = images or next(iter(folders_in(folder, ("jpegimages", *IMAGE_FOLDERS))), folder)
+    present = images_by_stem(beside)
+    wanted = None if only is None else set(only)
+    read = [_parse(file, first_pixel) for file in files if wanted is None or file.stem in wanted]
     annotated = {file.stem for file in files}
     named = {one.image for one in read if isinstance(one, _Annotation)}
-    problems = [
-        Problem(kind="image without annotation", where=str(images / name), what=f"no {stem}.xml in {annotations}")
-        for stem, names in present.items()
+    bare = [
+        Problem(kind="image without annotation", where=str(file), what=f"no {stem}.xml in {annotations}")
+        for stem, twins in (present if wanted is None else {}).items()
         if stem not in annotated
-        for name in names
-        if name not in named
+        for file in twins
+        if file.name not in named
     ]
 
     def find(annotation: _Annotation) -> Path | None:
-        names = present.get(annotation.file.stem) or present.get(Path(annotation.image).stem) or []
-        best = annotation.image if annotation.image in names else next(iter(names), None)
-        return images / best if best is not None else None
+        twins = present.get(annotation.file.stem) or []
+        best = next((file for file in twins if file.name == annotation.image), None)
+        return best or next(iter(twins), None) or finder.find(annotation.image, annotation.file.stem)
 
-    made = _files(folder.resolve().name, folder, read, known, find)
-    made.problems += tuple(problems)
-    return made
+    return _files(folder.resolve().name, folder, read, classes, find, problems=bare, tried=finder.tried)
 
 
 def _deeper(folder: Path) -> str:
     """Where annotations lie that were looked for in `folder`, as a hint."""
-    places = {file.parent for file in folder.rglob(XML)}
+    places = {file.parent for file in visible(folder.rglob(XML))}
     places = {each.parent if each.name.lower() == "annotations" else each for each in places}
     named = some(sorted(map(str, places)), 3)
     return f" There are some in {named}: name one folder, and another by --test." if places else ""
@@ -142,11 +144,10 @@ def _read_split(tree: Path, split: str) -> list[_Annotation | Problem]:
 
 
 def _tree_files(tree: Path, split: str, read: Sequence[_Annotation | Problem], classes: tuple[str, ...]) -> BoxFiles:
-    present = _images_by_stem(tree / "JPEGImages") if (tree / "JPEGImages").is_dir() else {}
+    present = images_by_stem(tree / "JPEGImages") if (tree / "JPEGImages").is_dir() else {}
 
     def find(annotation: _Annotation) -> Path | None:
-        names = present.get(annotation.file.stem, [])
-        return tree / "JPEGImages" / names[0] if names else None
+        return next(iter(present.get(annotation.file.stem, [])), None)
 
     return _files(f"{tree.name.lower()}-{split}", tree.parent, read, classes, find)
 
@@ -155,63 +156,34 @@ def _files(
     name: str,
     root: Path,
     read: Sequence[_Annotation | Problem],
-    classes: tuple[str, ...],
+    classes: Sequence[str] | None,
     find: Callable[[_Annotation], Path | None],
+    *,
+    problems: Iterable[Problem] = (),
+    tried: str = "",
 ) -> BoxFiles:
-    """The set of what was read; annotations without an image and objects of unknown classes become problems."""
-    number = {each: label for label, each in enumerate(classes, 1)}
-    images: list[BoxImage] = []
-    problems: list[Problem] = []
-    counts: list[int] = []
-    objects: list[_Object] = []
-    names: list[str] = []
+    """The set of what was read; annotations without an image become problems."""
+    records: list[Record] = []
+    bad: list[Problem] = []
     for annotation in read:
         if isinstance(annotation, Problem):
-            problems.append(annotation)
-            continue
-        image = find(annotation)
-        if image is None:
+            bad.append(annotation)
+        elif (image := find(annotation)) is None:
             found = f"names {annotation.image!r}" if annotation.image else "names no image"
-            what = f"{found}, and there is none of its own name"
-            problems.append(Problem(kind="annotation without image", where=str(annotation.file), what=what))
-            continue
-        kept = []
-        for place, each in enumerate(annotation.objects, 1):
-            where = f"{annotation.file}, object {place} ({each.name})"
-            if each.name in number:
-                kept.append(each)
-                names.append(where)
-            else:
-                what = f"not among {some(classes)}"
-                problems.append(Problem(kind="unknown class", where=where, what=what))
-        objects += kept
-        counts.append(len(kept))
-        path = image.relative_to(root).as_posix()
-        images.append(BoxImage(id=image.stem, path=path, file=image, width=annotation.width, height=annotation.height))
-    boxes = np.array([each.corners for each in objects], np.float32).reshape(-1, 4)
-    return BoxFiles(
-        name=name,
-        place=str(root),
-        classes=classes,
-        images=images,
-        counts=np.array(counts, np.int64),
-        objects=Objects(
-            boxes=boxes,
-            labels=np.array([number[each.name] for each in objects], np.int64),
-            difficult=np.array([each.difficult for each in objects], bool),
-            crowd=np.zeros(len(objects), bool),
-            area=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
-            names=tuple(names),
-        ),
-        shapes=None,
-        problems=problems,
-    )
+            what = f"{found}, and there is none of its own name" + (f"; looked in {tried}" if tried else "")
+            bad.append(Problem(kind="annotation without image", where=str(annotation.file), what=what))
+        else:
+            path = image.relative_to(root).as_posix() if image.is_relative_to(root) else image.name
+            width, height = annotation.width, annotation.height
+            shown = BoxImage(id=image.stem, path=path, file=image, width=width, height=height)
+            records.append(Record(image=shown, items=annotation.objects))
+    return assembled(records, name=name, place=str(root), classes=classes, problems=[*bad, *problems])
 
 
 def _parse(file: Path, first_pixel: FirstPixel) -> _Annotation | Problem:
     """One annotation, or why it cannot be read."""
     try:
-        root = ElementTree.parse(file).getroot()
+        root = read_xml(file)
         size = root.find("size")
         width, height = (int(float(size.findtext(key) or 0)) if size is not None else 0 for key in ("width", "height"))
         return _Annotation(
@@ -219,45 +191,33 @@ def _parse(file: Path, first_pixel: FirstPixel) -> _Annotation | Problem:
             image=(root.findtext("filename") or "").strip(),
             width=width,
             height=height,
-            objects=tuple(_object(each, first_pixel) for each in root.findall("object")),
+            objects=tuple(_object(file, n, each, first_pixel) for n, each in enumerate(root.findall("object"), 1)),
         )
     except FileNotFoundError:
         return Problem(kind="image without annotation", where=str(file), what="no such file")
-    except (ElementTree.ParseError, ValueError, OSError) as error:
+    except (UnreadableAnnotation, ValueError, OverflowError, OSError) as error:
         return Problem(kind="unreadable annotation", where=str(file), what=str(error))
 
 
-def _object(each: ElementTree.Element, first_pixel: FirstPixel) -> _Object:
-    name = (each.findtext("name") or "").strip()
-    if not name:
+def _object(file: Path, number: int, each: ElementTree.Element, first_pixel: FirstPixel) -> Item:
+    name = each.findtext("name") or ""
+    if not name.strip():
         raise ValueError("an object without a name")
     box = each.find("bndbox")
     texts = [box.findtext(key) if box is not None else None for key in ("xmin", "ymin", "xmax", "ymax")]
     try:
         x1, y1, x2, y2 = (float(text or "") for text in texts)
     except ValueError as error:
-        raise ValueError(f"{name}: bndbox needs xmin, ymin, xmax and ymax as numbers, not {texts}") from error
-    return _Object(
+        raise ValueError(f"{name.strip()}: bndbox needs xmin, ymin, xmax and ymax as numbers, not {texts}") from error
+    return Item(
         name=name,
-        corners=(x1 - first_pixel, y1 - first_pixel, x2, y2),  # the last pixel ends where the next would begin
-        difficult=(each.findtext("difficult") or "0").strip() == "1",
+        box=(x1 - first_pixel, y1 - first_pixel, x2, y2),  # the last pixel ends where the next would begin
+        where=f"{file}, object {number} ({name.strip()})",
+        difficult=flag(each.findtext("difficult")),
     )
 
 
 def _class_names(read: Sequence[_Annotation | Problem]) -> tuple[str, ...]:
-    found = {each.name for one in read if isinstance(one, _Annotation) for each in one.objects}
-    return tuple(sorted(found))
-
-
-def _images_by_stem(folder: Path) -> dict[str, list[str]]:
-    present: dict[str, list[str]] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in IMAGE_SUFFIXES:
-            present.setdefault(file.stem, []).append(file.name)
-    return present
-
-
-def _first_folder(folder: Path, names: Sequence[str], pattern: str) -> Path:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder.")
-    return next((folder / name for name in names if any((folder / name).glob(pattern))), folder)
+    return tuple(
+        sorted({class_name(each.name) for one in read if isinstance(one, _Annotation) for each in one.objects})
+    )

@@ -106,4 +106,4 @@ def _any(place: Path, images: Path | None, first_pixel: FirstPixel, classes: tup
                 "beside them, or in JPEGImages or images in that folder."
             )
         return open_voc_folder(place, classes, first_pixel=first_pixel)
-    return open_coco(place, images if images is not None else place.parent, classes)
+    return open_coco(place, images, classes)

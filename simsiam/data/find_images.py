@@ -1,0 +1,147 @@
+"""Where the images of annotations lie: beside them, in images/ or JPEGImages/, a folder above, in any capitals."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from simsiam.data.images import IMAGE_SUFFIXES
+
+Role = Literal["train", "val", "test"]
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "leftimg8bit")
+ANNOTATION_FOLDERS = ("annotations", "annotation", "labels", "label", "ann", "anns", "xml", "xmls", "json", "default")
+ROLES: dict[str, Role] = {
+    **dict.fromkeys(("train", "training", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def role_of(name: str) -> Role | None:
+    """What a folder or file of a split is for, by its name: `valid`, `Val`, `instances_train2017`; None: no split."""
+    words = re.findall(r"[a-z]+", name.lower())
+    return next((ROLES[word] for word in words if word in ROLES), None)
+
+
+def visible(files: Iterable[Path]) -> list[Path]:
+    """Sorted, without hidden files such as macOS's `._NAME`."""
+    return sorted(file for file in files if not file.name.startswith("."))
+
+
+def folders_in(folder: Path, names: Iterable[str] = IMAGE_FOLDERS) -> list[Path]:
+    """The sub-folders with one of these names in any capitals, in the order of the names."""
+    order = {name: place for place, name in enumerate(names)}
+    found = [each for each in visible(folder.iterdir()) if each.name.lower() in order and each.is_dir()]
+    return sorted(found, key=lambda each: order[each.name.lower()])
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """The sub-folders that are named as a split, by their names; the training set first, then what is scored."""
+    found = [each for each in visible(folder.iterdir()) if each.name.lower() in ROLES and each.is_dir()]
+    order = list(ROLES)
+    return {each.name: each for each in sorted(found, key=lambda each: order.index(each.name.lower()))}
+
+
+def images_by_stem(folder: Path, *, deep: bool = False) -> dict[str, list[Path]]:
+    """Image files by their path below the folder without its suffix, sorted; several where suffixes alone differ."""
+    found: dict[str, list[Path]] = {}
+    for file in visible(folder.rglob("*") if deep else folder.iterdir()):
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
+            found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
+    return found
+
+
+class ImageFinder:
+    """Finds the images that annotations name.
+
+    Args:
+        folders: looked through in this order, to any depth.
+        around: a folder of annotations, whose usual places for images are looked through after those; of `role`, if
+            the annotations are of one split, no folder of another split.
+    """
+
+    def __init__(self, folders: Sequence[Path] = (), *, around: Path | None = None, role: Role | None = None) -> None:
+        self.folders = [*folders, *(_usual_places(around, role) if around is not None else ())]
+        self._shallow = set(_levels(around)) - set(folders) if around is not None else set()
+
+    @property
+    def tried(self) -> str:
+        """The folders, for a message."""
+        return ", ".join(map(str, self.folders))
+
+    def find(self, *names: str) -> Path | None:
+        """The image of the first of these names that is there; None without one.
+
+        A path counts as it is written, below any of the folders; else its last part does, in any capitals and with
+        another image suffix, where only one file has that name.
+        """
+        written = [name.replace("\\", "/") for name in names if name and "\0" not in name]
+        for name in written:
+            for folder in self.folders:
+                if _is_file(folder / name) and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                    return Path(folder, name)
+        for name in written:
+            for index in self._indices:
+                found: list[Path] = index.get(_key(name)) or index.get(_key(_stem(name))) or []
+                if len(found) == 1:
+                    return found[0]
+        return None
+
+    @cached_property
+    def _indices(self) -> list[dict[str, list[Path]]]:
+        """For each folder, its images by name and by stem; a name under which two lie finds none."""
+        return [_index(folder, deep=folder not in self._shallow) for folder in self.folders]
+
+
+def _usual_places(around: Path, role: Role | None) -> list[Path]:
+    found: list[Path] = []
+    for folder in _levels(around):
+        found.append(folder)
+        named = folders_in(folder) + [
+            each for name, each in split_folders(folder).items() if folder != around and role in (None, role_of(name))
+        ]
+        for each in named:
+            of_role = [below for name, below in split_folders(each).items() if role_of(name) == role]
+            found += [*of_role, each] if role is not None else [each]
+    return list(dict.fromkeys(found))
+
+
+def _levels(around: Path) -> list[Path]:
+    """A folder of annotations and those above it up to the set's own: `set/annotations/train` is two below it."""
+    levels = [around.resolve()]
+    while levels[-1].name.lower() in (*ANNOTATION_FOLDERS, *ROLES) and len(levels) < 4:
+        levels.append(levels[-1].parent)
+    return [around, *levels[1:]]
+
+
+def _index(folder: Path, *, deep: bool) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for base, folders, files in os.walk(folder):
+        folders[:] = sorted(each for each in folders if deep and not each.startswith("."))
+        for name in sorted(files):
+            file = Path(base, name)
+            if not name.startswith(".") and file.suffix.lower() in IMAGE_SUFFIXES:
+                found.setdefault(_key(name), []).append(file)
+                found.setdefault(_key(file.stem), []).append(file)
+    return found
+
+
+def _stem(name: str) -> str:
+    return name.rsplit(".", 1)[0] if "." in name else name
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name.rsplit("/", 1)[-1]).casefold()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # names that no file can have
+        return False
