@@ -1,0 +1,266 @@
+"""Annotations as people have them: every oddity is read right, or refused and named; never silently wrong."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simsiam.data.detection.boxes import AS_STORED
+from simsiam.data.detection.checks import Checked, checked
+from simsiam.data.detection.coco import open_coco
+from simsiam.data.detection.voc import open_voc_folder
+from simsiam.errors import UserError
+from tests.data.detection.test_voc import write
+
+CASES = Path(__file__).parent
+
+
+def voc(folder: Path) -> Checked:
+    return checked(open_voc_folder(folder), "stop")
+
+
+def test_side_files_of_macos_are_passed_over() -> None:
+    found = voc(CASES / "apple_double_in_detection_folder/d")
+    assert len(found.source) == 6
+    assert len(found.source.objects.labels) == 6
+    assert found.notes == []
+
+
+def test_xml_of_an_encoding_that_no_one_knows_is_read_as_utf8() -> None:
+    found = voc(CASES / "voc_xml_encoding_unknown/d")
+    assert len(found.source) == 4
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [
+        ("UTF-8", "utf-8"),
+        ("UTF-8", "utf-8-sig"),
+        ("utf-16", "utf-16"),
+        ("gb2312", "gb2312"),
+        ("GBK", "gbk"),
+        ("UTF-8", "gb2312"),  # as tools of a Chinese Windows write it
+        ("shift_jis", "shift_jis"),
+        ("big5", "big5"),
+        ("Unicode", "utf-8"),
+    ],
+)
+def test_names_in_any_encoding(tmp_path: Path, declared: str, encoding: str) -> None:
+    write(tmp_path, "a", [("车", (1, 2, 4, 5))] if encoding[:2] in ("gb", "ut") else [("車", (1, 2, 4, 5))])
+    text = (tmp_path / "a.xml").read_text(encoding="utf-8")
+    (tmp_path / "a.xml").write_bytes(f'<?xml version="1.0" encoding="{declared}"?>\n{text}'.encode(encoding))
+    assert voc(tmp_path).source.classes in (("车",), ("車",))
+
+
+def test_a_bomb_of_entities_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a", [("cat", (1, 2, 4, 5))])
+    layers = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
+    text = (tmp_path / "a.xml").read_text().replace("cat", "&l11;")
+    (tmp_path / "a.xml").write_text(f'<!DOCTYPE annotation [<!ENTITY l0 "ha">{layers}]>{text}')
+    with pytest.raises(UserError, match=r"a\.xml: unreadable annotation \(it declares entities"):
+        voc(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "difficult"), [("true", True), ("True", True), ("1", True), ("0", False), ("", False)]
+)
+def test_difficult_in_any_words(tmp_path: Path, word: str, difficult: bool) -> None:
+    write(tmp_path, "a", [("cat", (1, 2, 4, 5))])
+    text = (tmp_path / "a.xml").read_text().replace("<bndbox>", f"<difficult>{word}</difficult><bndbox>")
+    (tmp_path / "a.xml").write_text(text)
+    assert open_voc_folder(tmp_path).objects.difficult.tolist() == [difficult]
+
+
+def test_names_of_classes_that_look_the_same_are_one_class(tmp_path: Path) -> None:
+    write(tmp_path, "a", [("Café", (1, 2, 4, 5)), (f" {unicodedata.normalize('NFD', 'Café')} ", (1, 1, 3, 3))])
+    found = voc(tmp_path)
+    assert found.source.classes == ("Café",)
+    assert found.source.objects.labels.tolist() == [1, 1]
+    assert any("look the same and were read as one class" in note for note in found.notes)
+
+
+def test_names_of_classes_that_differ_in_capitals_alone_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a", [("Square", (1, 2, 4, 5)), ("square", (1, 1, 3, 3))])
+    with pytest.raises(UserError, match="'Square' and 'square' differ in capitals alone"):
+        open_voc_folder(tmp_path)
+
+
+def test_a_test_set_that_writes_a_class_otherwise_is_told_the_difference(tmp_path: Path) -> None:
+    write(tmp_path, "a", [("Square ", (1, 2, 4, 5)), ("square", (1, 1, 3, 3))])
+    with pytest.raises(UserError, match=r"object 2 \(square\).*it differs from 'Square' in capitals alone"):
+        checked(open_voc_folder(tmp_path, ("Square",)), "stop")
+
+
+@pytest.mark.parametrize(("size", "orientation", "state"), [((20, 12), 3, "upright"), ((16, 16), 6, "upright")])
+def test_images_that_exif_turns_are_named(tmp_path: Path, size: tuple[int, int], orientation: int, state: str) -> None:
+    write(tmp_path, "a", [("cat", (1, 2, 4, 5))], size=size)
+    _turn(tmp_path / "a.jpg", size, orientation)
+    [note] = voc(tmp_path).notes
+    assert "1 image is turned by EXIF" in note
+    assert state in note
+
+
+@pytest.mark.parametrize("orientation", sorted(AS_STORED))
+def test_boxes_of_the_stored_picture_are_said_to_be_so(tmp_path: Path, orientation: int) -> None:
+    write(tmp_path, "a", [("cat", (1, 2, 4, 5))], size=(20, 12))
+    _turn(tmp_path / "a.jpg", (20, 12), orientation)
+    [note] = voc(tmp_path).notes
+    assert "annotated as stored: read as stored" in note
+
+
+def _turn(file: Path, size: tuple[int, int], orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size).save(file, exif=exif)
+
+
+def coco(
+    folder: Path,
+    objects: list[dict[str, Any]],
+    *,
+    categories: list[dict[str, Any]] | None = None,
+    images: tuple[str, ...] = ("a.png", "b.png"),
+) -> Path:
+    """A json of images of 100 x 80 pixels."""
+    for name in set(images):
+        Image.new("RGB", (100, 80)).save(folder / name)
+    entries = [{"id": n, "file_name": name, "width": 100, "height": 80} for n, name in enumerate(images)]
+    annotations = [{"id": n, "image_id": 0, "category_id": 1, **one} for n, one in enumerate(objects)]
+    content = {"images": entries, "annotations": annotations, "categories": categories or [{"id": 1, "name": "cat"}]}
+    (folder / "set.json").write_text(json.dumps(content))
+    return folder / "set.json"
+
+
+def opened(file: Path) -> Checked:
+    return checked(open_coco(file, None), "stop")
+
+
+def test_roboflows_root_category_is_left_out() -> None:
+    folder = CASES / "roboflow_root_category"
+    found = checked(open_coco(folder / "ann.json", folder / "img"), "stop")
+    assert found.source.classes == ("cats", "dog")  # the root has the name of a class
+    assert sorted(set(found.source.objects.labels.tolist())) == [1, 2]
+    assert any("the category 'cats' is the group of the others" in note for note in found.notes)
+
+
+def test_a_root_category_of_another_name(tmp_path: Path) -> None:
+    categories = [
+        {"id": 0, "name": "animals", "supercategory": "none"},
+        {"id": 1, "name": "cat", "supercategory": "animals"},
+    ]
+    assert opened(coco(tmp_path, [{"bbox": [1, 1, 20, 20]}], categories=categories)).source.classes == ("cat",)
+    alone = [{"id": 1, "name": "cat", "supercategory": "none"}]
+    assert opened(coco(tmp_path, [{"bbox": [1, 1, 20, 20]}], categories=alone)).source.classes == ("cat",)
+
+
+def test_boxes_that_are_fractions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="all 2 boxes lie between 0 and 1, so they are fractions"):
+        opened(coco(tmp_path, [{"bbox": [0.1, 0.2, 0.3, 0.4]}, {"bbox": [0.5, 0.25, 0.5, 0.5]}]))
+    write(tmp_path, "a", [("cat", (0.1, 0.2, 0.3, 0.4))])
+    with pytest.raises(UserError, match="they are fractions"):
+        voc(tmp_path)
+
+
+CORNERS = [(10, 10, 40, 30), (50, 40, 95, 70), (60, 20, 90, 44), (5, 50, 30, 75), (70, 60, 99, 79)]
+
+
+def test_corners_written_as_sizes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fit their images only as two corners"):
+        opened(coco(tmp_path, [{"bbox": list(box)} for box in CORNERS]))
+    inside = [(10, 8, 30, 24), (5, 5, 40, 30), (20, 10, 45, 38), (2, 3, 9, 9)]  # area alone tells
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in inside]
+    with pytest.raises(UserError, match="only as two corners"):
+        opened(coco(tmp_path, [{"bbox": list(box), "area": area} for box, area in zip(inside, areas, strict=True)]))
+
+
+def test_right_boxes_are_not_taken_for_corners(tmp_path: Path) -> None:
+    sizes = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in CORNERS]
+    found = opened(coco(tmp_path, [{"bbox": box} for box in sizes]))
+    assert found.source.objects.boxes.tolist() == [list(map(float, box)) for box in CORNERS]
+    large = [[n, n, 60 + n, 50 + n] for n in range(8)]  # one large object a photo: each size exceeds the corner
+    assert opened(coco(tmp_path, [{"bbox": box} for box in large])).notes == []
+
+
+def test_masks_far_from_their_box_are_named(tmp_path: Path) -> None:
+    near, far = [[10, 10, 30, 10, 30, 30]], [[60, 50, 90, 50, 90, 70]]
+    runs = {"size": [80, 100], "counts": [80 * 50 + 5, 4, 80 * 50 - 9]}
+    objects = [{"bbox": [10, 10, 20, 20], "segmentation": shape} for shape in (near, far, near, runs)]
+    with pytest.raises(UserError) as raised:
+        opened(coco(tmp_path, objects))
+    assert "mask far from its box: 2" in str(raised.value)
+    assert "annotation 1 on a.png: mask far from its box (box (10, 10, 30, 30), mask within (60, 50, 90, 70))" in str(
+        raised.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "crowd"), [("0", False), ("1", True), (0, False), (1, True), (True, True), (None, False)]
+)
+def test_iscrowd_in_any_form(tmp_path: Path, value: object, crowd: bool) -> None:
+    file = coco(tmp_path, [{"bbox": [1, 1, 20, 20], "iscrowd": value}, {"bbox": [1, 1, 20, 20]}])
+    assert open_coco(file, None).objects.crowd.tolist() == [crowd, False]
+
+
+def test_brushes_of_cvat_are_single_objects(tmp_path: Path) -> None:
+    runs = {"size": [80, 100], "counts": [80 * 50 + 5, 4, 80 * 50 - 9]}
+    stroke = {"bbox": [50, 5, 1, 4], "segmentation": runs, "iscrowd": 1, "area": 4}
+    found = opened(coco(tmp_path, [{**stroke, "attributes": {"occluded": False}}]))
+    assert found.source.objects.crowd.tolist() == [False]
+    assert any("1 mask marked as a crowd as CVAT marks what is drawn by brush" in note for note in found.notes)
+    [note] = checked(open_coco(coco(tmp_path, [stroke, {**stroke, "iscrowd": 0}]), None), "stop").notes
+    assert "1 of 2 objects are marked as crowds" in note
+
+
+def test_images_listed_twice_are_named(tmp_path: Path) -> None:
+    file = coco(tmp_path, [{"bbox": [1, 1, 20, 20]}], images=("a.png", "b.png", "a.png"))
+    with pytest.raises(UserError, match=r"a\.png: image listed twice \(as 0 and as 2\)"):
+        opened(file)
+    kept = checked(open_coco(file, None), "drop")
+    assert [image.id for image in kept.source.images] == [0, 1]
+    assert len(kept.source.objects.labels) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb2312"])
+def test_json_in_any_encoding(tmp_path: Path, encoding: str) -> None:
+    file = coco(tmp_path, [{"bbox": [1, 1, 20, 20]}], categories=[{"id": 1, "name": "车"}])
+    file.write_bytes(json.dumps(json.loads(file.read_text()), ensure_ascii=False).encode(encoding))
+    assert opened(file).source.classes == ("车",)
+
+
+@pytest.mark.parametrize("place", ["images", "JPEGImages", "Images", "IMG"])
+def test_images_lie_beside_annotations(tmp_path: Path, place: str) -> None:
+    (tmp_path / "annotations").mkdir()
+    file = coco(tmp_path, [{"bbox": [1, 1, 20, 20]}]).rename(tmp_path / "annotations/instances.json")
+    (tmp_path / place).mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).rename(tmp_path / place / name)
+    assert {image.file.parent.name for image in opened(file).source.images} == {place}
+
+
+def test_where_images_were_looked_for_is_said(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    file = coco(tmp_path, [{"bbox": [1, 1, 20, 20]}]).rename(tmp_path / "annotations/instances.json")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).unlink()
+    with pytest.raises(UserError, match="none of its 2 images is there") as raised:
+        opened(file)
+    assert f"looked in {tmp_path}/annotations, {tmp_path}. Name their folder by --images." in str(raised.value)
+
+
+def test_extents_of_masks_are_those_of_their_pixels(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    shapes: list[Any] = []
+    for _ in range(30):
+        corners = random.integers(0, 70, (int(random.integers(1, 3)), 5, 2))
+        shapes.append([part.reshape(-1).tolist() for part in corners])
+    source = open_coco(coco(tmp_path, [{"bbox": [0, 0, 99, 79], "segmentation": shape} for shape in shapes]), None)
+    assert source.shapes is not None
+    for row, shape in enumerate(shapes):
+        points = np.concatenate([np.array(part).reshape(-1, 2) for part in shape])
+        assert source.shapes.extents[row].tolist() == [*points.min(0), *points.max(0)]
