@@ -132,6 +132,15 @@ def present(folder: Path, names: Iterable[str]) -> list[str]:
     return sorted(set(found))
 
 
+def made_below(folder: Path, command: str) -> set[Path]:
+    """The files that a command made in a folder and below, as the lists there say."""
+    made: set[Path] = set()
+    for manifest in folder.rglob(MANIFEST):
+        entry = _entries(manifest.parent).get(command)
+        made |= {manifest.parent / name for name in (present(manifest.parent, entry.files) if entry else ())}
+    return made
+
+
 def owner(folder: Path) -> str | None:
     """The command that a whole folder belongs to, "pretrain" or "evaluate knn"; None: it belongs to none."""
     listed = [command for command, entry in _entries(folder).items() if entry.whole]

@@ -100,3 +100,39 @@ def test_predict_tells_mistakes(
     given = {"DONE": str(done), "VOC": str(voc), "EMPTY": str(tmp_path)}
     assert predict(*[given.get(word, word) for word in words]) == 2
     assert message in capsys.readouterr().err
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_photos_are_neither_written_over_nor_joined_by_pictures(
+    done: Path, voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for picture in sorted((voc / "VOC2007" / "JPEGImages").iterdir())[:2]:
+        (photos / picture.name).write_bytes(picture.read_bytes())
+    before = contents(photos)
+    for places, out in (([photos], photos), (list(photos.iterdir()), photos), ([photos], photos / "drawn")):
+        assert predict(done, *places, "--out", out) == 2
+        assert "with --out." in capsys.readouterr().err
+        assert contents(photos) == before
+    # One's own files stay, also where they have a picture's name and are not read.
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / next(iter(before))).write_bytes(b"not this program's")
+    assert predict(done, photos, "--out", tmp_path / "mine") == 2
+    assert "is not written over" in capsys.readouterr().err
+    assert contents(tmp_path / "mine") == {next(iter(before)): b"not this program's"}
+
+
+def test_pictures_of_an_earlier_call_are_no_photos(
+    done: Path, voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photo,) = sorted((voc / "VOC2007" / "JPEGImages").iterdir())[:1]
+    (tmp_path / "a.jpg").write_bytes(photo.read_bytes())
+    for _ in range(3):  # from a folder that holds the output: each call sees the one photo
+        assert predict(done, tmp_path / "a.jpg", "--out", tmp_path / "drawn") == 0
+        assert predict(done, tmp_path, "--out", tmp_path.parent / f"{tmp_path.name}-out") == 0
+        assert "in 1 image: " in capsys.readouterr().out
+    assert sorted(contents(tmp_path / "drawn")) == [".simsiam.json", "a.jpg", "predictions.json"]

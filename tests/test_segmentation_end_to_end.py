@@ -14,9 +14,7 @@ from PIL import Image
 
 from simsiam.backbones import build_backbone
 from simsiam.cli import main
-from simsiam.commands import predict_segmentation
 from simsiam.engine.checkpoints import read
-from simsiam.errors import UserError
 from tests import tiny_masks
 from tests.processes import launch
 
@@ -263,10 +261,11 @@ def test_predicting_colours_images_of_ones_own(
     ]
     assert 100 * np.mean(hits) == pytest.approx(result(tmp_path / "run")["metrics"]["pixel_accuracy"])
     (tmp_path / "more/bad.jpg").write_bytes(b"nothing")
-    assert predict_segmentation.run(tmp_path / "run", [tmp_path / "more"], out, device="cpu") == 1
+    assert simsiam("predict", tmp_path / "run", tmp_path / "more", "--out", out, "--device", "cpu") == 1
     assert "left out" in capsys.readouterr().out
-    with pytest.raises(UserError, match="no trained segmentor"):
-        predict_segmentation.run(tmp_path / "more", images, out, device="cpu")
+    (tmp_path / "other/checkpoints").mkdir(parents=True)
+    assert simsiam("predict", tmp_path / "other", *images, "--out", out, "--device", "cpu") == 2
+    assert "no trained segmentor" in capsys.readouterr().err
 
 
 LEARNS = (

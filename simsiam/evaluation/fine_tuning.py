@@ -302,6 +302,15 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def unfinished(folder: Path, model: str, state: str | None = None) -> str:
+    """What is said of a training that was stopped, and how to resume it."""
+    at = f" ({state})" if state is not None else ""
+    return (
+        f"{folder}: the training of this {model} is not finished{at}. Give the `simsiam evaluate` command that began "
+        f"it once more: it resumes where it stopped, and ends with the {model} in the same folder."
+    )
+
+
 @contextmanager
 def _process(device: str) -> Iterator[Process]:
     """This process among those of the run: joined here, or by the caller before."""

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import colorsys
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 
 from simsiam.data.detection.boxes import BoxSample, Prediction, Target
-from simsiam.results import write_atomic
-
-Colour = tuple[int, int, int]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+from simsiam.evaluation.palette import Colour, Font, colour_of, font, write_picture
 
 SIDE = 560  # pixels of the drawn image's longer side, at least: small images are enlarged so that names can be read
-PALETTE: tuple[Colour, ...] = (  # told apart in daylight and by most colour-blind eyes
-    (230, 75, 53),
-    (0, 125, 200),
-    (20, 160, 105),
-    (240, 160, 0),
-    (150, 90, 190),
-    (220, 90, 160),
-    (120, 95, 60),
-    (0, 175, 195),
-    (130, 160, 30),
-    (85, 85, 200),
-)
-_GOLDEN = 0.618034  # hues of further classes
 _TINT = 0.4  # of a mask's colour over the image
 _TEXT, _SMALL_TEXT = 14, 11  # pixels
 _MANY = 10  # objects; with more of them names are small
@@ -105,7 +85,7 @@ def draw(image: Image.Image, marked: Sequence[Marked], *, none: str) -> Image.Im
     drawn = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     for one in marked:
         if one.mask is not None:
-            drawn = _tinted(drawn, one.mask, colour_of(one.label))
+            drawn = _tinted(drawn, one.mask, colour_of(one.label - 1))
     pen = ImageDraw.Draw(drawn)
     line = max(2, round(max(size) / 280))
     for one in marked:
@@ -113,7 +93,7 @@ def draw(image: Image.Image, marked: Sequence[Marked], *, none: str) -> Image.Im
         box = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
         if min(box[2] - box[0], box[3] - box[1]) > 4 * line:
             pen.rectangle((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), outline=_PAPER, width=1)
-        pen.rectangle(box, outline=colour_of(one.label), width=line)
+        pen.rectangle(box, outline=colour_of(one.label - 1), width=line)
     taken: list[tuple[int, int, int, int]] = []
     for one in reversed(marked):  # the topmost gets the best place
         taken.append(_name(pen, one, scale, size, taken, font(_TEXT if len(marked) <= _MANY else _SMALL_TEXT)))
@@ -122,14 +102,6 @@ def draw(image: Image.Image, marked: Sequence[Marked], *, none: str) -> Image.Im
         pen.rectangle((0, 0, width + 8, height + 8), fill=_INK)
         pen.text((4, 4), none, fill=_PAPER, font=font(_TEXT))
     return drawn
-
-
-def colour_of(label: int) -> Colour:
-    """The colour of a class, 1..C; the same in every picture."""
-    if label <= len(PALETTE):
-        return PALETTE[label - 1]
-    red, green, blue = colorsys.hls_to_rgb(label * _GOLDEN % 1, 0.35 + 0.1 * (label % 3), 0.75)
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def write_comparison(
@@ -170,28 +142,6 @@ def grid(rows: Sequence[tuple[str, Image.Image, Image.Image]], heads: tuple[str,
     return sheet
 
 
-def write_picture(path: Path, picture: Image.Image) -> Path:
-    """Write a JPEG or PNG, by the name's ending, so that a reader sees all of it or nothing."""
-    content = io.BytesIO()
-    if path.suffix.lower() == ".png":
-        picture.save(content, "PNG", optimize=True)
-    else:
-        picture.save(content, "JPEG", quality=88)
-    write_atomic(path, content.getvalue())
-    return path
-
-
-@cache
-def font(size: int) -> Font:
-    """DejaVu Sans, which matplotlib brings and which knows most alphabets; else Pillow's own."""
-    spec = find_spec("matplotlib")
-    for place in (spec.submodule_search_locations or []) if spec is not None else []:
-        file = Path(place) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-        if file.is_file():
-            return ImageFont.truetype(str(file), size)
-    return ImageFont.load_default(size)
-
-
 def _tinted(drawn: Image.Image, mask: np.ndarray, colour: Colour) -> Image.Image:
     """A veil of colour over the mask, with a line around it."""
     cover = Image.fromarray(mask.astype(np.uint8) * 255).resize(drawn.size, Image.Resampling.BILINEAR)
@@ -212,7 +162,7 @@ def _name(
     text: Font,
 ) -> tuple[int, int, int, int]:
     """Write an object's name at its box, where no other name is if that can be; returns the place."""
-    colour = colour_of(one.label)
+    colour = colour_of(one.label - 1)
     left, top, right, bottom = pen.textbbox((0, 0), one.text, font=text)
     width, height = round(right - left) + 6, round(bottom - top) + 6
     x1, y1, x2, y2 = (round(value * scale) for value in one.box)

@@ -18,9 +18,10 @@ from simsiam.engine.distributed import any_process, gathered
 from simsiam.engine.logs import Display
 from simsiam.errors import UserError
 from simsiam.evaluation.fine_tuning import Place, TrainingResult, place_of, seeded
+from simsiam.evaluation.palette import write_picture
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.evaluation.rate_search import MOST_HELD_OUT, Trial, best, sweep_note, try_cells
-from simsiam.evaluation.segmentation.pictures import Example, save_grid
+from simsiam.evaluation.segmentation.pictures import Example, grid
 from simsiam.evaluation.segmentation.segmentor import Segmentor, check_complete
 from simsiam.evaluation.segmentation.settings import Segmentation
 from simsiam.evaluation.segmentation.trainer import SegmentationTrainer
@@ -67,7 +68,7 @@ def train_and_score(
         if machine.out is not None:
             detail["pictures"] = [{"file": PICTURE, "caption": "Test images: image, ground truth, prediction."}]
             if place.process.is_main:
-                save_grid(place.folder / PICTURE, examples(trainer, data.test), data.test.classes)
+                write_picture(place.folder / PICTURE, grid(examples(trainer, data.test), data.test.classes))
     notes = _notes(settings, chosen, trained, data)
     if trials:
         iterations, choice = settings.search.sweep_iterations, settings.search.sweep_choice

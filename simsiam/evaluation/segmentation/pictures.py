@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from simsiam.results import write_atomic
+from simsiam.evaluation.palette import UNLABELLED, colours_of, font, is_background
 
-UNLABELLED = (128, 128, 128)
-GOLDEN_TURN = 0.61803398875  # neighbouring class ids get far hues
-BACKGROUND_NAMES = ("background", "_background_", "bg")
 SIDE = 320  # pixels of a picture of the grid, at most
 GAP = 8
 TEXT = 16
@@ -29,30 +24,17 @@ class Example:
     found: np.ndarray
 
 
-def palette(classes: Sequence[str]) -> np.ndarray:
-    """A colour for each class, C x 3 uint8; a background is near black."""
-    colours = []
-    for number, name in enumerate(classes):
-        if name.lower() in BACKGROUND_NAMES:
-            colours.append((24, 24, 32))
-            continue
-        lightness = (0.5, 0.68, 0.36)[number // 12 % 3]
-        red, green, blue = colorsys.hls_to_rgb(number * GOLDEN_TURN % 1, lightness, 0.75)
-        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return np.array(colours, np.uint8)
-
-
 def coloured(mask: np.ndarray, classes: Sequence[str]) -> Image.Image:
     """A mask of class ids as colours; anything else is grey."""
     table = np.full((256, 3), UNLABELLED, np.uint8)
-    table[: len(classes)] = palette(classes)
+    table[: len(classes)] = colours_of(classes)
     return Image.fromarray(table[mask.astype(np.uint8)])
 
 
 def palette_image(mask: np.ndarray, classes: Sequence[str]) -> Image.Image:
     """A mask of class ids as a palette image: the ids are its pixels, the colours only how it looks."""
     table = np.full((256, 3), UNLABELLED, np.uint8)
-    table[: len(classes)] = palette(classes)
+    table[: len(classes)] = colours_of(classes)
     image = Image.fromarray(mask.astype(np.uint8))
     image.putpalette(table.ravel().tolist())
     return image
@@ -61,7 +43,7 @@ def palette_image(mask: np.ndarray, classes: Sequence[str]) -> Image.Image:
 def overlay(image: Image.Image, mask: np.ndarray, classes: Sequence[str], *, strength: float = 0.6) -> Image.Image:
     """The image with its classes' colours laid over it; background stays as it is."""
     blended = np.array(Image.blend(image, coloured(mask, classes), strength))
-    bare = [number for number, name in enumerate(classes) if name.lower() in BACKGROUND_NAMES]
+    bare = [number for number, name in enumerate(classes) if is_background(name)]
     kept = np.isin(mask, bare)
     blended[kept] = np.asarray(image)[kept]
     return Image.fromarray(blended)
@@ -81,7 +63,7 @@ def grid(examples: Sequence[Example], classes: Sequence[str]) -> Image.Image:
     sheet = Image.new("RGB", (width, height + legend.height), "white")
     pen = ImageDraw.Draw(sheet)
     for column, head in enumerate(heads):
-        pen.text((GAP + column * step, GAP), head, fill="black", font=ImageFont.load_default(TEXT))
+        pen.text((GAP + column * step, GAP), head, fill="black", font=font(TEXT))
     top = TEXT + 2 * GAP
     for row in rows:
         for column, picture in enumerate(row):
@@ -89,15 +71,6 @@ def grid(examples: Sequence[Example], classes: Sequence[str]) -> Image.Image:
         top += row[0].height + GAP
     sheet.paste(legend, (0, top))
     return sheet
-
-
-def save_grid(path: Path, examples: Sequence[Example], classes: Sequence[str]) -> None:
-    """The grid as a JPEG file, written atomically."""
-    import io
-
-    content = io.BytesIO()
-    grid(examples, classes).save(content, "JPEG", quality=90)
-    write_atomic(path, content.getvalue())
 
 
 def _ids(mask: np.ndarray | None) -> list[int]:
@@ -114,11 +87,11 @@ def _row(example: Example, classes: Sequence[str], columns: int) -> list[Image.I
 
 
 def _legend(ids: Sequence[int], classes: Sequence[str], width: int) -> Image.Image:
-    font = ImageFont.load_default(TEXT)
-    colours = palette(classes)
+    text = font(TEXT)
+    colours = colours_of(classes)
     places, left, top = [], GAP, 0
     for number in ids:
-        wide = TEXT + GAP // 2 + int(font.getlength(classes[number])) + 2 * GAP
+        wide = TEXT + GAP // 2 + int(text.getlength(classes[number])) + 2 * GAP
         if left + wide > width and left > GAP:
             left, top = GAP, top + TEXT + GAP
         places.append((number, left, top))
@@ -127,5 +100,5 @@ def _legend(ids: Sequence[int], classes: Sequence[str], width: int) -> Image.Ima
     pen = ImageDraw.Draw(sheet)
     for number, x, y in places:
         pen.rectangle((x, y, x + TEXT, y + TEXT), fill=tuple(colours[number].tolist()), outline="grey")
-        pen.text((x + TEXT + GAP // 2, y - 2), classes[number], fill="black", font=font)
+        pen.text((x + TEXT + GAP // 2, y - 2), classes[number], fill="black", font=text)
     return sheet

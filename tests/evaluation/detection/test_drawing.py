@@ -11,17 +11,8 @@ from PIL import Image
 
 from simsiam.data.detection.boxes import BoxSample, Prediction
 from simsiam.data.detection.instance_masks import InstanceMasks, encode
-from simsiam.evaluation.detection.drawing import (
-    PALETTE,
-    SIDE,
-    Compared,
-    colour_of,
-    draw_prediction,
-    draw_target,
-    font,
-    grid,
-    write_comparison,
-)
+from simsiam.evaluation.detection.drawing import SIDE, Compared, draw_prediction, draw_target, grid, write_comparison
+from simsiam.evaluation.palette import PALETTE, colour_of, font
 from tests.evaluation.detection.box_cases import found, target
 
 GREY = (128, 128, 128)
@@ -118,7 +109,7 @@ def test_difficult_objects_and_crowds_say_so() -> None:
 def test_names_of_one_place_do_not_cover_each_other() -> None:
     drawn = np.asarray(draw_target(canvas(), target([(100, 200, 300, 400)] * 3, [1, 2, 3]), CLASSES))
     for label in (1, 2, 3):
-        assert (drawn == np.asarray(colour_of(label))).all(2).sum() > 250, label
+        assert (drawn == np.asarray(colour_of(label - 1))).all(2).sum() > 250, label
 
 
 @pytest.mark.parametrize("box", [(0, 0, 20, 20), (540, 540, 560, 560), (-30, -10, 700, 700), (280, 280, 281, 281)])
