@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 class Command:
     """Read weights of any program, say what they are, and write a folder that every command takes.
 
-    The format is recognised from the tensors: official code, MMSelfSup 0.x and 1.x, MMPretrain, torchvision, timm,
-    solo-learn, lightly, detectron2, or a plain state dict. No code in the file is run. Weights load whole or not at
-    all. Projector and predictor are kept where they are in the file, so that training can go on from them.
+    The format is recognised from the tensors: official code, OpenMMLab, torchvision, timm, solo-learn, lightly, DINO,
+    MoCo, BYOL, VISSL, SwAV, detectron2 and others, or a plain state dict. No code in the file is run. Weights load
+    whole or not at all. Projector and predictor are kept where they are in the file, so that training can start from
+    them.
     """
 
     # A weights file, or the name of a zoo model.
@@ -38,6 +39,8 @@ class Command:
     width: int | None = None  # channels of the stem, likewise
     stem: Stem | None = None  # likewise: the stride of a 3x3 stem leaves no trace
     channel_order: Literal["auto", "rgb", "bgr"] = "auto"  # of the images it was trained on; auto: by zoo file name
+    branch: str | None = None  # of several networks in the file, a piece of the name of the one to take: student
+    channels: Literal["rgb", "widen"] = "rgb"  # widen: repeat a first layer of one channel (grey images) for RGB
     licence: str | None = None  # of the weights, kept for later exports; without it: the zoo card's, if it is one
 
 
@@ -57,6 +60,8 @@ def run(arguments: list[str]) -> int:
         width=command.width,
         stem=command.stem,
         channel_order=command.channel_order,
+        branch=command.branch,
+        channels=command.channels,
     )
     licence = command.licence or zoo.licence_of(command.file)
     write_import(loaded, folder, licence=licence)

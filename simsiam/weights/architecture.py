@@ -55,6 +55,8 @@ def infer(state: Mapping[str, Tensor], choice: Choice, path: Path) -> Architectu
     Raises UserError where the tensors belong to none of the ResNets here.
     """
     name = choice.backbone or _name(state, path)
+    if choice.backbone is None:
+        _refuse_variants(state, path)
     conv1 = state.get("conv1.weight")
     if conv1 is None or name.startswith(TIMM):
         return Architecture(backbone=name, width=choice.width or 64, stem=choice.stem or "imagenet")
@@ -81,6 +83,22 @@ def _blocks(state: Mapping[str, Tensor]) -> tuple[type[BasicBlock | Bottleneck],
     stages = [int(match[1]) for match in blocks if match]
     depths = tuple(stages.count(stage) for stage in range(1, max([0, *stages]) + 1))
     return Bottleneck if "layer1.0.conv3.weight" in state else BasicBlock, depths
+
+
+def _refuse_variants(state: Mapping[str, Tensor], path: Path) -> None:
+    """ResNeXt, Wide ResNet and squeeze-excitation have a ResNet's names, and are other networks."""
+    variant = ""
+    if any(".se." in name or ".se_module." in name for name in state):
+        variant = "a ResNet with squeeze-excitation: --backbone timm:seresnet50, or timm:legacy_seresnet50"
+    second, conv1 = state.get("layer1.0.conv2.weight"), state.get("conv1.weight")
+    if second is not None and conv1 is not None and "layer1.0.conv3.weight" in state and second.ndim == conv1.ndim == 4:
+        planes, inputs = second.shape[:2]
+        if inputs and planes > inputs:
+            variant = f"a ResNeXt ({planes // inputs} groups): --backbone timm:resnext50_32x4d or the like"
+        elif planes == 2 * conv1.shape[0]:
+            variant = "a Wide ResNet: --backbone timm:wide_resnet50_2 or the like"
+    if variant:
+        raise UserError(f"{path}: {variant}. It is not one of {', '.join(BLOCKS)}.")
 
 
 def _name(state: Mapping[str, Tensor], path: Path) -> str:
@@ -111,12 +129,37 @@ def fill(architecture: Architecture, state: Mapping[str, Tensor], path: Path, or
             complete[name] = torch.tensor(0)
     _refuse_mismatch(expected, complete, architecture, path, origin)
     for name, tensor in complete.items():
+        if expected[name].is_floating_point() and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{path}: tensor {name} holds whole numbers ({kind}), as quantised weights do; their scales are not in "
+                "a state dict. Give the weights before quantisation."
+            )
         if not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"{path}: tensor {name} holds NaN or infinity; these weights are of no use.")
+            raise UserError(
+                f"{path}: these weights diverged: tensor {name} holds NaN or infinity. Take an earlier checkpoint of "
+                "the training, or train again with a lower learning rate."
+            )
     network.load_state_dict(complete, assign=True)
     if architecture.stem_padding is not None and isinstance(network, ResNet):
         network.conv1.padding = (architecture.stem_padding, architecture.stem_padding)
     return network.eval()
+
+
+@torch.no_grad()
+def check_forward(network: Backbone, path: Path) -> list[str]:
+    """What a pass over two noise images shows: UserError where it overflows, a note where they look alike."""
+    if isinstance(network, ResNet):
+        size = 64 if network.stem == "imagenet" else 32
+    else:  # transformers take one size alone
+        size = int(getattr(network.get_submodule("net"), "default_cfg", {}).get("input_size", (3, 224, 224))[-1])
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    features = network(images)
+    if not bool(torch.isfinite(features).all()):
+        raise UserError(f"{path}: these weights diverged: the features of an image are NaN or infinite.")
+    if bool((features[0] - features[1]).abs().max() <= 1e-6 * features.abs().max()):
+        return ["two different images have the same features: the network has collapsed, or was never trained"]
+    return []
 
 
 def _plain(tensor: Tensor) -> Tensor:

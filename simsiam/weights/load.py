@@ -16,14 +16,15 @@ from simsiam.backbones import TIMM, Backbone, check_known
 from simsiam.config import Pretraining, Stem, command_to_go_on, pretraining_from_dict
 from simsiam.errors import UserError
 from simsiam.results import WeightsId, read_json
-from simsiam.weights import cards, timm_state
-from simsiam.weights.architecture import Choice, fill, infer, recognised
-from simsiam.weights.formats import Converted, convert
+from simsiam.weights import cards
+from simsiam.weights.architecture import Choice, check_forward, fill, infer, recognised
+from simsiam.weights.convert import Converted, convert, convert_timm
 from simsiam.weights.reading import Content, read
 
 BACKBONE_FORMAT = "simsiam-backbone-1"
 CHECKPOINT_FORMAT = "simsiam-checkpoint-1"
 IMPORT_FILE = "import.json"  # in the folder of an import: where it came from
+Channels = Literal["rgb", "widen"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -83,6 +84,8 @@ def load_backbone(
     width: int | None = None,
     stem: Stem | None = None,
     channel_order: Literal["auto", "rgb", "bgr"] = "auto",
+    branch: str | None = None,
+    channels: Channels = "rgb",
     backbone_flag: str = "--backbone",
 ) -> Loaded:
     """Load a backbone, whole or not at all.
@@ -95,6 +98,9 @@ def load_backbone(
         stem: likewise; the tensors do not show the stride of a 3x3 stem, `small` (stride 1) is taken.
         channel_order: of the images that the weights were trained on; auto: BGR for the zoo's files that were, by
             file name, else RGB. BGR weights are turned round, first convolution and normalisation, to take RGB.
+        branch: of several networks in a foreign file, a piece of the name of the one to take (`student`); None: the
+            one that its authors evaluate.
+        channels: widen: a first layer that takes one channel is repeated for RGB; rgb: such a file is refused.
         backbone_flag: what messages call `backbone`.
 
     Raises:
@@ -105,13 +111,15 @@ def load_backbone(
         check_known(backbone, flag=backbone_flag)
     path = locate(source)
     wanted = Choice(backbone=backbone, width=width, stem=stem)
-    found = _find(path, wanted)
+    found = _find(path, wanted, branch=branch, widen=channels == "widen")
     _refuse_another_network(source, found, backbone, backbone_flag)
     architecture = infer(found.converted.backbone, wanted.over(found.declared), path)
     preprocess = found.preprocess or _preprocess(found.recipe, architecture.stem)
     if channel_order == "bgr" or (channel_order == "auto" and cards.channel_order(path.name) == "BGR"):
         preprocess = _turn_to_rgb(found.converted, preprocess)
     network = fill(architecture, found.converted.backbone, path, found.converted.format)
+    if found.recipe is None:  # not of this program's own training
+        found.converted.notes += check_forward(network, path)
     return Loaded(
         backbone=network,
         recipe=found.recipe,
@@ -157,7 +165,7 @@ def unfinished(source: str | Path) -> str | None:
     )
 
 
-def _find(path: Path, wanted: Choice) -> _Found:
+def _find(path: Path, wanted: Choice, *, branch: str | None = None, widen: bool = False) -> _Found:
     if path.is_dir():
         return _find_in_folder(path, wanted)
     content = read(path)
@@ -166,8 +174,8 @@ def _find(path: Path, wanted: Choice) -> _Found:
     if isinstance(content.raw, Mapping) and content.raw.get("format") == CHECKPOINT_FORMAT:
         return _own_checkpoint(content)
     if wanted.backbone and wanted.backbone.startswith(TIMM):
-        return _Found(converted=timm_state.convert(content.raw, wanted.backbone, path))
-    found = _Found(converted=convert(content.raw, path))
+        return _Found(converted=convert_timm(content.raw, wanted.backbone, path, branch=branch))
+    found = _Found(converted=convert(content.raw, path, branch=branch, widen=widen))
     conv1 = found.converted.backbone["conv1.weight"]
     if found.converted.format == "solo-learn" and conv1.shape[-1] == 3:
         found.declared = Choice(stem_padding=2)  # solo-learn pads its CIFAR stem by two

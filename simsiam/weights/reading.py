@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-import struct
-import warnings
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from simsiam.errors import UserError
-from simsiam.weights.unpickle import RefusedPickleError, RestrictedPickle
+from simsiam.sniff import HEAD, looks_like, sniff
+from simsiam.weights import tensors
+from simsiam.weights.unpickle import RefusedPickleError
 from simsiam.wording import counted
 
-_TORCH_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number that opens an old torch.save file
 _AGAIN = "Fetch the file again and compare its size or checksum with the source's."
 
 
@@ -38,20 +34,20 @@ def read(path: Path) -> Content:
             names code that would be run on loading.
     """
     head = _first_bytes(path)
-    _refuse_impostors(path, head)
-    if head[:4] == b"PK\x03\x04":
-        return Content(path=path, raw=_read_zip(path))
-    if _is_safetensors(path, head):
+    kind = sniff(head)
+    name = kind.name if kind else ""
+    if (path.suffix == ".safetensors" and name not in ("html", "lfs", "empty", "zeros")) or name == "safetensors":
         return _read_safetensors(path)
-    if head.startswith(_TORCH_LEGACY):
-        return Content(path=path, raw=_read_torch(path))
-    if head[:1] == b"\x80":
-        return Content(path=path, raw=_read_pickle(path))
-    if head.startswith(b"\x89HDF"):
-        raise UserError(f"{path}: an HDF5 file (Keras); this program reads PyTorch weights only.")
+    if name in ("zip", "torch") and head.startswith(b"PK\x03\x04"):
+        return Content(path=path, raw=_read_zip(path))
+    if name == "torch":
+        return Content(path=path, raw=_guarded(path, _read_legacy))
+    if name == "pickle":
+        return Content(path=path, raw=_guarded(path, tensors.read_pickle))
+    again = f" {_AGAIN}" if kind and (kind.family in ("impostor", "empty") or name in ("json", "xml")) else ""
     raise UserError(
-        f"{path}: not a weights file that this program knows (it begins with {head[:8]!r}). "
-        "Known: torch (.pth, .pt, .pth.tar, .ckpt), safetensors, detectron2 pickles (.pkl)."
+        f"{path}: not a weights file that this program knows; it is {looks_like(head)}.{again} "
+        "Known: torch (.pth, .pt, .pth.tar, .ckpt), safetensors, ONNX, pickles of arrays (.pkl)."
     )
 
 
@@ -60,26 +56,11 @@ def _first_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: a folder, not a weights file, and no run folder (it has no recipe.json).")
     try:
         with open(path, "rb") as file:
-            return file.read(512)
+            return file.read(HEAD)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file or folder. Check the path.") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-
-
-def _refuse_impostors(path: Path, head: bytes) -> None:
-    """Files that downloads leave behind in place of weights."""
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if not head:
-        raise UserError(f"{path}: empty (0 bytes); the download or copy did not happen. {_AGAIN}")
-    if b"\0" in head:
-        return  # binary; a safetensors header length may begin with any byte, a brace too
-    if text.startswith(b"version https://git-lfs"):
-        raise UserError(f"{path}: a Git LFS pointer, not the weights. Run `git lfs pull` where it was cloned.")
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<error")):
-        raise UserError(f"{path}: a web page saved under this name (often a login or error page). {_AGAIN}")
-    if text.startswith((b"{", b"[")):
-        raise UserError(f"{path}: JSON text, not weights (often an error answer of a server). {_AGAIN}")
 
 
 def _read_zip(path: Path) -> Any:
@@ -93,62 +74,44 @@ def _read_zip(path: Path) -> Any:
         raise UserError(
             f"{path}: a zip archive, but not one that torch.save writes. Unpack it and give the file inside."
         )
-    return _read_torch(path)
+    return _guarded(path, tensors.read_zip)
 
 
-def _read_torch(path: Path) -> Any:
-    """weights_only first; then, for what frameworks put beside the weights, the restricted reader."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's notes on its own old formats
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            pass
-        except Exception as error:
-            raise _damaged(path, error) from error
-        try:
-            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=RestrictedPickle())
-        except RefusedPickleError as error:
-            raise _refused(path, error) from error
-        except Exception as error:
-            raise _damaged(path, error) from error
+def _read_legacy(path: Path) -> Any:
+    with path.open("rb") as file:
+        return tensors.read_legacy(file, path.stat().st_size)
 
 
-def _read_pickle(path: Path) -> Any:
+def _guarded(path: Path, read: Callable[[Path], Any]) -> Any:
+    """Whatever a reader stumbles over is damage, but for what it refuses."""
     try:
-        with open(path, "rb") as file:
-            return RestrictedPickle.load(file)
+        return read(path)
     except RefusedPickleError as error:
-        raise _refused(path, error) from error
-    except Exception as error:
+        raise UserError(
+            f"{path}: refused. It names {error}, which runs code or opens files, and which no weights file needs. "
+            "Nothing was run. Do not open it with other tools; if you trust its author, ask for safetensors."
+        ) from error
+    except Exception as error:  # readers raise many kinds on damaged input
         raise _damaged(path, error) from error
-
-
-def _is_safetensors(path: Path, head: bytes) -> bool:
-    if path.suffix == ".safetensors":
-        return True
-    size = struct.unpack("<Q", head[:8])[0] if len(head) > 8 else 0
-    return head[8:9] == b"{" and 0 < size <= path.stat().st_size
 
 
 def _read_safetensors(path: Path) -> Content:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
+    def read(path: Path) -> Content:
         with safe_open(path, framework="pt", device="cpu") as file:
             raw = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             return Content(path=path, raw=raw, metadata=dict(file.metadata() or {}))
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise _damaged(path, error) from error
 
-
-def _refused(path: Path, error: RefusedPickleError) -> UserError:
-    return UserError(
-        f"{path}: refused. Loading it as a pickle would call {error}, which no weights file needs. "
-        "Do not open it with other tools; if you trust its author, ask for a plain state dict or safetensors."
-    )
+    content: Content = _guarded(path, read)
+    return content
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return UserError(f"{path}: damaged or truncated ({counted(path.stat().st_size, 'byte')}; {reason}). {_AGAIN}")
+    """The file's size, and what is wrong where that is said in words that a person can use."""
+    reason = ""
+    if isinstance(error, tensors.DamagedError):
+        reason = f", {error}"
+    elif isinstance(error, zipfile.BadZipFile) and "CRC" in str(error):
+        reason = ", a part does not have its checksum"
+    return UserError(f"{path}: damaged or truncated ({counted(path.stat().st_size, 'byte')}{reason}). {_AGAIN}")

@@ -286,12 +286,12 @@ def test_other_callables_are_refused(attack: bytes, tmp_path: Path) -> None:
 
 
 def test_looked_up_attributes_are_not_looked_up(tmp_path: Path) -> None:
-    # getattr is inert: getattr(OrderedDict, "fromkeys") gives a stand-in, which cannot be called.
+    # getattr is inert: getattr(OrderedDict, "fromkeys") gives a stand-in, whose call gives another.
     path = tmp_path / "evil.pkl"
     path.write_bytes(
         b"\x80\x02cbuiltins\ngetattr\nccollections\nOrderedDict\nX\x08\x00\x00\x00fromkeys\x86RX\x01\x00\x00\x001\x85R."
     )
-    with pytest.raises(UserError, match=r"damaged.*not callable"):
+    with pytest.raises(UserError, match="no state dict in it"):
         load_backbone(path)
 
 
@@ -318,13 +318,20 @@ def test_training_frameworks_own_objects_are_passed_over(tmp_path: Path, monkeyp
 
 IMPOSTORS = {
     "empty": (b"", "empty"),
-    "html": (b"\n<!DOCTYPE html><html><body>404</body></html>", "web page"),
-    "xml": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page"),
-    "json": (b'{"error": "rate limit"}', "JSON text"),
+    "html": (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page.*Fetch the file again"),
+    "xml": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML text.*Fetch the file again"),
+    "json": (b'{"error": "rate limit"}', "a JSON text.*Fetch the file again"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer.*git lfs pull"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5"),
-    "noise": (b"GIF89a" + bytes(64), "not a weights file.*begins with"),
-    "plain zip": (b"PK\x05\x06" + bytes(18), "not a weights file"),
+    "noise": (b"\x00\xfa\xde\xad" + bytes(64), "not a weights file.*begins with"),
+    "picture": (b"GIF89a" + bytes(64), "a GIF image"),
+    "parquet": (b"PAR1" + bytes(64), "a Parquet table"),
+    "gzip": (b"\x1f\x8b\x08" + bytes(64), "a gzip archive .unpack it first"),
+    "tar": (b"a.pth".ljust(257, b"\0") + b"ustar" + bytes(64), "a tar archive"),
+    "pdf": (b"%PDF-1.7\n", "a PDF document"),
+    "text": (b"epoch 1 loss 3.2\n", "a text file"),
+    "zeros": (bytes(4096), "zero bytes .*Fetch the file again"),
+    "plain zip": (b"PK\x05\x06" + bytes(18), "a zip archive with nothing in it"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Recognising who wrote a state dict, and taking backbone, projector and predictor out of it.
+"""Backbone, projector and predictor out of another program's file, under our names.
 
 The backbone comes out with torchvision's names. What is known of each format is in docs/guides/weights.md.
 """
@@ -9,30 +9,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy
 import torch
 from torch import Tensor
 
+from simsiam.backbones import build_backbone
 from simsiam.errors import UserError
 from simsiam.weights.heads import convert_predictor, convert_projector
+from simsiam.weights.recognise import Encoder, Layout, find_encoder, find_timm, state_dicts
 
-Layout = Literal["torchvision", "indexed", "indexed-short", "detectron2"]
-_CONTAINERS = ("state_dict", "model", "model_state_dict", "net", "network", "backbone", "encoder")
-_PREFERRED = ("backbone.", "encoder.0.", "encoder.", "", "model.", "net.", "encoder_q.", "backbone.bottom_up.")
 _PROJECTORS = ("projector.", "neck.", "projection_head.", "projection_mlp.", "encoder.1.")
 _PREDICTORS = ("predictor.", "head.predictor.", "prediction_head.", "prediction_mlp.")
-_WRAPPERS = {"module", "_orig_mod"}  # DistributedDataParallel and torch.compile
-_OTHER_BRANCH = re.compile(r"momentum|teacher|target|encoder_k|ema")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoder:
-    """Where in a state dict the backbone lies, and how its tensors are named."""
-
-    prefix: str
-    layout: Layout
+_CLASSIFIER = re.compile(r"(fc|head|head\.fc|classifier|last_linear)\.(weight|bias)|(projector|predictor)\..*")
 
 
 @dataclass(kw_only=True)
@@ -46,12 +35,21 @@ class Converted:
     notes: list[str] = field(default_factory=list)
 
 
-def convert(raw: Any, path: Path) -> Converted:
-    """Recognise a foreign file's content and convert it; raises UserError where there is no ResNet in it."""
+def convert(raw: Any, path: Path, *, branch: str | None = None, widen: bool = False) -> Converted:
+    """Recognise a foreign file's content and convert it.
+
+    Args:
+        raw: what was read.
+        path: for messages.
+        branch: of several networks, a piece of the name of the one to take.
+        widen: repeat a first convolution of one channel for the three of RGB.
+
+    Raises UserError where there is no ResNet in it.
+    """
+    encoder, notes = find_encoder(state_dicts(raw, path), path, branch)
+    state = dict(encoder.part.tensors)
     container = raw if isinstance(raw, Mapping) else {}
-    state = unwrap(find_state(raw, path))
-    encoder = find_encoder(state, path)
-    converted = Converted(format=_format_name(state, container, encoder), backbone={})
+    converted = Converted(format=format_name(state, container, encoder), backbone={}, notes=notes)
     if encoder.prefix == "backbone." and "encoder.0.conv1.weight" in state:
         _drop_aliases(state, converted)
     for name in list(state):
@@ -59,6 +57,7 @@ def convert(raw: Any, path: Path) -> Converted:
             short = torchvision_name(name.removeprefix(encoder.prefix), encoder.layout)
             if re.match(r"(conv1|bn1|layer\d+)\.", short):
                 converted.backbone[short] = state.pop(name)
+    _three_channels(converted, path, widen=widen)
     _take_heads(converted, state, encoder)
     if left := list(state):
         shown = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
@@ -68,68 +67,34 @@ def convert(raw: Any, path: Path) -> Converted:
     return converted
 
 
-def find_state(raw: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict inside a container; numpy arrays become tensors, other values are no weights."""
-    candidates = [raw[key] for key in _CONTAINERS if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping)]
-    for candidate in [*candidates, raw]:
-        if isinstance(candidate, Mapping):
-            tensors = {str(k): _tensor(v) for k, v in candidate.items() if isinstance(v, Tensor | numpy.ndarray)}
-            if tensors:
-                return tensors
-    found = (
-        f"a dict with {', '.join(map(str, list(raw)[:8]))}" if isinstance(raw, Mapping) else f"a {type(raw).__name__}"
-    )
-    raise UserError(f"{path}: no state dict in it (found {found}). Save model.state_dict() and give that.")
+def convert_timm(raw: Any, backbone: str, path: Path, *, branch: str | None = None) -> Converted:
+    """The tensors of the timm network that the user names, under the prefix that fits most of them."""
+    expected = [name.removeprefix("net.") for name in build_backbone(backbone).state_dict()]
+    part, prefix = find_timm(state_dicts(raw, path), expected, branch)
+    inside = {name.removeprefix(prefix): t for name, t in part.tensors.items() if name.startswith(prefix)}
+    known = set(expected)
+    left = [name for name in inside if name not in known and _CLASSIFIER.fullmatch(name)]
+    kept = {f"net.{name}": tensor for name, tensor in inside.items() if name not in left}
+    notes = [f"left out, the classifier: {', '.join(left)}"] if left else []
+    return Converted(format=f"timm state dict for {backbone}", backbone=kept, notes=notes)
 
 
-def unwrap(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the components that DistributedDataParallel and torch.compile put in."""
-    return {".".join(part for part in name.split(".") if part not in _WRAPPERS): t for name, t in state.items()}
-
-
-def find_encoder(state: Mapping[str, Tensor], path: Path) -> Encoder:
-    """The ResNet in a state dict; of aliases and momentum copies, the one that gradients trained."""
-    found = [e for name, t in state.items() if t.ndim == 4 and t.shape[1] == 3 and (e := _encoder_at(state, name))]
-    found = [e for e in found if not _OTHER_BRANCH.search(e.prefix)] or found
-    if not found:
-        raise UserError(f"{path}: no ResNet in it. {_what_else(state)}")
-    for prefix in _PREFERRED:
-        for encoder in found:
-            if encoder.prefix == prefix:
-                return encoder
-    if len(found) > 1:
-        names = ", ".join(repr(e.prefix) for e in found)
-        raise UserError(f"{path}: several networks in it, under {names}. Save the one that is wanted by itself.")
-    return found[0]
-
-
-def _encoder_at(state: Mapping[str, Tensor], name: str) -> Encoder | None:
-    def prefix_if(ending: str, *others: str) -> str | None:
-        if not (name == ending or name.endswith("." + ending)):
-            return None
-        prefix = name[: len(name) - len(ending)]
-        return prefix if all(prefix + other in state for other in others) else None
-
-    if (prefix := prefix_if("stem.conv1.weight", "res2.0.conv1.weight")) is not None:
-        return Encoder(prefix=prefix, layout="detectron2")
-    if (prefix := prefix_if("conv1.weight", "layer1.0.conv1.weight", "bn1.running_mean")) is not None:
-        return Encoder(prefix=prefix, layout="torchvision")
-    # lightly keeps a Sequential of the children: conv, bn, relu, max-pool, four stages; its own small ResNets
-    # have neither relu nor pool as modules, so their stages begin at 2.
-    if (prefix := prefix_if("0.weight", "1.running_mean", "4.0.conv1.weight", "7.0.conv1.weight")) is not None:
-        return Encoder(prefix=prefix, layout="indexed")
-    if (prefix := prefix_if("0.weight", "1.running_mean", "2.0.conv1.weight", "5.0.conv1.weight")) is not None:
-        return Encoder(prefix=prefix, layout="indexed-short")
-    return None
-
-
-def _what_else(state: Mapping[str, Tensor]) -> str:
-    names = " ".join(state)
-    if "conv1.0.weight" in names:
-        return "It has a deep stem (ResNet-C or -D): name it, --backbone timm:resnet50d or the like."
-    if "attn" in names or "patch_embed" in names:
-        return "It looks like a transformer: name it, --backbone timm:NAME."
-    return f"Its tensors begin with {', '.join(list(state)[:4])}. If timm has the network: --backbone timm:NAME."
+def _three_channels(converted: Converted, path: Path, *, widen: bool) -> None:
+    """The first convolution must take RGB; one of a single channel can be repeated."""
+    conv1 = converted.backbone["conv1.weight"]
+    channels = conv1.shape[1]
+    if channels == 3:
+        return
+    takes = f"its first layer takes {channels} channel{'' if channels == 1 else 's'}, this program needs 3 (RGB)"
+    if channels != 1:
+        raise UserError(f"{path}: {takes}. Train with RGB images, or cut its first convolution to three channels.")
+    if not widen:
+        raise UserError(
+            f"{path}: {takes}. With --channels widen each of the three gets a third of its weights, which "
+            "gives the same features for grey images."
+        )
+    converted.backbone["conv1.weight"] = conv1.repeat(1, 3, 1, 1) / 3
+    converted.notes.append("a first layer of 1 channel, widened to 3: a third of its weights for each")
 
 
 def _drop_aliases(state: dict[str, Tensor], converted: Converted) -> None:
@@ -162,7 +127,7 @@ def torchvision_name(short: str, layout: Layout) -> str:
 
 
 def _take_heads(converted: Converted, state: dict[str, Tensor], encoder: Encoder) -> None:
-    base = re.sub(r"(backbone|encoder\.0|encoder)\.$", "", encoder.prefix)
+    base = re.sub(r"(backbone|encoder\.0|encoder|base_encoder|net)\.$", "", encoder.prefix)
     projectors = [base + p for p in _PROJECTORS]
     if encoder.prefix + "fc.0.weight" in state:  # the official code keeps the projector as the ResNet's fc
         projectors = [encoder.prefix + "fc."]
@@ -174,8 +139,9 @@ def _take_heads(converted: Converted, state: dict[str, Tensor], encoder: Encoder
         converted.predictor, converted.notes = head.state, converted.notes + head.notes
 
 
-def _format_name(state: Mapping[str, Tensor], container: Mapping[Any, Any], encoder: Encoder) -> str:
-    prefix = encoder.prefix
+def format_name(state: Mapping[str, Tensor], container: Mapping[Any, Any], encoder: Encoder) -> str:
+    """Which program wrote a file, as far as its names show."""
+    prefix, whole = encoder.prefix, encoder.whole
     meta = str(container.get("meta", ""))
 
     def has(*starts: str) -> bool:
@@ -183,21 +149,44 @@ def _format_name(state: Mapping[str, Tensor], container: Mapping[Any, Any], enco
 
     if encoder.layout == "detectron2":
         return "detectron2"
+    if (name := _self_supervised(whole, container, has("prototypes."))) is not None:
+        return name
     if encoder.layout != "torchvision" or has("projection_head.", "projection_mlp."):
         return "lightly"
     if has("encoder.0.") and has("neck.", "encoder.1.fc0."):
         return "MMSelfSup 0.x training"
     if prefix == "backbone." and has("neck.", "head."):
         return "MMPretrain" if "mmpretrain" in meta or has("head.fc.") else "MMSelfSup 1.x"
+    if prefix == "backbone." and has("bn.running_mean") and has("projector."):
+        return "Barlow Twins"
     if prefix == "encoder." and has("encoder.fc.0."):
         return "official pre-train"
+    if has("callbacks_modules.", "callbacks_metrics."):
+        return "stable-pretraining"
     if has("classifier.", "online_classifier.") or "pytorch-lightning_version" in container:
         return "solo-learn" if has("projector.", "classifier.") else "Lightning checkpoint"
     if not prefix and has("fc."):
         return "official linear" if "best_acc1" in container else "torchvision or timm"
     if not prefix and "author" in container:
         return "MMSelfSup 0.x released"
-    return f"plain state dict under {prefix!r}" if prefix else "plain state dict"
+    return f"plain state dict under {whole!r}" if whole else "plain state dict"
+
+
+def _self_supervised(whole: str, container: Mapping[Any, Any], has_prototypes: bool) -> str | None:
+    """The method that the names of branches and containers give away."""
+    if whole.startswith("classy_state_dict."):
+        return "VISSL"
+    if whole.startswith(("teacher.", "student.")):
+        return "DINO" if {"teacher", "student"} <= container.keys() else "DINOv2-style teacher"
+    if re.match(r"(encoder_[qk]|online_net|target_net)\.0\.", whole):
+        return "OpenSelfSup"
+    if re.search(r"encoder_[qk]\.$", whole):
+        return "MoCo"
+    if re.search(r"(base|momentum)_encoder\.$", whole):
+        return "MoCo v3"
+    if "online" in whole:
+        return "BYOL"
+    return "SwAV" if has_prototypes else None
 
 
 def _take_first(state: dict[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
@@ -206,7 +195,3 @@ def _take_first(state: dict[str, Tensor], prefixes: Sequence[str]) -> dict[str, 
         if names:
             return {name.removeprefix(prefix): state.pop(name) for name in names}
     return {}
-
-
-def _tensor(value: Tensor | numpy.ndarray[Any, Any]) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.from_numpy(numpy.array(value))

@@ -1,0 +1,93 @@
+"""Files from bug reports on weights: what `simsiam import` says and does with each."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor
+
+from simsiam import cli
+from simsiam.weights.load import load_backbone
+
+
+@pytest.fixture(scope="module")
+def network() -> torchvision.models.ResNet:
+    torch.manual_seed(0)
+    made = torchvision.models.resnet18(weights=None)
+    made.fc = torch.nn.Identity()
+    return made.eval()
+
+
+def import_file(path: Path, *flags: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["import", str(path), "--out", str(path.parent / "imp"), *flags])
+    return int(end.value.code or 0)
+
+
+def same_features(folder: Path, network: torch.nn.Module) -> None:
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(load_backbone(folder).backbone(images), network(images), rtol=1e-6, atol=1e-6)
+
+
+def test_a_scheduler_and_arguments_beside_the_weights(
+    network: torchvision.models.ResNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What torchvision's reference scripts write: MultiStepLR keeps a Counter, the script its Namespace."""
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    content = {
+        "model": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": torch.optim.lr_scheduler.MultiStepLR(optimizer, [30, 60]).state_dict(),
+        "epoch": 1,
+        "args": argparse.Namespace(lr=0.1),
+    }
+    torch.save(content, tmp_path / "checkpoint.pth")
+    assert import_file(tmp_path / "checkpoint.pth") == 0
+    assert "resnet18 (width 64, stem imagenet): 120 tensors, all loaded" in capsys.readouterr().out
+    same_features(tmp_path / "imp", network)
+
+
+def test_dinos_student_and_teacher(
+    network: torchvision.models.ResNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """facebookresearch/dino issue 217, dinov2 issue 235."""
+    state = network.state_dict()
+    student = {"module.backbone." + name: tensor + 1 for name, tensor in state.items()}
+    teacher = {"backbone." + name: tensor for name, tensor in state.items()}
+    torch.save({"student": student, "teacher": teacher, "epoch": 1}, tmp_path / "dino.pth")
+    assert import_file(tmp_path / "dino.pth") == 0
+    said = capsys.readouterr().out
+    assert "recognised as DINO" in said
+    assert "note: taken: teacher.backbone. (the teacher" in said
+    assert "also in it: student.backbone. (--branch NAME takes another)" in said
+    same_features(tmp_path / "imp", network)
+
+
+def test_whole_numbers_are_refused_in_words(
+    network: torchvision.models.ResNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state: dict[str, Tensor] = network.state_dict()
+    torch.save(
+        {name: (t * 100).to(torch.int8) if t.is_floating_point() else t for name, t in state.items()},
+        tmp_path / "int8.pth",
+    )
+    assert import_file(tmp_path / "int8.pth") == 2
+    assert "holds whole numbers (int8), as quantised weights do" in capsys.readouterr().err
+    assert not (tmp_path / "imp").exists()
+
+
+def test_a_first_layer_of_one_channel(
+    network: torchvision.models.ResNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state: dict[str, Tensor] = dict(network.state_dict())
+    state["conv1.weight"] = state["conv1.weight"].mean(1, keepdim=True)
+    torch.save(state, tmp_path / "gray.pth")
+    assert import_file(tmp_path / "gray.pth") == 2
+    assert "its first layer takes 1 channel, this program needs 3 (RGB)" in capsys.readouterr().err
+    assert import_file(tmp_path / "gray.pth", "--channels", "widen") == 0
+    assert "widened to 3" in capsys.readouterr().out
