@@ -1,155 +1,369 @@
-"""The classification protocols by name: data from words, the recipe fitted to backbone and data, the result.
+"""The one table of protocols, and `evaluate`, which measures a backbone by any of them.
 
-`evaluate` is the door from Python; `simsiam evaluate NAME` goes through the same functions.
+The command line and the library go through the same record: what there is to say of a protocol stands in its line of
+`PROTOCOLS`. To add one, write its record with `score` in `simsiam/evaluation/`, a recipe, and a line here.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from simsiam import limits
 from simsiam.config import Machine, as_dict
 from simsiam.errors import UserError, did_you_mean
+from simsiam.evaluation import datasets as data
+from simsiam.evaluation.detection.protocol import Detection
 from simsiam.evaluation.protocol import Protocol, run_once
-from simsiam.recipes.evaluation import CHOICES
-from simsiam.weights.pretrained import PretrainedBackbone
+from simsiam.recipes import classification, detection, linear, segmentation
 
 if TYPE_CHECKING:
-    from simsiam.data.classification.datasets import DatasetArgs
     from simsiam.results import Result
 
-SEMI_SUPERVISED, RETRIEVAL = "semi-supervised", "retrieval"
+SMALL = 64  # pixels; up to here the recipes for CIFAR-sized images are the usual ones
+READ_BY_ALL = ("out", "device", "workers", "cache")  # fields of Machine
+READ_BY_TRAININGS = (*READ_BY_ALL, "checkpoint_minutes")
+READ_BY_DETECTORS = (*READ_BY_TRAININGS, "channels_last")
+READ_BY_SEGMENTORS = (*READ_BY_DETECTORS, "compile")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a person says of a recipe's scale."""
+
+    trained: int = 224  # pixels of the images that the weights were trained on
+    size: int | None = None  # pixels of the images; of a crop in segmentation
+    iterations: int | None = None  # of a detector's training
+
+
+Make = Callable[[Wanted], Protocol[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One protocol: its data, its recipes, and what runs it."""
+
+    about: str  # one line
+    data: data.DataFlags  # the flags that name the data, at their defaults, and their reader
+    recipes: dict[str, Make]  # by name; the first is the usual one
+    usual: Callable[[Wanted, Any], str | None] = lambda wanted, data: None  # the usual recipe where it is not the first
+    scale: Literal["size", "iterations"] = "size"  # which field of `Wanted` is a flag
+    processes: Literal["one", "many"] = "one"  # one: torchrun's other processes have no part in it
+    machine: tuple[str, ...] = READ_BY_ALL  # the fields of Machine that it reads
+
+    def recipe(self, name: str | None, wanted: Wanted, data: Any = None) -> Protocol[Any]:
+        """The recipe by name, or the usual one for this scale and data; raises UserError on a typo."""
+        if name is None:
+            name = self.usual(wanted, data) or next(iter(self.recipes))
+        if name not in self.recipes:
+            raise UserError(
+                f"--recipe {name}: not one of this protocol.{did_you_mean(name, self.recipes)} "
+                f"Known: {', '.join(self.recipes)}."
+            )
+        return self.recipes[name](wanted)
 
 
 def evaluate(
     name: str,
     weights: str | Path,
     *,
-    data: str | Path | None = None,
-    train: str | Path | None = None,
-    test: str | Path | None = None,
-    part: Path | None = None,
     recipe: str | Protocol[Any] | None = None,
     size: int | None = None,
+    iterations: int | None = None,
     seed: int = 0,
+    backbone: str | None = None,
     machine: Machine | None = None,
+    again: bool = False,
+    **places: Any,
 ) -> Result:
-    """Measure a backbone by one of the classification protocols.
+    """Measure a backbone by one of the protocols.
 
     Args:
-        name: knn, svm-voc07, low-shot-voc07, linear-mhead, linear-avgpool, inaturalist2018, places205,
-            semi-supervised, probe, few-labels, clustering or retrieval.
+        name: as `simsiam evaluate --help` lists them: knn, linear-avgpool, detection-folder and so on.
         weights: a run folder, a file of any format that `load_backbone` takes, a zoo name; `random`, `random:RUN`.
-        data: a set that has its own splits: cifar10, fashion-mnist, or a folder in a known layout.
-        train, test: instead, class folders, lists of "path label" or CSV files.
-        part: semi-supervised: the list of the labelled images of `data`.
         recipe: another than the usual one, by name, or a record of your own.
-        size: pixels of the images; None: the side that the weights were trained at.
+        size: pixels of the images (of a crop, in segmentation); None: the side that the weights were trained at.
+        iterations: detection: shorter or longer than the recipe; the rate falls at the same fractions.
         seed: of everything random.
+        backbone: the network, where a file does not tell it; `timm:NAME` for a timm model.
         machine: device, workers, cache and the folder to write to; without a folder nothing is kept.
+        again: measure anew what `machine.out` has a result of.
+        places: where the data are, by the names of the protocol's flags: `data` for a set that has its own splits
+            (cifar10, or a folder in a known layout), `train` and `test` for your own; `part`, `images`, `train_masks`.
 
     Returns:
         The result; the one that `machine.out` holds already, where it is the same measurement.
 
     Raises:
         UserError: unknown names, weights that do not load in full, data that the protocol cannot use.
+
+    Example:
+        >>> evaluate("knn", "runs/photos", train="photos/train", test="photos/test").metrics  # doctest: +SKIP
     """
-    from simsiam.data.classification.datasets import DatasetArgs
     from simsiam.weights.pretrained import open_subject
 
-    if name not in CHOICES:
-        raise UserError(
-            f"no classification protocol {name!r}.{did_you_mean(name, CHOICES)} Known: {', '.join(CHOICES)}."
-        )
+    found = find(name)
     machine = machine or Machine()
-    subject = open_subject(str(weights), seed=seed, size=size)
-    words = DatasetArgs(data=_text(data), train=_text(train), test=_text(test), cache=machine.cache)
-    opened = open_data(name, words, part=part)
+    flags = filled(found.data, name, places)
+    subject = open_subject(str(weights), seed=seed, backbone=backbone)
+    opened = flags.open(machine.cache)
+    wanted = Wanted(trained=subject.size, size=size, iterations=iterations)
     if isinstance(recipe, Protocol):
         settings = recipe
     else:
-        settings = fitted(CHOICES[name].recipe(subject.size, recipe), subject, opened)
-    limits.check(settings, prefixes=False)
-    return run_once(settings, subject, opened, machine=machine, again=False)
+        usual = found.recipe(recipe, wanted, opened)
+        settings = usual.fitted(usual, subject, opened)
+    settings.check()
+    return run_once(settings, subject, opened, machine=machine, again=again)
 
 
-def open_data(name: str, words: DatasetArgs, *, part: Path | None) -> Any:
-    """The data in the form that a protocol takes; raises UserError where the words do not suit it."""
-    from simsiam.data.classification import datasets
-    from simsiam.data.splits import Splits
-
-    choice = CHOICES[name]
-    if part is not None and name != SEMI_SUPERVISED:
-        raise UserError(f"--part: the list of labelled images belongs to {SEMI_SUPERVISED}.")
-    if choice.needs == "multilabel":
-        return datasets.multilabel(words)
-    if choice.needs == "labelled":
-        place = words.data or words.test
-        if place is None:
-            raise UserError("--data: name the labelled images: class folders, a CSV of path,label, or a set's name.")
-        return datasets.labelled(place, cache=words.cache)
-    if name == RETRIEVAL and words.test is not None and words.train is None and words.data is None:
-        alone = datasets.labelled(words.test, cache=words.cache)
-        return Splits(train=alone, test=alone)
-    both = datasets.splits(words, layout=choice.layout if words.data is not None else None)
-    if part is None:
-        return both
-    if words.data is None:
-        raise UserError("--part: names images of an ImageNet folder; give that folder as --data.")
-    from simsiam.data.classification.named_sets import imagenet_part
-
-    return Splits(train=imagenet_part(words.data, part), test=both.test)
+def find(name: str) -> Evaluation:
+    """A protocol by name; raises UserError with the nearest names on a typo."""
+    if name not in PROTOCOLS:
+        hint = did_you_mean(name, PROTOCOLS)
+        raise UserError(f"there is no protocol {name!r}.{hint} `simsiam evaluate --help` lists them.")
+    return PROTOCOLS[name]
 
 
-def fitted(
-    settings: Protocol[Any], subject: PretrainedBackbone, data: Any, *, asked: frozenset[str] = frozenset()
-) -> Protocol[Any]:
-    """The recipe for a backbone with fewer maps, or for a training set that some k of kNN are too large for.
-
-    Args:
-        asked: settings that a person named (`stages`, `layer`, `k`, `quoted_k`) and that stay.
-    """
-    from simsiam.evaluation.classification.knn import Knn
-    from simsiam.evaluation.classification.linear import INaturalist2018, LinearMultiHead, Places205
-    from simsiam.evaluation.classification.low_shot import LowShot
-
-    maps = len(subject.backbone.stage_channels)
-    if isinstance(settings, LinearMultiHead | INaturalist2018 | Places205) and "stages" not in asked:
-        return dataclasses.replace(settings, heads=dataclasses.replace(settings.heads, stages=maps))
-    if isinstance(settings, LowShot) and settings.features.layers == "stages" and "layer" not in asked:
-        return dataclasses.replace(settings, layer=f"feature{maps}")
-    if not isinstance(settings, Knn):
-        return settings
-    k = settings.k
-    if "k" not in asked:
-        k = tuple(k for k in settings.k if k <= len(data.train)) or (min(len(data.train), min(settings.k)),)
-    if settings.quoted_k in k:
-        return dataclasses.replace(settings, k=k)
-    if "quoted_k" in asked:
-        raise UserError(f"--quoted-k {settings.quoted_k}: must be one of --k {' '.join(map(str, k))}.")
-    return dataclasses.replace(settings, k=k, quoted_k=max(k))
+def filled(flags: data.DataFlags, name: str, places: dict[str, Any]) -> data.DataFlags:
+    """The flags with what a caller gave; raises UserError for a name that this protocol does not have."""
+    hints = typing.get_type_hints(type(flags))
+    known = [each.name for each in dataclasses.fields(flags) if each.name not in ("layout", "kind")]
+    given = {}
+    for key, value in places.items():
+        if key not in known:
+            raise UserError(f"{key}: {name} has no such argument.{did_you_mean(key, known)} Known: {', '.join(known)}.")
+        kinds = typing.get_args(hints[key]) if isinstance(hints[key], types.UnionType) else (hints[key],)
+        given[key] = (
+            value if value is None or isinstance(value, bool | int) else (Path if Path in kinds else str)(value)
+        )
+    return dataclasses.replace(flags, **given)
 
 
 def named(settings: Protocol[Any], recipe: Protocol[Any]) -> Protocol[Any]:
     """The settings under a name that says where they differ from the recipe: no table shall call them by its name."""
-    changes = _changes(as_dict(recipe), as_dict(settings))
+    changes = [f"{key.replace('_', '-')} {shown}" for key, shown in changed(recipe, settings).items()]
     if not changes or settings.name != recipe.name:
         return settings
     return dataclasses.replace(settings, name=f"{recipe.name} ({', '.join(changes)})")
 
 
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def changed(old: Protocol[Any], new: Protocol[Any]) -> dict[str, str]:
+    """The settings of `new` that differ from `old`, by the field's name and as words."""
+    return dict(_changes(as_dict(old), as_dict(new)))
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, str]]:
     changes = []
     for key, value in new.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and isinstance(old[key], dict):
             changes += _changes(old[key], value)
         elif value != old[key]:
             shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            changes.append(f"{key.replace('_', '-')} {shown}")
+            changes.append((key, shown))
     return changes
 
 
-def _text(place: str | Path | None) -> str | None:
-    return None if place is None else str(place)
+def _by_size(**makers: Callable[[int], Protocol[Any]]) -> dict[str, Make]:
+    """Recipes that are functions of the image's side."""
+    return {name: partial(_at_side, make) for name, make in makers.items()}
+
+
+def _at_side(make: Callable[[int], Protocol[Any]], wanted: Wanted) -> Protocol[Any]:
+    return make(wanted.size or wanted.trained)
+
+
+def _linear(*makers: Callable[[], linear.LinearRecipe]) -> dict[str, Make]:
+    return {make().name: partial(_at_side, partial(_adapted, make)) for make in makers}
+
+
+def _adapted(make: Callable[[], linear.LinearRecipe], size: int) -> Protocol[Any]:
+    return linear.adapted(make(), size=size)
+
+
+def _small_is(name: str) -> Callable[[Wanted, Any], str | None]:
+    return lambda wanted, data: name if (wanted.size or wanted.trained) <= SMALL else None
+
+
+def _detection(about: str, flags: data.DataFlags, *makers: Callable[[], Detection], **more: Any) -> Evaluation:
+    return Evaluation(
+        about=about,
+        data=flags,
+        recipes={make.__name__: partial(_in_iterations, make) for make in makers},
+        scale="iterations",
+        processes="many",
+        machine=READ_BY_DETECTORS,
+        **more,
+    )
+
+
+def _in_iterations(make: Callable[[], Detection], wanted: Wanted) -> Protocol[Any]:
+    return make() if wanted.iterations is None else make().for_iterations(wanted.iterations)
+
+
+def _for_annotations(wanted: Wanted, sets: Any) -> str:
+    """A detector with masks where both sets have them; before they are read too, as it has the flags of both."""
+    return "folder_masks" if sets is None or (sets.train.has_masks and sets.test.has_masks) else "folder_boxes"
+
+
+def _segmentation(name: str, about: str, flags: data.DataFlags) -> Evaluation:
+    return Evaluation(
+        about=about,
+        data=flags,
+        recipes={recipe: partial(_at_crop, make) for recipe, make in segmentation.RECIPES[name].items()},
+        processes="many",
+        machine=READ_BY_SEGMENTORS,
+    )
+
+
+def _at_crop(make: segmentation.Make, wanted: Wanted) -> Protocol[Any]:
+    return make() if wanted.size is None else segmentation.sized(make(), wanted.size)
+
+
+PROTOCOLS: dict[str, Evaluation] = {
+    "knn": Evaluation(
+        about="Weighted nearest neighbours on pooled features: k 10, 20, 100, 200.",
+        data=data.LabelledSets(),
+        recipes=_by_size(knn=classification.knn, knn_monitor=classification.knn_monitor),
+    ),
+    "svm-voc07": Evaluation(
+        about="Linear SVMs on the five feature maps: VOC07, or any set with several labels an image.",
+        data=data.MultiLabelSets(),
+        recipes=_by_size(svm_voc07=classification.svm_voc07, svm_pooled=classification.svm_pooled),
+    ),
+    "low-shot-voc07": Evaluation(
+        about="SVMs on 1 to 96 positive images a class, five samples each.",
+        data=data.MultiLabelSets(),
+        recipes=_by_size(
+            low_shot_voc07=classification.low_shot_voc07,
+            low_shot_voc07_published=classification.low_shot_voc07_published,
+        ),
+    ),
+    "linear-mhead": Evaluation(
+        about="Linear classifiers on Feature1 to Feature5, frozen backbone.",
+        data=data.LabelledSets(),
+        recipes=_linear(linear.resnet50_mhead_8xb32_steplr_90e, linear.linear_mhead_cifar10),
+        usual=_small_is(linear.linear_mhead_cifar10().name),
+        processes="many",
+        machine=READ_BY_TRAININGS,
+    ),
+    "linear-avgpool": Evaluation(
+        about="The headline linear classifier on pooled features: LARS, or plain SGD by --recipe.",
+        data=data.LabelledSets(),
+        recipes=_linear(
+            linear.resnet50_8xb512_coslr_90e_in1k,
+            linear.lincls_lars_90e_in1k,
+            linear.lincls_sgd_90e_in1k,
+            linear.resnet50_8xb32_steplr_100e_in1k,
+            linear.resnet50_8xb32_coslr_100e_in1k,
+            linear.resnet50_8xb128_coslr_90e_in1k,
+            linear.linear_cifar10,
+        ),
+        usual=_small_is(linear.linear_cifar10().name),
+        processes="many",
+        machine=READ_BY_TRAININGS,
+    ),
+    "inaturalist2018": Evaluation(
+        about="Feature1 to Feature5 on iNaturalist 2018.",
+        data=data.LabelledSets(layout="inaturalist2018"),
+        recipes=_linear(linear.resnet50_mhead_8xb32_steplr_84e_inat18),
+        processes="many",
+        machine=READ_BY_TRAININGS,
+    ),
+    "places205": Evaluation(
+        about="Feature1 to Feature5 on Places205.",
+        data=data.LabelledSets(layout="places205"),
+        recipes=_linear(linear.resnet50_mhead_8xb32_steplr_28e_places205),
+        processes="many",
+        machine=READ_BY_TRAININGS,
+    ),
+    "semi-supervised": Evaluation(
+        about="Fine-tuning on 1 % or 10 % of the labels, over the published grid of rates.",
+        data=data.PartlyLabelledSets(),
+        recipes=_linear(linear.semi_supervised_1_percent, linear.semi_supervised_10_percent),
+        processes="many",
+        machine=READ_BY_TRAININGS,
+    ),
+    "probe": Evaluation(
+        about="The fast linear probe: features once, a sweep of rates at once.",
+        data=data.LabelledSets(),
+        recipes={"linear-probe": partial(_at_side, linear.linear_probe)},
+    ),
+    "few-labels": Evaluation(
+        about="Accuracy from a few labels of your own, cross-validated, with an interval.",
+        data=data.LabelledSet(),
+        recipes=_by_size(few_labels=classification.few_labels),
+    ),
+    "clustering": Evaluation(
+        about="How well k-means clusters agree with the classes: NMI, ARI.",
+        data=data.LabelledSet(),
+        recipes=_by_size(clustering=classification.clustering),
+    ),
+    "retrieval": Evaluation(
+        about="How often an image of the same class is among the nearest: recall at 1, 5, 10.",
+        data=data.GallerySets(),
+        recipes=_by_size(retrieval=classification.retrieval),
+    ),
+    "detection-voc0712": _detection(
+        "Faster R-CNN C4 on VOC2007 + 2012, trained whole from the weights: AP50.",
+        data.PublishedBoxes(kind="voc0712"),
+        detection.faster_rcnn_r50_c4_mstrain_24k_voc0712,
+        detection.transfer_c4_voc0712,
+    ),
+    "detection-voc07": _detection(
+        "The same on VOC2007 alone, as the paper's transfer table.",
+        data.PublishedBoxes(kind="voc07"),
+        detection.transfer_c4_voc07,
+    ),
+    "detection-coco": _detection(
+        "Mask R-CNN FPN on COCO, 1x schedule: AP of boxes and masks.",
+        data.PublishedBoxes(kind="coco2017"),
+        detection.mask_rcnn_r50_fpn_mstrain_1x_coco,
+    ),
+    "detection-coco-2x": _detection(
+        "The same on the 2x schedule.",
+        data.PublishedBoxes(kind="coco2017"),
+        detection.mask_rcnn_r50_fpn_mstrain_2x_coco,
+    ),
+    "detection-coco-c4": _detection(
+        "Mask R-CNN C4 on COCO, 1x schedule.",
+        data.PublishedBoxes(kind="coco2017"),
+        detection.mask_rcnn_r50_c4_mstrain_1x_coco,
+        detection.transfer_c4_coco,
+    ),
+    "detection-coco-c4-2x": _detection(
+        "The same on the 2x schedule.",
+        data.PublishedBoxes(kind="coco2017"),
+        detection.mask_rcnn_r50_c4_mstrain_2x_coco,
+    ),
+    "detection-cityscapes": _detection(
+        "Mask R-CNN FPN on the things of Cityscapes: AP of boxes and masks, by COCO's rules.",
+        data.PublishedBoxes(kind="cityscapes"),
+        detection.mask_rcnn_r50_fpn_24k_cityscapes,
+    ),
+    "detection-folder": _detection(
+        "A detector for boxes or masks of your own: a VOC-XML folder, or a COCO json.",
+        data.OwnBoxes(),
+        detection.folder_boxes,
+        detection.folder_masks,
+        usual=_for_annotations,
+    ),
+    "segmentation-voc12aug": _segmentation(
+        "segmentation-voc12aug",
+        "FCN on VOC2012 + aug, trained whole from the weights: mIoU.",
+        data.PublishedMasks(kind="voc12aug"),
+    ),
+    "segmentation-cityscapes": _segmentation(
+        "segmentation-cityscapes",
+        "FCN on Cityscapes' fine masks, 19 classes, sliding test: mIoU.",
+        data.PublishedMasks(kind="cityscapes"),
+    ),
+    "segmentation-folder": _segmentation(
+        "segmentation-folder", "FCN on images and masks of your own, with a list of classes: mIoU.", data.OwnMasks()
+    ),
+}

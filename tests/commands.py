@@ -14,7 +14,7 @@ import tyro
 
 from simsiam import cli
 from simsiam.commands import names
-from simsiam.commands.evaluations import find_evaluation
+from simsiam.protocols import find
 
 
 class Read(Exception):
@@ -36,7 +36,7 @@ def refuse(command: str) -> str | None:
 
 def _refuse(words: list[str]) -> str | None:
     if words[0] == "evaluate" and words[1:2] != ["all"]:
-        find_evaluation(words[1])
+        find(words[1])
     with _stopped():
         try:
             code = cli.run(words)

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from simsiam.commands.evaluate_detection import spread_lists
 from simsiam.evaluation.detection.data import DatasetArgs, open_sets
 from simsiam.evaluation.detection.detector import Detector
 from simsiam.results import Result, read_metrics
@@ -217,11 +216,6 @@ def test_of_two_numbers_of_iterations_the_last_counts(weights: Path, voc: Path, 
     words = [weights, "--data", voc, "--batch-size", 2, "--out", tmp_path]
     assert evaluate("voc0712", *words, "--iterations", 5, "--iterations=1") == 0
     assert Result.read(tmp_path / "result.json").recipe["length"] == 1
-
-
-def test_lists_may_be_written_with_commas() -> None:
-    assert spread_lists(["--lr-sweep", "1,2", "--lr", "3"]) == ["--lr-sweep", "1", "2", "--lr", "3"]
-    assert spread_lists(["--lr-sweep=1,2"]) == ["--lr-sweep", "1", "2"]
 
 
 def test_a_voc_folder_of_ones_own_holds_some_images_out(weights: Path, tmp_path: Path) -> None:

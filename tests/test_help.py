@@ -8,13 +8,13 @@ import pytest
 
 from simsiam import cli
 from simsiam.commands import zoo
-from simsiam.commands.evaluations import EVALUATIONS
 from simsiam.commands.reading import read
 from simsiam.commands.verbs import VERBS
+from simsiam.protocols import PROTOCOLS
 
 LINES = [[verb] for verb in VERBS if verb != "evaluate"]
 LINES += [["zoo", action] for action in zoo.ACTIONS]
-LINES += [["evaluate", name] for name in (*EVALUATIONS, "all")]
+LINES += [["evaluate", name] for name in (*PROTOCOLS, "all")]
 
 
 def help_of(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -50,7 +50,7 @@ def test_what_a_flag_takes_and_does_is_said(
     said = help_of(["evaluate", "segmentation-folder"], capsys, monkeypatch)
     assert "--from STR" in said
     assert "(repeatable)" in said
-    assert "a result for each (default: 0)" in said
+    assert "a result for each. (default: 0)" in said
     assert "(required)" in help_of(["zoo", "add"], capsys, monkeypatch)
 
 

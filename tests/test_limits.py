@@ -18,8 +18,8 @@ from simsiam.commands import submit
 from simsiam.config import Machine, Pretraining
 from simsiam.errors import UserError
 from simsiam.evaluation.protocol import Protocol
+from simsiam.protocols import PROTOCOLS, Wanted
 from simsiam.recipes import detection, pretrain, segmentation
-from simsiam.recipes.evaluation import CHOICES
 
 
 def recipes() -> Iterator[Any]:
@@ -30,8 +30,8 @@ def recipes() -> Iterator[Any]:
                 made = make()
                 if isinstance(made, Pretraining | Protocol):
                     yield made
-    for choice in CHOICES.values():
-        yield choice.recipe(224, None)
+    for each in PROTOCOLS.values():
+        yield each.recipe(None, Wanted())
 
 
 def test_every_recipe_keeps_to_the_limits_and_every_limit_is_of_a_setting() -> None:

@@ -12,13 +12,13 @@ import pytest
 
 from simsiam import cli
 from simsiam.backbones import build_backbone
-from simsiam.commands.evaluations import EVALUATIONS
 from simsiam.errors import UserError
+from simsiam.protocols import PROTOCOLS
 from simsiam.results import require_writable, require_writable_file
 from simsiam.weights.save import write_backbone
 from tests import tiny, tiny_masks
 
-VERBS = [["evaluate", name, "random", "--data", "nowhere"] for name in EVALUATIONS]
+VERBS = [["evaluate", name, "random", "--data", "nowhere"] for name in PROTOCOLS]
 VERBS += [
     ["evaluate", "all", "random"],
     ["pretrain", "nowhere"],

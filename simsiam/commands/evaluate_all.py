@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from simsiam.commands.evaluation_line import check_places, refuse_repeated_seeds
-from simsiam.commands.evaluations import EVALUATIONS, find_evaluation, plain
+from simsiam import protocols
+from simsiam.commands.evaluate import Line, Options, check_places, measure, refuse_repeated_seeds
+from simsiam.commands.names import plain
 from simsiam.commands.reading import read as read_line
-from simsiam.commands.running import interruptible, is_first_process, say
+from simsiam.commands.running import interruptible, is_first_process, say, several_processes
 from simsiam.config import Machine
 from simsiam.errors import UserError
+from simsiam.protocols import PROTOCOLS
 from simsiam.results import Result
 
 
@@ -24,46 +25,47 @@ from simsiam.results import Result
 class DataFolders:
     """Where each data set lies; those not named are looked for below --root under the usual names."""
 
-    root: Path = Path("data")  # holds imagenet/, VOCdevkit/, iNaturalist2018/, Places205/, coco/, cityscapes/
-    imagenet: Path | None = None  # holds train/ and val/
-    voc07: Path | None = None  # a VOC tree, or the VOCdevkit above it
-    inaturalist2018: Path | None = None  # holds train2018.json, val2018.json and train_val2018/
-    places205: Path | None = None  # holds trainvalsplit_places205/ and images256/
-    voc0712: Path | None = None  # the VOCdevkit with VOC2007 and VOC2012
-    coco: Path | None = None  # holds annotations/, train2017/ and val2017/
-    voc12aug: Path | None = None  # the VOCdevkit with VOC2012 and its SegmentationClassAug
-    cityscapes: Path | None = None  # holds leftImg8bit/ and gtFine/
-    one_percent: Path | None = None  # the list of the labelled 1 % of ImageNet
-    ten_percent: Path | None = None  # and of 10 %
-    cifar10: Literal["auto", "on", "off"] = "auto"  # auto: where the weights were trained on it; on: fetched if need be
+    root: Path = Path("data")  # The folder of imagenet/, VOCdevkit/, iNaturalist2018/, Places205/, coco/, cityscapes/.
+    imagenet: Path | None = None  # ImageNet's folder, which holds train/ and val/.
+    voc07: Path | None = None  # VOC2007's folder, or the VOCdevkit above it.
+    inaturalist2018: Path | None = None  # The folder that holds train2018.json, val2018.json and train_val2018/.
+    places205: Path | None = None  # The folder that holds trainvalsplit_places205/ and images256/.
+    voc0712: Path | None = None  # The VOCdevkit that holds VOC2007 and VOC2012.
+    coco: Path | None = None  # The folder that holds annotations/, train2017/ and val2017/.
+    voc12aug: Path | None = None  # The VOCdevkit whose VOC2012 holds SegmentationClassAug.
+    cityscapes: Path | None = None  # The folder that holds leftImg8bit/ and gtFine/.
+    one_percent: Path | None = None  # The list of the labelled 1 % of ImageNet, for the semi-supervised protocol.
+    ten_percent: Path | None = None  # The list of the labelled 10 %.
+    cifar10: Literal["auto", "on", "off"] = "auto"  # auto: if the weights were trained on it; on: downloaded if missing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """Measure backbones by every protocol that the data at hand allows, and say what was skipped and why.
 
-    What has a result already is not measured again, so that the same command goes on where it was interrupted.
+    What has a result already is not measured again, so the same command resumes after an interruption.
     """
 
     # Run folders, files, zoo names, random.
     weights: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[WEIGHTS ...]")] = ()
-    train: str | None = None  # your own labelled images: class folders, lists or CSV files
-    test: str | None = None  # and those to be scored on
-    labels: Path | None = None  # a few labelled images, for the cross-validated accuracy
-    only: tuple[str, ...] = ()  # names of `simsiam evaluate`; empty: all
-    skip: tuple[str, ...] = ()  # names of `simsiam evaluate` to leave out
-    seeds: tuple[int, ...] = (0,)  # a result for each
+    train: str | None = None  # Your own labelled training images: class folders, a list, or a CSV of path,label.
+    test: str | None = None  # Your own labelled test images, in any of these forms.
+    labels: Path | None = None  # A few labelled images, for the cross-validated accuracy and for clustering.
+    only: tuple[str, ...] = ()  # Names of protocols to run, knn for instance; without it, all.
+    skip: tuple[str, ...] = ()  # Names of protocols to leave out.
+    seeds: tuple[int, ...] = (0,)  # Of everything random; a result for each.
     folders: Annotated[DataFolders, tyro.conf.arg(name="")] = field(default_factory=DataFolders)
     machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One evaluation that can run, or why it cannot."""
+    """One protocol that can run, or why it cannot."""
 
     name: str
-    arguments: tuple[str, ...] = ()
+    places: dict[str, Any] = field(default_factory=dict)  # by the names of the flags
     data: str = ""  # in words
+    recipe: str | None = None
     missing: str | None = None
 
 
@@ -99,7 +101,7 @@ def run(arguments: list[str]) -> int:
         raise UserError("name the weights to measure: simsiam evaluate all RUN --root DATA.")
     refuse_repeated_seeds(command.seeds)
     for name in (*command.only, *command.skip):
-        find_evaluation(name)
+        protocols.find(name)
     check_places("all", command.weights, out=command.machine.out)
     jobs = [job for job in jobs_for(command) if not command.only or job.name in command.only]
     jobs = [job for job in jobs if job.name not in command.skip]
@@ -108,7 +110,7 @@ def run(arguments: list[str]) -> int:
     for number, job in enumerate(ready, 1):
         say(f"\n[{number}/{len(ready)}] {job.name} on {job.data}")
         code = _attempt(job, command, failed)
-        if code > 128:  # interrupted: what is done is kept, and the same command goes on
+        if code > 128:  # interrupted: what is done is kept, and the same command resumes
             return code
     _summary(command, jobs, failed)
     return 1 if failed else 0
@@ -123,28 +125,34 @@ def jobs_for(command: Command) -> list[Job]:
             if place is None:
                 jobs.append(Job(name=name, missing=_what_to_give(command.folders, kind)))
             else:
-                jobs.append(Job(name=name, arguments=("--data", str(place)), data=str(place)))
+                jobs.append(Job(name=name, places={"data": place}, data=str(place)))
         if kind == "imagenet":
             jobs += _semi_supervised(command.folders, place)
     if _on_cifar10(command):
-        jobs += [Job(name=name, arguments=_cifar_arguments(name), data="CIFAR-10") for name in ON_CIFAR10]
+        # 50,000 images on five maps would be 9 GB of features and hours of SVMs: there the pooled ones are taken
+        jobs += [
+            Job(
+                name=name,
+                places={"data": "cifar10"},
+                data="CIFAR-10",
+                recipe="svm_pooled" if name == "svm-voc07" else None,
+            )
+            for name in ON_CIFAR10
+        ]
     if command.train is not None or command.test is not None:
-        parts = tuple(
-            word
-            for flag, value in (("--train", command.train), ("--test", command.test))
-            if value
-            for word in (flag, value)
-        )
         whole = command.train is not None and command.test is not None
         jobs += [
-            Job(name=name, arguments=parts, data=f"{command.train} and {command.test}")
-            if whole
-            else Job(name=name, missing="your own images: give both --train and --test")
+            Job(
+                name=name,
+                places={"train": command.train, "test": command.test},
+                data=f"{command.train} and {command.test}",
+                missing=None if whole else "your own images: give both --train and --test",
+            )
             for name in OWN
         ]
     if command.labels is not None:
-        where = ("--data", str(command.labels))
-        jobs += [Job(name=name, arguments=where, data=str(command.labels)) for name in ("few-labels", "clustering")]
+        labels = {"data": command.labels}
+        jobs += [Job(name=name, places=labels, data=str(command.labels)) for name in ("few-labels", "clustering")]
     else:
         jobs.append(Job(name="few-labels", missing="--labels: a CSV of path,label or class folders"))
     return jobs
@@ -157,11 +165,6 @@ def _on_cifar10(command: Command) -> bool:
     return any(Result.read(file).data.name.startswith("cifar10") for file in results if file.is_file())
 
 
-def _cifar_arguments(name: str) -> tuple[str, ...]:
-    """50,000 images on five maps would be 9 GB of features and hours of SVMs: there the pooled ones are taken."""
-    return ("--data", "cifar10", *(("--recipe", "svm_pooled") if name == "svm-voc07" else ()))
-
-
 def _semi_supervised(folders: DataFolders, imagenet: Path | None) -> list[Job]:
     jobs = []
     for percent, part in (("1", folders.one_percent), ("10", folders.ten_percent)):
@@ -170,8 +173,8 @@ def _semi_supervised(folders: DataFolders, imagenet: Path | None) -> list[Job]:
         if imagenet is None or part is None:
             jobs.append(Job(name="semi-supervised", missing=f"ImageNet and {flag} LIST (the labelled images)"))
         else:
-            words = ("--data", str(imagenet), "--part", str(part), "--recipe", recipe)
-            jobs.append(Job(name="semi-supervised", arguments=words, data=f"{part} of {imagenet}"))
+            places = {"data": imagenet, "part": part}
+            jobs.append(Job(name="semi-supervised", places=places, data=f"{part} of {imagenet}", recipe=recipe))
     return jobs
 
 
@@ -196,32 +199,32 @@ def _what_to_give(folders: DataFolders, kind: str) -> str:
 
 
 def _attempt(job: Job, command: Command, failed: dict[str, str]) -> int:
-    """Run one evaluation; a mistake in its data does not stop the others."""
-    from importlib import import_module
+    """Run one protocol and print its table; a mistake in its data does not stop the others."""
+    from simsiam.commands.tables import print_table
 
-    module = import_module(find_evaluation(job.name).module)
-    words = [*command.weights, *job.arguments, *_machine_flags(command.machine, job)]
-    if command.seeds != (0,):
-        words += ["--seeds", *map(str, command.seeds)]
-    start: Callable[[], int] = lambda: int(module.run(job.name, words))  # noqa: E731
+    evaluation = PROTOCOLS[job.name]
+    if evaluation.processes == "one" and several_processes() and not is_first_process():
+        return 0
+    out = command.machine.out
+    machine = dataclasses.replace(command.machine, out=out and out / plain(f"{job.name}-{job.data}"))
+    line = Line(
+        options=Options(weights=command.weights, recipe=job.recipe, seeds=command.seeds),
+        data=protocols.filled(evaluation.data, job.name, job.places),
+        machine=machine,
+    )
+
+    def start() -> int:
+        places = measure(job.name, evaluation, line)
+        if is_first_process():
+            print_table(places)
+        return 0
+
     try:
         return interruptible(start)
     except UserError as error:
         failed[f"{job.name} on {job.data}"] = str(error)
         print(f"simsiam: {job.name}: {error}", file=sys.stderr)
         return 2
-
-
-def _machine_flags(machine: Machine, job: Job) -> list[str]:
-    """The machine settings that differ from the defaults, as flags; each evaluation gets a folder of its own."""
-    usual, flags = Machine(), []
-    for each in dataclasses.fields(machine):
-        value = getattr(machine, each.name)
-        if value != getattr(usual, each.name):
-            if each.name == "out":
-                value = machine.out / plain(f"{job.name}-{job.data}")  # type: ignore[operator]
-            flags += [f"--{each.name.replace('_', '-')}", str(value)]
-    return flags
 
 
 def _summary(command: Command, jobs: list[Job], failed: dict[str, str]) -> None:
@@ -236,6 +239,6 @@ def _summary(command: Command, jobs: list[Job], failed: dict[str, str]) -> None:
             print(f"skipped: {job.name}: {job.missing}")
     named = {job.name for job in jobs}
     if not command.only:
-        for name in EVALUATIONS:
+        for name in PROTOCOLS:
             if name not in named and name not in command.skip:
                 print(f"not part of this: {name}: run it alone, simsiam evaluate {name} --help")

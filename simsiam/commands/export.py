@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import tyro
 
 from simsiam import limits
-from simsiam.commands.evaluation_line import say_unfinished
-from simsiam.commands.evaluations import plain
+from simsiam.commands.names import plain
 from simsiam.commands.reading import read as read_line
+from simsiam.commands.running import say_unfinished
 from simsiam.config import Stem
 from simsiam.errors import UserError
 from simsiam.weights.modelcard import Target
@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
     from simsiam.weights.export import export
     from simsiam.weights.load import load_backbone
 
-    say_unfinished([command.source])
+    say_unfinished(command.source)
     loaded = load_backbone(
         command.source,
         backbone=command.backbone,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from simsiam import limits
-from simsiam.commands.evaluations import plain
+from simsiam.commands.names import plain
 from simsiam.commands.reading import read as read_line
 from simsiam.config import Stem
 from simsiam.errors import UserError

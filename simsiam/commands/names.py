@@ -89,3 +89,8 @@ def value_of(flag: str, arguments: list[str]) -> str | None:
         elif argument.startswith(flag + "="):
             found = argument.partition("=")[2]
     return found  # of several the last counts, as with every flag
+
+
+def plain(text: str) -> str:
+    """A text as part of a file's name."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in text).strip("-.")

@@ -66,7 +66,13 @@ def run(arguments: list[str]) -> int:
         fit=not asks_help,
         init=value_of("--init", arguments),
     )
-    command = read_line(Command, arguments, default=Command(settings=base), prog="simsiam pretrain")
+    command = read_line(
+        Command,
+        arguments,
+        default=Command(settings=base),
+        prog="simsiam pretrain",
+        hidden=("Pretraining.name", "Pretraining.about"),
+    )
     if asks_help:
         return 0
     return _pretrain(command, arguments)

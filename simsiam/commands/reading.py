@@ -1,4 +1,7 @@
-"""Reading a command line into a record, with a help that does not talk Python."""
+"""From the words of a command line to a record. tyro alone parses; here is how our records look to it.
+
+A field is a flag, and the comment beside it the flag's help. `--help` shows what people use, `--help-all` everything.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,28 @@ import dataclasses
 import inspect
 import types
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 Record = TypeVar("Record")
+HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 _WORDS = {str: "STR", Path: "PATH", int: "INT", float: "FLOAT"}
-_seen: set[type] = set()
+
+
+def asks_help(arguments: Collection[str]) -> bool:
+    """Whether the words ask for help, short or whole."""
+    return any(word in arguments for word in (*HELP, HELP_ALL))
 
 
 def read(
@@ -23,6 +40,9 @@ def read(
     prog: str,
     default: Record | None = None,
     config: tuple[Any, ...] = (),
+    hidden: Collection[str] = (),
+    shown: Collection[str] | None = None,
+    about: str | None = None,
 ) -> Record:
     """The arguments as a record; a mistake in them, or `--help`, ends the program as tyro does.
 
@@ -32,37 +52,87 @@ def read(
         prog: what usage lines call the command.
         default: where the fields have no defaults of their own.
         config: tyro's markers for the whole line.
+        hidden: the fields that are no flags of this command, by name or as `Record.field`.
+        shown: the fields that `--help` shows, by name or as `Record.field`; None: all. `--help-all` shows the rest.
+        about: what the help begins with; None: the record's docstring.
     """
-    _speak_plainly(record)
-    if default is None:
-        return tyro.cli(record, args=arguments, config=config, prog=prog)
-    return tyro.cli(record, args=arguments, default=default, config=config, prog=prog)
+    short = shown is not None and HELP_ALL not in arguments and asks_help(arguments)
+    look = _Look(hidden=hidden, shown=shown if short else None)
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    if asks_help(arguments):
+        arguments = ["--help"]
+    if about is None:
+        about = inspect.cleandoc(record.__doc__ or "")
+    if short:
+        about += f"\n\nThese are the flags that most people need; `{prog} {HELP_ALL}` lists all."
+    found: Record = tyro.cli(
+        record, args=arguments, config=config, prog=prog, description=about, registry=look.registry(), **options
+    )
+    return found
 
 
-def _speak_plainly(record: type) -> None:
-    """Let the help of every field, here and in the records within, say neither None nor an empty default.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Look:
+    """How the fields of our records become flags."""
 
-    A flag that may be left out is shown as PATH instead of {None}|PATH; what happens without it, its comment says.
-    """
-    if record in _seen:
-        return
-    _seen.add(record)
-    hints = typing.get_type_hints(record, include_extras=True)
-    changed = {}
-    for each in dataclasses.fields(record):
-        for kind in _inside(hints[each.name]):
-            if dataclasses.is_dataclass(kind):
-                _speak_plainly(kind)
-        changed[each.name] = _plain(hints[each.name])
-    record.__annotations__ = {**inspect.get_annotations(record), **changed}
+    hidden: Collection[str]
+    shown: Collection[str] | None
+    busy: set[type] = dataclasses.field(default_factory=set)  # records that tyro's own rule is reading
+
+    def registry(self) -> ConstructorRegistry:
+        registry = ConstructorRegistry()
+        registry.struct_rule(self.fields)
+        registry.primitive_rule(numbers)
+        return registry
+
+    def fields(self, info: StructTypeInfo) -> StructConstructorSpec | None:
+        """tyro's own reading of a record, with each field's type as the help shall show it."""
+        if not dataclasses.is_dataclass(info.type) or info.type in self.busy:
+            return None
+        self.busy.add(info.type)
+        spec = ConstructorRegistry.get_struct_spec(info)
+        self.busy.remove(info.type)
+        if not isinstance(spec, StructConstructorSpec):
+            return None
+        return dataclasses.replace(spec, fields=tuple(self._field(info.type, each) for each in spec.fields))
+
+    def _field(self, record: type, spec: StructFieldSpec) -> StructFieldSpec:
+        hint: Any = spec.type
+        inner, *extras = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
+        names = {spec.name, *(f"{kind.__name__}.{spec.name}" for kind in record.__mro__)}
+        if not names.isdisjoint(self.hidden):
+            return dataclasses.replace(spec, type=typing.cast("Any", Annotated[(inner, tyro.conf.Suppress, *extras)]))
+        if _holds_record(inner) or tyro.conf.UseAppendAction in extras:
+            return spec
+        if self.shown is not None and names.isdisjoint(self.shown):
+            extras.append(tyro.conf.Suppress)
+        said = tyro.conf.arg(help_behavior_hint=_default, metavar=_may_be_left_out(inner))
+        return dataclasses.replace(spec, type=typing.cast("Any", Annotated[(inner, said, *extras)]))
 
 
-def _plain(hint: Any) -> Any:
-    inner, *extras = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
-    if tyro.conf.UseAppendAction in extras or dataclasses.is_dataclass(inner):
-        return hint
-    said = tyro.conf.arg(help_behavior_hint=_default, metavar=_may_be_left_out(inner))
-    return Annotated[(inner, said, *extras)]  # the field's own words come last, and win
+def numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """A list of numbers, parted by blanks or by commas: `--lr-sweep 0.01 0.03` or `--lr-sweep 0.01,0.03`."""
+    kinds = typing.get_args(info.type)
+    if typing.get_origin(info.type) is not tuple or len(kinds) != 2 or kinds[1] is not Ellipsis:
+        return None
+    kind = typing.get_args(kinds[0])[0] if typing.get_origin(kinds[0]) is Annotated else kinds[0]
+    if kind not in (int, float) or tyro.conf.UseAppendAction in info.markers:
+        return None
+
+    def read_numbers(words: list[str]) -> tuple[Any, ...]:
+        return tuple(kind(part) for word in words for part in word.split(",") if part)
+
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"{_WORDS[kind]} ...",
+        instance_from_str=read_numbers,
+        is_instance=lambda found: isinstance(found, tuple) and all(isinstance(each, int | float) for each in found),
+        str_from_instance=lambda found: [str(each) for each in found],
+    )
+
+
+def _holds_record(kind: Any) -> bool:
+    return any(dataclasses.is_dataclass(each) for each in (kind, *typing.get_args(kind)))
 
 
 def _may_be_left_out(kind: Any) -> str | None:
@@ -71,20 +141,13 @@ def _may_be_left_out(kind: Any) -> str | None:
     if type(None) not in kinds:
         return None
     for each in kinds:
-        if each in _WORDS:
-            return _WORDS[each]
-        if typing.get_origin(each) is typing.Literal:
-            return f"{{{','.join(map(str, typing.get_args(each)))}}}"
+        plain = typing.get_args(each)[0] if typing.get_origin(each) is Annotated else each
+        if plain in _WORDS:
+            return _WORDS[plain]
+        if typing.get_origin(plain) is typing.Literal:
+            return f"{{{','.join(map(str, typing.get_args(plain)))}}}"
     return None
 
 
 def _default(value: str) -> str:
     return f"(default: {value})" if value not in ("", "None") else ""
-
-
-def _inside(hint: Any) -> list[type]:
-    """The classes that a type is made of."""
-    parts = typing.get_args(hint)
-    if typing.get_origin(hint) is Annotated:
-        parts = parts[:1]
-    return [hint] if isinstance(hint, type) else [kind for part in parts for kind in _inside(part)]

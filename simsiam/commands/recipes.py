@@ -20,19 +20,13 @@ def run(arguments: list[str]) -> int:
     print("pre-training (simsiam pretrain --recipe NAME):")
     for name, recipe in RECIPES.items():
         print(f"  {name:<{width}}  {recipe().about}")
-    from simsiam.commands.evaluate_detection import RECIPES as DETECTION
-    from simsiam.recipes.evaluation import CHOICES
-    from simsiam.recipes.segmentation import RECIPES as SEGMENTATION
+    from simsiam.protocols import PROTOCOLS, Wanted
 
-    trained = {name: [make().name for make in known] for name, known in DETECTION.items()}
-    trained |= {name: list(known) for name, known in SEGMENTATION.items()}
     print("\nevaluation (simsiam evaluate NAME WEIGHTS --recipe RECIPE; the first of each is the usual one):")
-    width = max(map(len, [*CHOICES, *trained]))
-    for name, choice in CHOICES.items():
-        for number, recipe_name in enumerate(choice.recipes):
-            small = ", the usual one up to 64 pixels" if recipe_name == choice.small else ""
-            print(f"  {name if number == 0 else '':<{width}}  {recipe_name}{small}")
-    for name, known in trained.items():
-        for number, recipe_name in enumerate(known):
-            print(f"  {name if number == 0 else '':<{width}}  {recipe_name}")
+    width = max(map(len, PROTOCOLS))
+    for name, protocol in PROTOCOLS.items():
+        small = protocol.usual(Wanted(trained=32), None)
+        for number, known in enumerate(protocol.recipes):
+            note = ", the usual one up to 64 pixels" if known == small and protocol.scale == "size" else ""
+            print(f"  {name if number == 0 else '':<{width}}  {known}{note}")
     return 0

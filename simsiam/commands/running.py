@@ -39,3 +39,11 @@ def say(text: str) -> None:
     """Tell the person, on stderr and once, however many processes run."""
     if is_first_process():
         print(text, file=sys.stderr)
+
+
+def say_unfinished(source: str) -> None:
+    """Say where weights come from a pre-training that is not finished, and how it resumes."""
+    from simsiam.weights.load import unfinished
+
+    if (words := unfinished(source)) is not None:
+        say(f"note: {words}")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -42,20 +40,14 @@ def run(arguments: list[str]) -> int:
 
 def _find(name: str) -> Pretraining | Protocol[Any]:
     """A recipe of any verb by name; those of the evaluations at 224 pixels."""
-    from simsiam.commands.evaluate_detection import RECIPES as DETECTION
-    from simsiam.recipes.evaluation import CHOICES
-    from simsiam.recipes.segmentation import RECIPES as SEGMENTATION
+    from simsiam.protocols import PROTOCOLS, Wanted
 
-    makers: dict[str, Callable[[], Protocol[Any]]] = {
-        recipe: partial(choice.recipe, 224, recipe) for choice in CHOICES.values() for recipe in choice.recipes
-    }
-    makers |= {make().name: make for known in DETECTION.values() for make in known}
-    makers |= {recipe: make for known in SEGMENTATION.values() for recipe, make in known.items()}
+    makers = {recipe: make for protocol in PROTOCOLS.values() for recipe, make in protocol.recipes.items()}
     if name in RECIPES or name not in makers:
         if name not in RECIPES and (hint := did_you_mean(name, [*RECIPES, *makers])):
             raise UserError(f"{name}: there is no such recipe.{hint} `simsiam recipes` lists them.")
         return find_pretraining(name, None, device=None, fit=False)
-    return makers[name]()
+    return makers[name](Wanted())
 
 
 def _lines(record: dict[str, object], prefix: str, prefixes: Prefixes) -> list[str]:

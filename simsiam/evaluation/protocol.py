@@ -15,8 +15,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
+from simsiam import limits
 from simsiam.config import Machine, as_dict
 from simsiam.errors import UserError
 from simsiam.results import DataId, Result, require_writable, versions
@@ -42,6 +43,8 @@ class Protocol(ABC, Generic[Data]):
     """A benchmark: all its settings as fields, and `run`."""
 
     protocol: ClassVar[str]  # what Result.protocol says, e.g. "knn"; tables are found by it
+    everyday: ClassVar[tuple[str, ...]] = ()  # the settings that people change: `--help` shows them
+    nested_flags: ClassVar[bool] = False  # flags carry the names of the records they lie in: --architecture.rpn.ratios
     name: str  # of the recipe, e.g. "knn_in1k"
 
     @property
@@ -56,6 +59,21 @@ class Protocol(ABC, Generic[Data]):
     @abstractmethod
     def data_id(self, data: Data) -> DataId:
         """Which data the numbers belong to."""
+
+    def check(self) -> None:
+        """Raise UserError for settings that nothing can be measured with."""
+        limits.check(self, prefixes=self.nested_flags)
+
+    def fitted(self, recipe: Self, subject: PretrainedBackbone, data: Data) -> Self:
+        """These settings as they suit the backbone and the data; what a person changed of `recipe` stays.
+
+        Raises UserError for a change that does not suit them.
+        """
+        return self
+
+    def remarks(self, subject: PretrainedBackbone, data: Data) -> list[str]:
+        """What a person should know before hours are spent on this measurement."""
+        return []
 
     def run(self, subject: PretrainedBackbone, data: Data, *, machine: Machine) -> Result:
         """Score the subject and write `machine.out/result.json` (nothing is written when `out` is None).

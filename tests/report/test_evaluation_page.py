@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from simsiam.cli import main
-from simsiam.commands.evaluate_protocol import print_table
+from simsiam.commands.tables import print_table
 from simsiam.errors import UserError
 from simsiam.report import evaluation_parts as parts
 from simsiam.report.evaluation_page import has_page, write_evaluation_page

@@ -6,8 +6,8 @@ Source: Wu et al. 2018 (instance discrimination), section 3.4: votes weighted by
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from simsiam.config import Machine
 from simsiam.data.preprocess import Preprocess
@@ -52,6 +52,17 @@ class Knn(Protocol[Splits]):
     def data_id(self, data: Splits) -> DataId:
         """Both sets."""
         return data.data_id
+
+    def fitted(self, recipe: Self, subject: PretrainedBackbone, data: Splits) -> Self:
+        """Without the k that the training set is too small for; the largest is quoted where the usual one is none."""
+        k = self.k
+        if k == recipe.k:
+            k = tuple(count for count in k if count <= len(data.train)) or (min(len(data.train), min(k)),)
+        if self.quoted_k in k:
+            return replace(self, k=k)
+        if self.quoted_k != recipe.quoted_k:
+            raise UserError(f"--quoted-k {self.quoted_k}: must be one of --k {' '.join(map(str, k))}.")
+        return replace(self, k=k, quoted_k=max(k))
 
     def score(self, subject: PretrainedBackbone, data: Splits, *, machine: Machine) -> Measured:
         """top1_kK and (with more than five classes) top5_kK for every K, percent."""

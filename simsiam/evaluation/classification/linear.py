@@ -7,8 +7,8 @@ tensor of it changed is checked at the end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from simsiam.config import Machine
 from simsiam.data.splits import Splits
@@ -47,6 +47,12 @@ class _StageProtocol(Protocol[Splits]):
     def data_id(self, data: Splits) -> DataId:
         """Both splits."""
         return data.data_id
+
+    def fitted(self, recipe: Self, subject: PretrainedBackbone, data: Splits) -> Self:
+        """A head on each map of the backbone."""
+        if self.heads.stages != recipe.heads.stages:
+            return self
+        return replace(self, heads=replace(self.heads, stages=len(subject.backbone.stage_channels)))
 
     def score(self, subject: PretrainedBackbone, data: Splits, *, machine: Machine) -> Measured:
         """Top-1 of each stage as feature1 to feature5, and feature1_top5 to feature5_top5; percent."""

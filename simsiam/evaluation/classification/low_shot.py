@@ -7,9 +7,9 @@ follows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from simsiam.config import Machine
 from simsiam.data.marks import DIFFICULT, PRESENT
@@ -63,6 +63,12 @@ class LowShot(Protocol["MultiLabelSplits"]):
     def data_id(self, data: MultiLabelSplits) -> DataId:
         """Both sets."""
         return data_id(data.train, data.test)
+
+    def fitted(self, recipe: Self, subject: PretrainedBackbone, data: MultiLabelSplits) -> Self:
+        """On the backbone's last map."""
+        if self.features.layers != "stages" or self.layer != recipe.layer:
+            return self
+        return replace(self, layer=f"feature{len(subject.backbone.stage_channels)}")
 
     def score(self, subject: PretrainedBackbone, data: MultiLabelSplits, *, machine: Machine) -> Measured:
         """kK for every K: the mean over the samples of the mAP, percent; their spread is in the detail."""

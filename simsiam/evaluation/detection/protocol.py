@@ -7,7 +7,7 @@ appendix, for the C4 form with an extra BatchNorm; Chen & He 2021, table 5, for 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from simsiam.config import Machine
 from simsiam.data.splits import data_id
@@ -24,10 +24,19 @@ if TYPE_CHECKING:
 class Detection(DetectionSettings, Protocol["BoxSets"]):
     """The settings of a detection benchmark as a protocol."""
 
+    nested_flags: ClassVar[bool] = True
+
     @property
     def protocol(self) -> str:  # type: ignore[override]  # one class serves several benchmarks, told apart by a field
         """What Result.protocol says."""
         return f"detection_{self.benchmark}"
+
+    def remarks(self, subject: PretrainedBackbone, data: BoxSets) -> list[str]:
+        """Whether the anchors suit the objects."""
+        from simsiam.evaluation.detection.finish import anchor_remark
+
+        remark = anchor_remark(self, subject, data)
+        return [] if remark is None else [remark]
 
     def data_id(self, data: BoxSets) -> DataId:
         """Both sets."""

@@ -1,0 +1,236 @@
+"""What a person says of the data, for each kind of protocol: the fields are flags, `open` reads the sets.
+
+Nothing that reads images is imported before `open` is called, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import tyro
+
+from simsiam.errors import UserError
+
+if TYPE_CHECKING:
+    from simsiam.data.classification.datasets import DatasetArgs as Places
+    from simsiam.data.classification.voc import MultiLabelSplits
+    from simsiam.data.segmentation.masks import MaskSplits
+    from simsiam.data.sources import Source
+    from simsiam.data.splits import Splits
+    from simsiam.evaluation.detection.data import BoxSets
+
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+Layout = Literal["places205", "inaturalist2018"]
+NO_FLAGS = ("LabelledSets.layout", "PublishedBoxes.kind", "PublishedMasks.kind")  # what the protocol's name says
+PUBLISHED_BOXES = {
+    "voc0712": "the VOCdevkit that holds VOC2007 and VOC2012",
+    "voc07": "the VOCdevkit that holds VOC2007",
+    "coco2017": "the COCO folder that holds annotations, train2017 and val2017",
+    "cityscapes": "the folder that holds leftImg8bit and gtFine",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFlags(ABC):
+    """Where the data of a protocol lie."""
+
+    one_set: ClassVar[bool] = False  # the protocol is of one published set, so results need not be filed by its name
+
+    @abstractmethod
+    def open(self, cache: Path | None) -> Any:
+        """The data as the protocol takes them; raises UserError where nothing usable is named or found.
+
+        Args:
+            cache: of downloads; None: the usual folder.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledSets(DataFlags):
+    """A labelled training and test set."""
+
+    layout: Layout | None = None  # of --data, where only one set will do
+    data: str | None = None  # A set with splits of its own: cifar10, fashion-mnist, or a folder such as ImageNet's.
+    train: str | None = None  # Training images instead: class folders, a list of "path label", or a CSV of path,label.
+    test: str | None = None  # Test images, in any of the forms of --train.
+
+    def places(self, cache: Path | None) -> Places:
+        """The three as the readers take them."""
+        from simsiam.data.classification.datasets import DatasetArgs
+
+        return DatasetArgs(data=self.data, train=self.train, test=self.test, cache=cache)
+
+    def open(self, cache: Path | None) -> Splits:
+        """Both sets."""
+        from simsiam.data.classification.datasets import splits
+
+        return splits(self.places(cache), layout=self.layout if self.data is not None else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartlyLabelledSets(LabelledSets):
+    """The images of ImageNet that a list names, to learn from, and its validation images."""
+
+    part: Path | None = None  # The list of the labelled images of --data, such as SimCLR's 1percent.txt.
+
+    def open(self, cache: Path | None) -> Splits:
+        """The labelled part and the test set."""
+        both = super().open(cache)
+        if self.part is None:
+            return both
+        if self.data is None:
+            raise UserError("--part: names images of an ImageNet folder; give that folder as --data.")
+        from simsiam.data.classification.named_sets import imagenet_part
+        from simsiam.data.splits import Splits
+
+        return Splits(train=imagenet_part(self.data, self.part), test=both.test)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GallerySets(LabelledSets):
+    """A test set whose images are looked for among each other, and a training set where that is the gallery."""
+
+    def open(self, cache: Path | None) -> Splits:
+        """Both sets; the test set twice where it is named alone."""
+        if self.test is None or self.train is not None or self.data is not None:
+            return super().open(cache)
+        from simsiam.data.classification.datasets import labelled
+        from simsiam.data.splits import Splits
+
+        alone = labelled(self.test, cache=cache)
+        return Splits(train=alone, test=alone)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiLabelSets(LabelledSets):
+    """A VOC tree, two CSV files of path,label1;label2, or a labelled training and test set, one class against rest."""
+
+    def open(self, cache: Path | None) -> MultiLabelSplits:  # type: ignore[override]  # several labels an image
+        """Both sets."""
+        from simsiam.data.classification.datasets import multilabel
+
+        return multilabel(self.places(cache))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledSet(DataFlags):
+    """One labelled set."""
+
+    data: str | None = None  # Labelled images: class folders, a CSV of path,label, or cifar10 or fashion-mnist.
+
+    def open(self, cache: Path | None) -> Source:
+        """The set; of one with splits, the test images."""
+        if self.data is None:
+            raise UserError("--data: name the labelled images: class folders, a CSV of path,label, or a set's name.")
+        from simsiam.data.classification.datasets import labelled
+
+        return labelled(self.data, cache=cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedBoxes(DataFlags):
+    """A published detection set in its own layout."""
+
+    one_set: ClassVar[bool] = True
+    kind: Literal["voc0712", "voc07", "coco2017", "cityscapes"]
+    data: Path | None = None  # The folder of the data set, as it is unpacked.
+    skip_bad: Switch = False  # Leave out damaged images and boxes, and say how many, instead of stopping.
+
+    def open(self, cache: Path | None) -> BoxSets:
+        """Both sets, checked file by file and object by object."""
+        from simsiam.evaluation.detection.data import DatasetArgs, open_sets
+
+        if self.data is None:
+            raise UserError(f"--data: name {PUBLISHED_BOXES[self.kind]}.")
+        words = DatasetArgs(data=self.data, images=None, test=None, test_images=None, first_pixel=0)
+        return open_sets(self.kind, words, bad="drop" if self.skip_bad else "stop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnBoxes(DataFlags):
+    """Boxes, and maybe masks, of your own."""
+
+    data: Path | None = None  # A folder with VOC-XML annotations, or a COCO json.
+    images: Path | None = None  # The folder of the images that the COCO json names; without it, the json's own.
+    test: Path | None = None  # A test set in the form of --data; without it a fifth of --data is held out.
+    test_images: Path | None = None  # The folder of the images that the test set's json names.
+    skip_bad: Switch = False  # Leave out damaged images and boxes, and say how many, instead of stopping.
+    first_pixel: Literal[0, 1] = 0  # How the VOC-XML files count pixels: from 0, or from 1 as VOC itself does.
+
+    def open(self, cache: Path | None) -> BoxSets:
+        """Both sets, checked file by file and object by object."""
+        from simsiam.evaluation.detection.data import DatasetArgs, open_sets
+
+        if self.data is None:
+            raise UserError(
+                "--data: name a folder with VOC-XML annotations, or a COCO json with --images for its images."
+            )
+        words = DatasetArgs(
+            data=self.data,
+            images=self.images,
+            test=self.test,
+            test_images=self.test_images,
+            first_pixel=self.first_pixel,
+        )
+        return open_sets("folder", words, bad="drop" if self.skip_bad else "stop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedMasks(DataFlags):
+    """A published segmentation set in its own layout."""
+
+    one_set: ClassVar[bool] = True
+    kind: Literal["voc12aug", "cityscapes"]
+    data: Path | None = None  # The VOCdevkit, or the folder that holds leftImg8bit and gtFine.
+
+    def open(self, cache: Path | None) -> MaskSplits:
+        """Both sets."""
+        from simsiam.data.segmentation.cityscapes import open_cityscapes
+        from simsiam.data.segmentation.voc12aug import open_voc12aug
+
+        if self.data is None:
+            raise UserError(
+                f"--data: name the folder of the data set: simsiam evaluate segmentation-{self.kind} RUN --data DIR."
+            )
+        return {"voc12aug": open_voc12aug, "cityscapes": open_cityscapes}[self.kind](self.data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnMasks(DataFlags):
+    """Images and masks of your own."""
+
+    data: Path | None = None  # A folder with images/, masks/ and classes.txt.
+    train_images: Path | None = None  # Instead of --data: a folder of training images, of any depth.
+    train_masks: Path | None = None  # The folder of their masks, with the same names.
+    test_images: Path | None = None  # A folder of test images; without it a tenth of the training images is held out.
+    test_masks: Path | None = None  # The folder of the test images' masks.
+    classes: Path | None = None  # A text file of NAME, ID NAME or RED GREEN BLUE NAME lines; classes.txt in --data.
+
+    def open(self, cache: Path | None) -> MaskSplits:
+        """Both sets; the held-out part is the same for every seed of the training."""
+        from simsiam.data.segmentation.folders import Folders, open_mask_folders, open_mask_tree
+
+        own = {
+            "--train-images": self.train_images,
+            "--train-masks": self.train_masks,
+            "--test-images": self.test_images,
+            "--test-masks": self.test_masks,
+        }
+        given = [flag for flag, value in own.items() if value is not None]
+        if self.data is not None:
+            if given:
+                raise UserError(f"--data and {given[0]}: name the data set one way.")
+            return open_mask_tree(self.data, self.classes, seed=0)
+        train_images, train_masks, test_images, test_masks = own.values()
+        if train_images is None or train_masks is None or (test_images is None) != (test_masks is None):
+            raise UserError(
+                "name your images and masks: --data DIR (with images/, masks/ and classes.txt), or --train-images and "
+                "--train-masks, with --test-images and --test-masks or without both."
+            )
+        if self.classes is None:
+            raise UserError("--classes: name the list of classes, a text file with a line for each.")
+        test = Folders(images=test_images, masks=test_masks) if test_images and test_masks else None
+        return open_mask_folders(Folders(images=train_images, masks=train_masks), test, self.classes, seed=0)
