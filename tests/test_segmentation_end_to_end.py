@@ -178,7 +178,7 @@ def test_the_rate_search_reports_and_takes_the_best(
         (["--iterations", "7"], "--iterations 7: not a multiple of --evaluate-every 3; use 6 or 9"),
         (["--output-stride", "2"], "the stem of resnet10 alone has 4"),
         (["--lr", "1e30"], "too high for these weights. Lower --lr"),
-        (["--size", "x"], "--size x: a whole number of pixels"),
+        (["--size", "0"], "--size 0: must be above zero"),
         (["--train-images", "."], "name the data set one way"),
     ],
 )
