@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import torch
+import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -161,6 +163,69 @@ class TimmBackbone(Backbone):
     def stage_modules(self) -> list[list[nn.Module]]:
         """The whole model as one stage: timm names no common stages."""
         return [[self.net]]
+
+
+class PooledModule(Backbone):
+    """Any module that gives pooled features, as a backbone without maps.
+
+    Args:
+        module: B x 3 x H x W to B x C.
+        size: pixels of the images that it can take.
+
+    Raises UserError if it gives anything else.
+    """
+
+    def __init__(self, module: nn.Module, *, size: int) -> None:
+        super().__init__()
+        self.name, self.net, self.stage_channels = type(module).__name__, module, ()
+        first = next(module.parameters(), torch.zeros(()))
+        was_training = module.training
+        with torch.no_grad():
+            found = module.eval()(torch.zeros(2, 3, size, size, device=first.device, dtype=first.dtype))
+        module.train(was_training)
+        if not isinstance(found, Tensor) or found.dim() != 2:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise UserError(
+                f"{self.name}: gives {shape} for two images; expected pooled features, one row for each image. Wrap it "
+                "so that it ends with global pooling."
+            )
+        self.features = found.shape[1]
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """None; raises UserError."""
+        raise UserError(f"{self.name}: a module of your own gives pooled features only, and this needs feature maps.")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The module's own features, B x features."""
+        pooled: Tensor = self.net(images)
+        return pooled
+
+    def stage_modules(self) -> list[list[nn.Module]]:
+        """The whole module as one stage."""
+        return [[self.net]]
+
+
+def as_backbone(module: nn.Module, *, size: int = 224) -> Backbone:
+    """A module as a backbone that shares its parameters: torchvision's ResNets without their classifier, with all maps.
+
+    Args:
+        module: one of ours, a ResNet of torchvision, or any that gives pooled features B x C.
+        size: pixels of the images; one pass of two empty ones tells the width of other modules.
+
+    Raises UserError where a module gives no pooled features.
+    """
+    if isinstance(module, Backbone):
+        return module
+    theirs = {name: tensor.shape for name, tensor in module.state_dict().items() if not name.startswith("fc.")}
+    if isinstance(module, torchvision.models.ResNet):
+        for name in BLOCKS:
+            with torch.device("meta"):  # nothing is drawn and nothing is allocated: every part comes from the module
+                network = ResNet(name)
+            if theirs == {key: tensor.shape for key, tensor in network.state_dict().items()}:
+                for part, _ in list(network.named_children()):
+                    setattr(network, part, module.get_submodule(part))
+                return network
+    return PooledModule(module, size=size)
 
 
 def check_known(name: str, *, flag: str = "--backbone") -> None:

@@ -21,8 +21,11 @@ from simsiam.evaluation import datasets as data
 from simsiam.evaluation.detection.protocol import Detection
 from simsiam.evaluation.protocol import Protocol, run_once
 from simsiam.recipes import classification, detection, linear, segmentation
+from simsiam.weights.pretrained import PretrainedBackbone
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from simsiam.results import Result
 
 SMALL = 64  # pixels; up to here the recipes for CIFAR-sized images are the usual ones
@@ -70,7 +73,7 @@ class Evaluation:
 
 def evaluate(
     name: str,
-    weights: str | Path,
+    weights: str | Path | nn.Module | PretrainedBackbone,
     *,
     recipe: str | Protocol[Any] | None = None,
     size: int | None = None,
@@ -85,9 +88,13 @@ def evaluate(
 
     Args:
         name: as `simsiam evaluate --help` lists them: knn, linear-avgpool, detection-folder and so on.
-        weights: a run folder, a file of any format that `load_backbone` takes, a zoo name; `random`, `random:RUN`.
+        weights: a run folder, a file of any format that `load_backbone` takes, a zoo name; `random`, `random:RUN`; or a
+            module: a SimSiam network or its backbone, a ResNet of torchvision, or any that gives pooled features B x C
+            (for the protocols on pooled features). Modules get images normalised by ImageNet's mean; for others give
+            a `PretrainedBackbone`.
         recipe: another than the usual one, by name, or a record of your own.
-        size: pixels of the images (of a crop, in segmentation); None: the side that the weights were trained at.
+        size: pixels of the images (of a crop, in segmentation); None: the side that the weights were trained at, and
+            224 for a module.
         iterations: detection: shorter or longer than the recipe; the rate falls at the same fractions.
         seed: of everything random.
         backbone: the network, where a file does not tell it; `timm:NAME` for a timm model.
@@ -105,12 +112,10 @@ def evaluate(
     Example:
         >>> evaluate("knn", "runs/photos", train="photos/train", test="photos/test").metrics  # doctest: +SKIP
     """
-    from simsiam.weights.pretrained import open_subject
-
     found = find(name)
     machine = machine or Machine()
     flags = filled(found.data, name, places)
-    subject = open_subject(str(weights), seed=seed, backbone=backbone)
+    subject = _subject(weights, seed=seed, size=size, backbone=backbone)
     opened = flags.open(machine.cache)
     wanted = Wanted(trained=subject.size, size=size, iterations=iterations)
     if isinstance(recipe, Protocol):
@@ -128,6 +133,16 @@ def find(name: str) -> Evaluation:
         hint = did_you_mean(name, PROTOCOLS)
         raise UserError(f"there is no protocol {name!r}.{hint} `simsiam evaluate --help` lists them.")
     return PROTOCOLS[name]
+
+
+def _subject(weights: Any, *, seed: int, size: int | None, backbone: str | None) -> PretrainedBackbone:
+    from simsiam.weights.pretrained import open_subject, subject_of
+
+    if isinstance(weights, PretrainedBackbone):
+        return weights
+    if isinstance(weights, str | Path):
+        return open_subject(str(weights), seed=seed, backbone=backbone)
+    return subject_of(weights, seed=seed, size=size)
 
 
 def filled(flags: data.DataFlags, name: str, places: dict[str, Any]) -> data.DataFlags:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from simsiam.results import WeightsId
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from simsiam.backbones import Backbone
     from simsiam.weights.load import Loaded
 
@@ -24,6 +26,34 @@ class PretrainedBackbone:
     std: tuple[float, float, float]
     weights: WeightsId
     seed: int  # of everything random in a protocol
+
+
+def subject_of(module: nn.Module, *, seed: int, size: int | None = None) -> PretrainedBackbone:
+    """A copy of a module as what is evaluated: a backbone, or a whole SimSiam network, of which the backbone is taken.
+
+    Args:
+        module: as `backbones.as_backbone` takes it.
+        seed: of everything random in the protocols.
+        size: pixels of the images that it was trained on; None: 224. They are normalised by ImageNet's mean; for
+            others make the `PretrainedBackbone` yourself.
+
+    Raises UserError where it gives no pooled features.
+    """
+    import copy
+
+    from simsiam.backbones import Backbone, as_backbone
+    from simsiam.weights.load import IMAGENET_MEAN, IMAGENET_STD, fingerprint
+
+    inner = getattr(module, "backbone", None)
+    network = as_backbone(copy.deepcopy(inner if isinstance(inner, Backbone) else module), size=size or 224)
+    return PretrainedBackbone(
+        backbone=network.eval(),
+        size=size or 224,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        weights=WeightsId(source=f"module {network.name}", sha256=fingerprint(network.state_dict())),
+        seed=seed,
+    )
 
 
 def open_subject(source: str, *, seed: int, backbone: str | None = None, size: int | None = None) -> PretrainedBackbone:

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import simsiam.recipes
-from simsiam.commands.evaluate_detection import RECIPES as DETECTION
 from simsiam.config import as_dict
 from simsiam.embedding.vectors import embedding
+from simsiam.protocols import PROTOCOLS, Wanted
 from simsiam.recipes import linear, pretrain, segmentation
-from simsiam.recipes.evaluation import CHOICES
 
 FOLDER = Path(__file__).parent / "recipes"
 SIZES = (32, 64, 96, 224)  # pixels at which settings that depend on the size of the images are kept
@@ -66,13 +65,10 @@ def _recipes(module: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _protocols() -> Iterator[tuple[str, dict[str, Any]]]:
     """By name of `simsiam evaluate`: the usual recipe for images of each size, and the others that it knows."""
-    for name, choice in CHOICES.items():
-        usual = {f"usual at {size} pixels": choice.recipe(size).name for size in SIZES}
-        yield name, {**usual, "recipes": [choice.recipe(224, known).name for known in choice.recipes]}
-    for name, makers in DETECTION.items():
-        yield name, {"recipes": [make().name for make in makers]}
-    for name, known in segmentation.RECIPES.items():
-        yield name, {"recipes": [make().name for make in known.values()]}
+    for name, protocol in PROTOCOLS.items():
+        usual = {f"usual at {size} pixels": protocol.recipe(None, Wanted(trained=size)).name for size in SIZES}
+        known = {"recipes": [protocol.recipe(recipe, Wanted()).name for recipe in protocol.recipes]}
+        yield name, known if name.startswith(("detection", "segmentation")) else {**usual, **known}
 
 
 def _sized() -> Iterator[tuple[str, dict[str, Any]]]:

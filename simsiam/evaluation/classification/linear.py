@@ -50,9 +50,14 @@ class _StageProtocol(Protocol[Splits]):
 
     def fitted(self, recipe: Self, subject: PretrainedBackbone, data: Splits) -> Self:
         """A head on each map of the backbone."""
+        maps = len(subject.backbone.stage_channels)
+        if not maps:
+            raise UserError(
+                f"{self.name}: {subject.backbone.name} gives pooled features and no feature maps; use linear-avgpool."
+            )
         if self.heads.stages != recipe.heads.stages:
             return self
-        return replace(self, heads=replace(self.heads, stages=len(subject.backbone.stage_channels)))
+        return replace(self, heads=replace(self.heads, stages=maps))
 
     def score(self, subject: PretrainedBackbone, data: Splits, *, machine: Machine) -> Measured:
         """Top-1 of each stage as feature1 to feature5, and feature1_top5 to feature5_top5; percent."""
