@@ -10,11 +10,12 @@ from pathlib import Path
 
 from simsiam.data.preprocess import short_edge
 from simsiam.evaluation.classification.clustering import Clustering
-from simsiam.evaluation.classification.few_labels import FewLabels, PooledFeatures
+from simsiam.evaluation.classification.features import PooledFeatures, SvmFeatures
+from simsiam.evaluation.classification.few_labels import FewLabels
 from simsiam.evaluation.classification.knn import Knn
 from simsiam.evaluation.classification.low_shot import LowShot
 from simsiam.evaluation.classification.retrieval import Retrieval
-from simsiam.evaluation.classification.svm import Svm, SvmFeatures
+from simsiam.evaluation.classification.svm import Svm
 
 PUBLISHED_COSTS = (1.0, 10.0, 100.0, *(0.5**power for power in range(4, 20)))  # 19, in the scripts' order
 

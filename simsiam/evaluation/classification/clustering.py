@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from simsiam.config import Machine
 from simsiam.data.splits import data_id
 from simsiam.errors import UserError
-from simsiam.evaluation.classification.few_labels import PooledFeatures
-from simsiam.evaluation.classification.svm import normalised
+from simsiam.evaluation.classification.features import PooledFeatures, normalised
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
@@ -17,9 +16,6 @@ from simsiam.wording import counted
 
 if TYPE_CHECKING:
     from simsiam.data.sources import Source
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from simsiam.config import Machine
-from simsiam.data.preprocess import Preprocess
 from simsiam.data.splits import data_id
 from simsiam.errors import UserError
+from simsiam.evaluation.classification.features import PooledFeatures, normalised
 from simsiam.evaluation.intervals import bootstrap_interval
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.results import DataId
@@ -19,35 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from simsiam.data.sources import Source
-    from simsiam.features.extraction import Features
 
 INNER_FOLDS = 5  # at most, to choose the regularisation inside a training fold
 SMALL = 4_000_000  # numbers in a feature matrix, below which one thread is faster than several
-
-
-@dataclass(frozen=True, kw_only=True)
-class PooledFeatures:
-    """Pooled features of a centre crop."""
-
-    resize: int  # pixels of the short edge
-    size: int  # pixels
-    precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the backbone
-    batch_size: int  # images in a forward pass; no effect on the numbers beyond rounding
-
-    def extract(self, subject: PretrainedBackbone, source: Source, machine: Machine) -> Features:
-        """The features of a source."""
-        from simsiam.features.store import Extraction, features_of
-
-        preprocess = Preprocess(kind="center", resize=self.resize, size=self.size, mean=subject.mean, std=subject.std)
-        extraction = Extraction(
-            preprocess=preprocess,
-            layers="pooled",
-            pooling="specified",
-            precision=self.precision,
-            storage="fp32",
-            batch_size=self.batch_size,
-        )
-        return features_of(subject, source, extraction, machine=machine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +57,7 @@ class FewLabels(Protocol["Source"]):
         labels = features.labels(data)
         names = data.classes or tuple(str(number) for number in range(int(labels.max()) + 1))
         folds = _usable_folds(labels, names, self.folds, data.name)
-        rows = _unit(features.pooled)
+        rows = normalised(features.pooled)
         guesses = np.stack(
             [self._guess(rows, labels, folds, subject.seed + repeat) for repeat in range(self.repeats)]
         )  # repeats x N
@@ -168,13 +142,6 @@ def _usable_folds(labels: np.ndarray, names: tuple[str, ...], folds: int, source
             f"{source}: {counted(len(shown), 'class', 'classes')} among the readable images; at least two are needed."
         )
     return min(folds, int(shown.min()))
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    """Rows of length 1; UserError on a NaN or an infinity."""
-    from simsiam.evaluation.classification.svm import normalised
-
-    return normalised(features)
 
 
 def _detail(

@@ -15,6 +15,7 @@ from simsiam.config import Machine
 from simsiam.data.marks import DIFFICULT, PRESENT
 from simsiam.data.splits import data_id
 from simsiam.errors import UserError
+from simsiam.evaluation.classification.features import SvmFeatures
 from simsiam.evaluation.classification.low_shot_samples import (
     LEFT_OUT,
     Sampling,
@@ -22,7 +23,6 @@ from simsiam.evaluation.classification.low_shot_samples import (
     read_sample,
     sample_targets,
 )
-from simsiam.evaluation.classification.svm import SvmFeatures, decide, kernel_of
 from simsiam.evaluation.intervals import area_average_precision
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.results import DataId
@@ -73,6 +73,8 @@ class LowShot(Protocol["MultiLabelSplits"]):
     def score(self, subject: PretrainedBackbone, data: MultiLabelSplits, *, machine: Machine) -> Measured:
         """kK for every K: the mean over the samples of the mAP, percent; their spread is in the detail."""
         import numpy as np
+
+        from simsiam.evaluation.classification.svm_kernel import kernel_of
 
         train = self.features.extract(subject, data.train, machine)
         test = self.features.extract(subject, data.test, machine)
@@ -175,6 +177,8 @@ def _sample_maps(
 ) -> _Maps:
     """Train each class on its own few rows at every cost, and score."""
     import numpy as np
+
+    from simsiam.evaluation.classification.svm_kernel import decide
 
     shape = (ground.test_targets.shape[1], len(costs))
     weights = class_weights(ground.kernel, sample, costs=costs, positive_weight=positive_weight)

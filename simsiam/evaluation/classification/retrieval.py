@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from simsiam.config import Machine
 from simsiam.data.splits import Splits
-from simsiam.evaluation.classification.few_labels import PooledFeatures
+from simsiam.evaluation.classification.features import PooledFeatures
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.features.neighbours import nearest
 from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)

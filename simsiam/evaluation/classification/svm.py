@@ -9,13 +9,13 @@ out of the test.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from simsiam.config import Machine
 from simsiam.data.marks import ABSENT, DIFFICULT, PRESENT
-from simsiam.data.preprocess import Preprocess
 from simsiam.data.splits import data_id
 from simsiam.errors import UserError
+from simsiam.evaluation.classification.features import SvmFeatures
 from simsiam.evaluation.intervals import area_average_precision
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.results import DataId
@@ -26,40 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from simsiam.data.classification.voc import MultiLabelSet, MultiLabelSplits
-    from simsiam.evaluation.classification.svm_kernel import Kernel
-    from simsiam.features.extraction import Features
-
-NORM_FLOOR = 1e-5  # added to each row's norm
-
-
-@dataclass(frozen=True, kw_only=True)
-class SvmFeatures:
-    """Which features the SVMs see."""
-
-    layers: Literal["stages", "pooled"]
-    pooling: Literal["specified", "adaptive"]  # of the stage maps
-    kind: Literal["squash", "center"]  # how an image is brought to size
-    resize: int  # pixels of the short edge
-    size: int  # pixels
-    precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the backbone
-    storage: Literal["fp32", "fp16"]  # of the features in their files
-    batch_size: int  # images in a forward pass; no effect on the numbers beyond rounding
-
-    def extract(self, subject: PretrainedBackbone, part: MultiLabelSet, machine: Machine) -> Features:
-        """The features of one set."""
-        from simsiam.features.store import Extraction, features_of
-
-        preprocess = Preprocess(kind=self.kind, resize=self.resize, size=self.size, mean=subject.mean, std=subject.std)
-        extraction = Extraction(
-            preprocess=preprocess,
-            layers=self.layers,
-            pooling=self.pooling,
-            precision=self.precision,
-            storage=self.storage,
-            batch_size=self.batch_size,
-        )
-        return features_of(subject, part.source, extraction, machine=machine)
+    from simsiam.data.classification.voc import MultiLabelSplits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +136,7 @@ def svm_layer(
     import numpy as np
     import torch
 
+    from simsiam.evaluation.classification.svm_kernel import decide, kernel_of
     from simsiam.evaluation.classification.svm_solver import solve_path
 
     kernel = kernel_of(train, device)
@@ -209,33 +177,6 @@ def unsolved_notes(accuracy: float) -> list[str]:
     return [f"the SVM solver stopped with weights within {accuracy:.0e} of the solution, not {ACCURACY:.0e}"]
 
 
-def kernel_of(features: np.ndarray, device: str) -> Kernel:
-    """The kernel of normalised features."""
-    import torch
-
-    from simsiam.engine.distributed import pick_device
-    from simsiam.evaluation.classification.svm_kernel import Kernel
-
-    picked = pick_device(device)
-    return Kernel(torch.from_numpy(normalised(features)).to("cpu" if picked.type == "mps" else picked))
-
-
-def normalised(features: np.ndarray) -> np.ndarray:
-    """Each row in float64, divided by its L2 norm + 1e-5; UserError on a NaN or an infinity."""
-    import numpy as np
-
-    rows = np.array(features, np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    if not np.isfinite(norms).all():
-        bad = int((~np.isfinite(norms[:, 0])).argmax())
-        raise UserError(
-            f"the features hold a NaN or an infinity (first in row {bad}): the weights diverged in training, or half "
-            "precision overflowed. Extract in fp32, or use another checkpoint."
-        )
-    rows /= norms + NORM_FLOOR
-    return rows
-
-
 def fold_masks(positive: np.ndarray, folds: int, classes: tuple[str, ...]) -> np.ndarray:
     """n x C x (1 + folds) bool: which rows train in each fold of each class; the first column is all of them."""
     import numpy as np
@@ -268,15 +209,6 @@ def _fold_means(decisions: np.ndarray, positive: np.ndarray, in_training: np.nda
             scores.append(average_precision_score(positive[out, column], decisions[out, column, fold]))
         means[column] = np.mean(scores)
     return means
-
-
-def decide(features: np.ndarray, weights: np.ndarray, *, rows: int = 4096) -> np.ndarray:
-    """Decision values of raw features, m x P, for weights (d + 1) x P with the intercept last; a chunk at a time."""
-    import numpy as np
-
-    chunks = [normalised(features[start : start + rows]) for start in range(0, len(features), rows)]
-    values: np.ndarray[Any, Any] = np.concatenate([chunk @ weights[:-1] + weights[-1] for chunk in chunks])
-    return values
 
 
 def average_precisions(scores: np.ndarray, targets: np.ndarray, classes: tuple[str, ...]) -> dict[str, float]:

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simsiam.engine.distributed import pick_device
+from simsiam.evaluation.classification.features import normalised
+
 MOST_GRAM_ROWS = 20_000  # the Gram matrix in both precisions then takes 4.8 GB
 
 
@@ -98,3 +101,16 @@ class Kernel:
         return Directions(
             combinations=(basis * scale).float().contiguous(), projections=(seen * scale).float().contiguous()
         )
+
+
+def kernel_of(features: np.ndarray, device: str) -> Kernel:
+    """The kernel of normalised features."""
+    picked = pick_device(device)
+    return Kernel(torch.from_numpy(normalised(features)).to("cpu" if picked.type == "mps" else picked))
+
+
+def decide(features: np.ndarray, weights: np.ndarray, *, rows: int = 4096) -> np.ndarray:
+    """Decision values of raw features, m x P, for weights (d + 1) x P with the intercept last; a chunk at a time."""
+    chunks = [normalised(features[start : start + rows]) for start in range(0, len(features), rows)]
+    values: np.ndarray = np.concatenate([chunk @ weights[:-1] + weights[-1] for chunk in chunks])
+    return values

@@ -15,7 +15,8 @@ from sklearn.svm import LinearSVC
 
 from simsiam.data.classification.voc import MultiLabelSplits, one_against_rest, voc_splits
 from simsiam.errors import UserError
-from simsiam.evaluation.classification.svm import normalised, svm_layer
+from simsiam.evaluation.classification.features import normalised
+from simsiam.evaluation.classification.svm import svm_layer
 from simsiam.evaluation.classification.svm_kernel import Kernel
 from simsiam.evaluation.classification.svm_solver import ACCURACY, solve, solve_path
 from simsiam.evaluation.intervals import area_average_precision, bootstrap_interval
