@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from simsiam.data.class_names import numbered, numbered_ids
 from simsiam.data.images import IMAGE_SUFFIXES
 from simsiam.data.source import UNKNOWN, FileSource
 from simsiam.errors import UserError
 from simsiam.wording import counted, plural
+
+_DIGITS = 19  # fewer fit into 64 bits; longer numbers are names
 
 
 class FolderSource(FileSource):
@@ -28,13 +31,14 @@ class FolderSource(FileSource):
         if not found.names:
             raise UserError(f"{root}: no image found ({found.others}). Known kinds: {_known_suffixes()}.")
         tops = [name.split("/", 1)[0] if "/" in name else None for name in found.names]
-        classes = tuple(sorted({top for top in tops if top is not None}))
-        labels = None
-        if None not in tops and len(classes) >= 2:
-            number = {top: label for label, top in enumerate(classes)}
-            labels = np.array([number[top] for top in tops if top is not None], np.int64)
+        classes, labels = numbered(tops)
+        labelled = None not in tops and len(classes) >= 2
         super().__init__(
-            root, found.names, labels, name=root.resolve().name, classes=classes if labels is not None else None
+            root,
+            found.names,
+            labels if labelled else None,
+            name=root.resolve().name,
+            classes=classes if labelled else None,
         )
 
 
@@ -60,7 +64,7 @@ class ListSource(FileSource):
             raise UserError(f'{file}: an empty list. Write one image a line, as "path" or "path label".')
         _check_files(file, base, [entry.path for entry in entries])
         words = [entry.label for entry in entries]
-        classes, labels = _numbered(words)
+        classes, labels = _labels(words)
         super().__init__(base, [entry.path for entry in entries], labels, name=file.stem, classes=classes)
 
 
@@ -162,16 +166,14 @@ def _check_files(file: Path, base: Path, names: list[str]) -> None:
         )
 
 
-def _numbered(words: list[str | None]) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
+def _labels(words: list[str | None]) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
+    """Classes and labels of a list: ids where all words are whole numbers (-1: unknown), else names."""
     known = {word for word in words if word is not None}
     if not known:
         return None, None
-    if all(word.removeprefix("-").isdecimal() for word in known):
-        labels = np.array([UNKNOWN if word is None else int(word) for word in words], np.int64)
-        return tuple(str(number) for number in range(int(labels.max()) + 1)), labels
-    classes = tuple(sorted(known))
-    number = {word: label for label, word in enumerate(classes)}
-    return classes, np.array([UNKNOWN if word is None else number[word] for word in words], np.int64)
+    if all(word.removeprefix("-").isdecimal() and len(word) < _DIGITS for word in known):
+        return numbered_ids(np.array([UNKNOWN if word is None else int(word) for word in words], np.int64))
+    return numbered(words)
 
 
 def _known_suffixes() -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from simsiam.data import content
+from simsiam.data.class_names import numbered_ids
 from simsiam.data.images import UnreadableImage, read_image
 from simsiam.data.progress import watched
 from simsiam.data.shard_index import ShardIndex, load_or_build
@@ -43,9 +44,8 @@ class ShardSource(Source):
                 f"{data}: {counted(len(self.shards), 'shard')}, but no image in "
                 f"{plural(len(self.shards), 'it', 'them')} (jpg, png or webp members)."
             )
-        known: np.ndarray = self._index.labels
-        self.labels = known if bool((known >= 0).any()) else None
-        self.classes = None if self.labels is None else tuple(str(n) for n in range(int(known.max()) + 1))
+        classes, labels = numbered_ids(self._index.labels)
+        self.labels, self.classes = (labels, classes) if classes else (None, None)
         self._open: OrderedDict[int, int] = OrderedDict()  # file descriptors by shard
 
     def __len__(self) -> int:

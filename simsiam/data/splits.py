@@ -27,10 +27,18 @@ class Identified(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """The data of a protocol that learns from one set and is scored on another."""
+    """The data of a protocol that learns from one set and is scored on another.
+
+    The test set's labels count the classes as the training set's do, by name; raises UserError where that cannot be.
+    """
 
     train: Source
     test: Source
+
+    def __post_init__(self) -> None:
+        from simsiam.data.class_names import aligned
+
+        object.__setattr__(self, "test", aligned(self.train, self.test))
 
     @property
     def data_id(self) -> DataId:

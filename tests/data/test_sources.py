@@ -88,8 +88,8 @@ def test_list_with_labels_spaces_and_tabs(tmp_path: Path) -> None:
     source = ListSource(root / "list.txt")
     assert [source.path(index) for index in range(3)] == ["photo 000.png", "photo 001.png", "photo 002.png"]
     assert source.labels is not None
-    assert source.labels.tolist() == [4, -1, 0]
-    assert source.classes == ("0", "1", "2", "3", "4")
+    assert source.labels.tolist() == [1, -1, 0]
+    assert source.classes == ("0", "4")
     assert source.read(0).size == (40, 40)
 
 

@@ -86,8 +86,8 @@ def imagenet_part(root: Path | str, part: Path | str) -> Source:
     chosen = np.array([place[os.path.basename(words[0])] for words in lines], np.int64)
     if whole.labels is not None:
         for words, label in zip(lines, whole.labels[chosen].tolist(), strict=True):
-            if len(words) > 1 and words[1] != str(label):
-                raise UserError(f"{part}: {words[0]} has id {words[1]} here but {label} in {root}.")
+            if len(words) > 1 and words[1] not in (str(label), whole.class_name(label)):
+                raise UserError(f"{part}: {words[0]} has id {words[1]} here but {whole.class_name(label)} in {root}.")
     subset = whole.subset(chosen)
     subset.name = f"imagenet-{part.stem}"
     return subset

@@ -133,7 +133,7 @@ def test_both_shapes_of_csv(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("photo 000.png,a\nphoto 001.png,c\n", "unknown class c"),
+        ("photo 000.png,a\nphoto 001.png,c\n", r"only in test: c \(1 of 2: a, c\)"),
         ("photo 000.png,a\nphoto 009.png,\n", "1 of 2 images is not there, the first 'photo 009.png'"),
         ("photo 000.png,a\nphoto 000.png,\n", "is listed twice"),
         ("photo 000.png,a,b\n", "found 3 cells"),
