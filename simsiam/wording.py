@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def plural(number: int, one: str, many: str | None = None) -> str:
     """The word that fits the number; without `many`, the plural is `one` with an s."""
@@ -16,3 +18,9 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 def left_out(number: int, one: str) -> str:
     """What is said of images that a measure had to do without."""
     return f"{counted(number, one)} could not be read and {plural(number, 'was', 'were')} left out"
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, for a message."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from simsiam.data.splits import split_notes
 from simsiam.evaluation.detection.data import DatasetArgs, open_sets
 from simsiam.evaluation.detection.detector import Detector
 from simsiam.results import Result, read_metrics
@@ -287,10 +288,12 @@ def test_two_processes_train_and_score_together(weights: Path, coco: Path, tmp_p
 def test_images_that_are_learnt_from_and_scored_on_are_noted(tmp_path: Path) -> None:
     own = tiny_shapes.voc_folder(tmp_path / "own", images=4, side=SIDE)
     words = DatasetArgs(data=own, images=None, test=own, test_images=None, first_pixel=0)
-    [note] = open_sets("folder", words, bad="stop").notes
-    assert note.startswith("4 of the 4 test images are training images too")
-    other = tiny_shapes.voc_folder(tmp_path / "other", images=2, side=SIDE)
-    assert open_sets("folder", replace(words, test=other), bad="stop").notes == ()
+    same = open_sets("folder", words, bad="stop")
+    [note] = split_notes(same.train, same.test)
+    assert note.startswith("4 of 4 test images are among the training images")
+    other = tiny_shapes.voc_folder(tmp_path / "other", images=2, side=SIDE, seed=9)
+    sets = open_sets("folder", replace(words, test=other), bad="stop")
+    assert split_notes(sets.train, sets.test) == []
 
 
 def test_words_that_contradict_the_data(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Names of classes: as people write them, how they are numbered, and how those of two sets are aligned, never by position."""
+"""Names of classes: as people write them, how they are numbered, and how those of two sets are matched."""
 
 from __future__ import annotations
 

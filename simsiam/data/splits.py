@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from simsiam.results import DataId
+from simsiam.wording import counted, plural, some
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from simsiam.data.source import Source
 
 
@@ -20,6 +23,9 @@ class Identified(Protocol):
         """Of the set."""
 
     def __len__(self) -> int: ...
+
+    def digests(self) -> np.ndarray:
+        """A digest of every image's content, N x 16 uint8."""
 
     def fingerprint(self) -> str:
         """sha256 over the images' content and annotations."""
@@ -54,3 +60,31 @@ def data_id(*sources: Identified) -> DataId:
     name = sources[0].name.removesuffix("-train") if len(sources) > 1 else sources[0].name
     joined = hashlib.sha256("\n".join(source.fingerprint() for source in sources).encode()).hexdigest()
     return DataId(name=name, sha256=joined, images=sum(len(source) for source in sources), hashed="content")
+
+
+def split_notes(train: Identified, test: Identified) -> list[str]:
+    """What a reader of figures must know of the sets: test images that are training images too, classes not tested."""
+    from simsiam.data.content import repeated
+
+    notes = []
+    again = int(repeated(test.digests(), train.digests()).sum())
+    if again:
+        notes.append(
+            f"{again:,} of {counted(len(test), 'test image')} {plural(again, 'is', 'are')} among the training images: "
+            "the figures say in part how well those are remembered"
+        )
+    names, labels = getattr(test, "classes", None), getattr(test, "labels", None)
+    if names is not None and labels is not None:
+        shown = set(labels.tolist())
+        lacking = [name for label, name in enumerate(names) if label not in shown]
+        if lacking:
+            notes.append(
+                f"{len(lacking)} of {counted(len(names), 'class', 'classes')} {plural(len(lacking), 'has', 'have')} no "
+                f"test image: {some(lacking)}"
+            )
+    return notes
+
+
+def copies_in(images: Identified) -> int:
+    """How many images of a set are exact copies of an earlier one."""
+    return len(images) - len({row.tobytes() for row in images.digests()})

@@ -14,11 +14,12 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from simsiam import limits
 from simsiam.config import Machine, as_dict
+from simsiam.data.splits import split_notes
 from simsiam.errors import UserError
 from simsiam.results import DataId, Result, require_writable, versions
 from simsiam.weights.pretrained import PretrainedBackbone
@@ -75,12 +76,22 @@ class Protocol(ABC, Generic[Data]):
         """What a person should know before hours are spent on this measurement."""
         return []
 
+    def data_notes(self, data: Data) -> list[str]:
+        """What a reader of the figures must know of the sets: test images that were learnt from, classes not tested."""
+        train, test = getattr(data, "train", None), getattr(data, "test", None)
+        return [] if train is None or test is None or train is test else split_notes(train, test)
+
     def run(self, subject: PretrainedBackbone, data: Data, *, machine: Machine) -> Result:
         """Score the subject and write `machine.out/result.json` (nothing is written when `out` is None).
 
         Raises UserError on data or weights that the protocol cannot be computed from.
         """
-        return measure(self, subject, self.data_id(data), lambda: self.score(subject, data, machine=machine), machine)
+
+        def score() -> Measured:
+            measured = self.score(subject, data, machine=machine)
+            return replace(measured, notes=[*self.data_notes(data), *measured.notes])
+
+        return measure(self, subject, self.data_id(data), score, machine)
 
 
 def measure(

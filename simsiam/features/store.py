@@ -100,7 +100,8 @@ def _facts(subject: PretrainedBackbone, source: Source, extraction: Extraction) 
         "layout": LAYOUT,
         "weights": subject.weights.sha256,
         "backbone": subject.backbone.name,
-        "images": source.content(),
+        "content": source.content(),
+        "images": len(source),
         **settings,
     }
 

@@ -48,7 +48,8 @@ def test_unlabelled_json_and_other_members(tmp_path: Path) -> None:
         tiny.add(tar, "c/broken.jpg", b"")
     source = ShardSource(tmp_path / "mixed.tar")
     assert source.labels is not None
-    assert source.labels.tolist() == [5, -1, -1, -1]
+    assert source.labels.tolist() == [0, -1, -1, -1]
+    assert source.classes == ("5",)
     assert source.path(2).endswith("long.PNG")
     with pytest.raises(UnreadableImage, match="empty"):
         source.read(3)

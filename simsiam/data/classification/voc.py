@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 from simsiam.data.marks import ABSENT, DIFFICULT, PRESENT
 from simsiam.data.source import FileSource, Source
 from simsiam.errors import UserError
-from simsiam.wording import counted, plural
+from simsiam.wording import counted, plural, some
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -233,9 +232,3 @@ def _source(tree: Path, split: str, ids: list[str]) -> FileSource:
         )
     name = f"{tree.resolve().name.lower()}-{split}"
     return FileSource(folder, [present[each] for each in ids], None, name=name, classes=None)
-
-
-def some(names: Sequence[str], most: int = 5) -> str:
-    """The first few names, for a message."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more

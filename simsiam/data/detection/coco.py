@@ -13,7 +13,6 @@ import numpy as np
 
 from simsiam.data.annotations import UnreadableAnnotation, flag, read_json
 from simsiam.data.class_names import class_name
-from simsiam.data.classification.voc import some
 from simsiam.data.detection.boxes import BoxImage
 from simsiam.data.detection.files import BoxFiles, Problem
 from simsiam.data.detection.instance_masks import Polygons, Rle, from_runs
@@ -21,7 +20,7 @@ from simsiam.data.detection.records import Box, Item, Record, assembled
 from simsiam.data.detection.voc import BoxSplits
 from simsiam.data.find_images import ImageFinder, role_of
 from simsiam.errors import UserError
-from simsiam.wording import counted, plural
+from simsiam.wording import counted, plural, some
 
 LISTS = ("images", "annotations", "categories")
 FEW = 4  # boxes, of which nothing is concluded

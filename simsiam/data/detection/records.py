@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from simsiam.data.class_names import class_name, look_alike, refuse_look_alikes
-from simsiam.data.classification.voc import some
 from simsiam.data.detection.boxes import BoxImage
 from simsiam.data.detection.files import BoxFiles, Objects, Problem, Shapes
 from simsiam.data.detection.instance_masks import Polygons, Rle
+from simsiam.wording import some
 
 Box = tuple[float, float, float, float]
 

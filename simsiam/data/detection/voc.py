@@ -10,12 +10,13 @@ from typing import Literal
 
 from simsiam.data.annotations import UnreadableAnnotation, flag, read_xml
 from simsiam.data.class_names import class_name
-from simsiam.data.classification.voc import image_ids, some
+from simsiam.data.classification.voc import image_ids
 from simsiam.data.detection.boxes import BoxImage
 from simsiam.data.detection.files import BoxFiles, Problem, joined
 from simsiam.data.detection.records import Item, Record, assembled
 from simsiam.data.find_images import IMAGE_FOLDERS, ImageFinder, folders_in, images_by_stem, role_of, visible
 from simsiam.errors import UserError
+from simsiam.wording import some
 
 FirstPixel = Literal[0, 1]
 XML = "*.[xX][mM][lL]"

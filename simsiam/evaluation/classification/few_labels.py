@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from simsiam.config import Machine
-from simsiam.data.splits import data_id
+from simsiam.data.splits import copies_in, data_id
 from simsiam.errors import UserError
 from simsiam.evaluation.classification.features import PooledFeatures, normalised
 from simsiam.evaluation.intervals import bootstrap_interval
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
-from simsiam.wording import counted
+from simsiam.wording import counted, plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +45,16 @@ class FewLabels(Protocol["Source"]):
     def data_id(self, data: Source) -> DataId:
         """The labelled images."""
         return data_id(data)
+
+    def data_notes(self, data: Source) -> list[str]:
+        """On images that occur twice: a classifier may have seen the very image that it is asked for."""
+        copies = copies_in(data)
+        if not copies:
+            return []
+        return [
+            f"{copies:,} of {counted(len(data), 'image')} {plural(copies, 'is an exact copy', 'are exact copies')} of "
+            "another: the figure is too high where one is learnt from and the other asked for"
+        ]
 
     def score(self, subject: PretrainedBackbone, data: Source, *, machine: Machine) -> Measured:
         """top1, its 95 % interval (top1_low, top1_high) and that of always naming the commonest class; percent."""

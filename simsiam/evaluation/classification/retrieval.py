@@ -34,6 +34,10 @@ class Retrieval(Protocol[Splits]):
 
         return data.data_id if self.gallery == "train" else data_id(data.test)
 
+    def data_notes(self, data: Splits) -> list[str]:
+        """Of both sets, where both are used."""
+        return super().data_notes(data) if self.gallery == "train" else []
+
     def score(self, subject: PretrainedBackbone, data: Splits, *, machine: Machine) -> Measured:
         """recall_at_K for every K, percent."""
         import numpy as np

@@ -15,7 +15,7 @@ from simsiam.data.detection.coco import open_coco, open_coco2017
 from simsiam.data.detection.files import BoxFiles
 from simsiam.data.detection.voc import FirstPixel, open_voc07, open_voc0712, open_voc_folder
 from simsiam.errors import UserError
-from simsiam.wording import counted, plural
+from simsiam.wording import plural
 
 Kind = Literal["voc0712", "voc07", "coco2017", "cityscapes", "folder"]
 HELD_OUT = 5  # one image in so many, where no test set is named
@@ -67,7 +67,7 @@ def _own(words: DatasetArgs, bad: Policy) -> BoxSets:
         usual = words.images if words.test.is_file() else None
         images = words.test_images if words.test_images is not None else usual
         test = checked(_any(words.test, images, words.first_pixel, classes=whole.source.classes), bad)
-        notes = (*whole.notes, *test.notes, *_shared(whole.source, test.source))
+        notes = (*whole.notes, *test.notes)
         return BoxSets(train=whole.source, test=test.source, notes=notes)
     count = len(whole.source)
     if count < 2:
@@ -81,18 +81,6 @@ def _own(words: DatasetArgs, bad: Policy) -> BoxSets:
         test=whole.source.subset(np.flatnonzero(held)),
         notes=(*whole.notes, note),
     )
-
-
-def _shared(train: BoxFiles, test: BoxFiles) -> list[str]:
-    """What a reader must know of figures from images that were learnt from."""
-    learnt = {image.file.resolve() for image in train.images}
-    count = sum(image.file.resolve() in learnt for image in test.images)
-    if not count:
-        return []
-    return [
-        f"{count} of the {counted(len(test), 'test image')} "
-        f"{plural(count, 'is a training image', 'are training images')} too: the figures say how well they were learnt"
-    ]
 
 
 def _any(place: Path, images: Path | None, first_pixel: FirstPixel, classes: tuple[str, ...] | None) -> BoxFiles:
