@@ -15,7 +15,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def claim(
 
     Args:
         folder: it is made.
-        command: who writes: "predict", "evaluate knn", "embed features.npy". Two places of one command in one folder
+        command: who writes: "predict", "evaluate", "embed features.npy". Two places of one command in one folder
             have two names.
         makes: the files, relative to the folder. A name with a `*` stands for all that match, as "checkpoints/*.pt".
         inputs: files and folders that are read; no output may be one of them or lie among them.
@@ -74,7 +74,8 @@ def claim(
     require_writable(folder, flag=flag)
     refusal = f"{folder}: another run is writing there ({{holder}}). Wait until it ends, or give another {flag}."
     with locks.held(folder / _lock_name(command, whole=whole), refusal=refusal):
-        _refuse_owned(folder, command, whole=whole, flag=flag)
+        if whole:
+            refuse_owned(folder, command, flag=flag)
         before = _entries(folder).get(command)
         if before is None and (adopt or (whole and _unlisted_owner(folder) is not None)):
             before = Entry(version="", whole=whole, files=dict.fromkeys(makes))
@@ -84,17 +85,17 @@ def claim(
             _remove(folder, earlier)
             earlier = {}
         _enter(folder, command, Entry(version=_version(), whole=whole, files={**earlier, **dict.fromkeys(makes)}))
-        left = dict(earlier)
         try:
             yield
-            left = {}
-            stale = earlier.keys() - set(present(folder, makes))
-            if _remove(folder, stale):
-                shown = ", ".join(sorted(stale)[:_SHOWN]) + (" ..." if len(stale) > _SHOWN else "")
-                print(f"{folder}: removed {counted(len(stale), 'file')} of an earlier call: {shown}", file=sys.stderr)
-        finally:
-            made = {name: None if whole else _digest(folder / name) for name in present(folder, makes)}
-            _enter(folder, command, Entry(version=_version(), whole=whole, files={**left, **made}))
+        except BaseException:
+            if not whole:  # a whole folder is gone on with, and may get any of its files
+                _enter_made(folder, command, makes, earlier, whole=whole)
+            raise
+        stale = earlier.keys() - set(present(folder, makes))
+        if _remove(folder, stale):
+            shown = ", ".join(sorted(stale)[:_SHOWN]) + (" ..." if len(stale) > _SHOWN else "")
+            print(f"{folder}: removed {counted(len(stale), 'file')} of an earlier call: {shown}", file=sys.stderr)
+        _enter_made(folder, command, makes, {}, whole=whole)
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path], *, flag: str = "--out") -> None:
@@ -112,13 +113,16 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path], *, flag: str 
                 )
 
 
-def refuse_unlisted(folder: Path, names: Sequence[str]) -> None:
-    """Raise UserError where a folder with a list of its files holds one of these names that is not in it."""
-    entries = _entries(folder)
-    listed = {name for entry in entries.values() for name in present(folder, list(entry.files))}
-    for name in names if entries else ():
-        if (folder / name).exists() and name not in listed:
-            raise UserError(f"{folder / name}: not made by this program, so it is not written over. Rename that file.")
+def extend(folder: Path, names: Sequence[str]) -> None:
+    """List more files with those of the command that a whole folder belongs to, before they are written.
+
+    Raises UserError where such a file is there and not listed. A folder of a version that kept no list stays as it is.
+    """
+    for command, entry in _entries(folder).items():
+        if entry.whole:
+            for name in set(present(folder, names)) - set(present(folder, entry.files)):
+                raise UserError(f"{folder / name}: not made by this program, so it is not written over. Rename it.")
+            _enter(folder, command, replace(entry, files={**entry.files, **dict.fromkeys(names)}))
 
 
 def present(folder: Path, names: Iterable[str]) -> list[str]:
@@ -142,31 +146,32 @@ def made_below(folder: Path, command: str) -> set[Path]:
 
 
 def owner(folder: Path) -> str | None:
-    """The command that a whole folder belongs to, "pretrain" or "evaluate knn"; None: it belongs to none."""
+    """The command that a whole folder belongs to, "pretrain" or "evaluate"; None: it belongs to none."""
     listed = [command for command, entry in _entries(folder).items() if entry.whole]
     return listed[0] if listed else _unlisted_owner(folder)
 
 
 def _unlisted_owner(folder: Path) -> str | None:
     """The same of a folder of a version that kept no list, by the files that each command is known by."""
-    for name, keys in (
-        ("recipe.json", {"recipe", "data"}),
-        ("result.json", {"protocol", "schema"}),
-        ("import.json", {"format", "sha256"}),
+    for name, keys, known in (
+        ("card.json", {"licence", "added"}, "zoo add"),
+        ("recipe.json", {"recipe", "data"}, "pretrain"),
+        ("result.json", {"protocol", "schema"}, None),
+        ("import.json", {"format", "sha256"}, "import"),
     ):
         with contextlib.suppress(UserError):
             raw = read_json(folder / name)
             if isinstance(raw, dict) and keys <= raw.keys():
-                protocol = "import" if name == "import.json" else raw.get("protocol", "pretrain")
-                return protocol if protocol in ("pretrain", "import") else f"evaluate {protocol}"
+                return known or ("pretrain" if raw["protocol"] == "pretrain" else "evaluate")
     if any(folder.glob("checkpoints/step-*.pt")) or any(folder.glob("grid/*/metrics.jsonl")):
         return "evaluate"  # a training that was stopped; its checkpoints say which
     return None
 
 
-def _refuse_owned(folder: Path, command: str, *, whole: bool, flag: str) -> None:
+def refuse_owned(folder: Path, command: str, *, flag: str = "--out") -> None:
+    """Raise UserError where a whole folder belongs to another command."""
     other = owner(folder)
-    if whole and other is not None and other != command and not (other == "evaluate" and command.startswith(other)):
+    if other is not None and other != command:
         raise UserError(
             f"{folder}: holds what `simsiam {other}` made, and `simsiam {command}` writes nothing over it. Give "
             f"another {flag}."
@@ -239,6 +244,11 @@ def _enter(folder: Path, command: str, entry: Entry) -> None:
                 "made": {name: asdict(each) for name, each in made.items()},
             },
         )
+
+
+def _enter_made(folder: Path, command: str, makes: Sequence[str], left: dict[str, str | None], *, whole: bool) -> None:
+    made = {name: None if whole else _digest(folder / name) for name in present(folder, makes)}
+    _enter(folder, command, Entry(version=_version(), whole=whole, files={**left, **made}))
 
 
 def _lock_name(command: str, *, whole: bool) -> str:

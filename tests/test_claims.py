@@ -102,7 +102,7 @@ def test_whole_folder_belongs_to_one_command(tmp_path: Path) -> None:
     for again in (False, True):
         with (
             pytest.raises(UserError, match="holds what `simsiam pretrain` made"),
-            claims.claim(tmp_path, command="evaluate knn", makes=["result.json"], whole=True, again=again),
+            claims.claim(tmp_path, command="evaluate", makes=["result.json"], whole=True, again=again),
         ):
             pass
     write(tmp_path, "a.jpg")  # a file of another command's has its place there
@@ -115,7 +115,7 @@ def test_whole_folder_belongs_to_one_command(tmp_path: Path) -> None:
     [
         ("recipe.json", {"recipe": {}, "data": {}}, "pretrain"),
         ("result.json", {"protocol": "pretrain", "schema": 1}, "pretrain"),
-        ("result.json", {"protocol": "knn", "schema": 1}, "evaluate knn"),
+        ("result.json", {"protocol": "knn", "schema": 1}, "evaluate"),
         ("import.json", {"format": "timm", "sha256": ""}, "import"),
         ("checkpoints/step-000000010.pt", None, "evaluate"),
         ("result.json", {"accuracy": 1}, None),
@@ -127,8 +127,8 @@ def test_folders_of_versions_that_kept_no_list_are_recognised(
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(json.dumps(content))
     assert claims.owner(tmp_path) == found
-    again = claims.claim(tmp_path, command="evaluate knn", makes=[file], whole=True, again=True)
-    if found in ("evaluate knn", "evaluate"):
+    again = claims.claim(tmp_path, command="evaluate", makes=[file], whole=True, again=True)
+    if found == "evaluate":
         with again:
             assert names(tmp_path) == []
     else:
@@ -150,7 +150,15 @@ def test_one_place_for_two_calls_at_once_is_refused(tmp_path: Path) -> None:
 
 def test_page_is_not_written_over_a_users_own(tmp_path: Path) -> None:
     write(tmp_path, "report.html")
-    claims.refuse_unlisted(tmp_path, ["report.html", "report.json"])
-    (tmp_path / "report.json").write_text("{}")
-    with pytest.raises(UserError, match=r"report\.json: not made by this program"):
-        claims.refuse_unlisted(tmp_path, ["report.html", "report.json"])
+    pages = ["report.html", "report.json"]
+    claims.extend(tmp_path, pages)  # a folder that belongs to no command
+    with claims.claim(tmp_path / "run", command="pretrain", makes=["report.html"], whole=True):
+        (tmp_path / "run" / "report.html").write_text("ours")
+    claims.extend(tmp_path / "run", pages)
+    (tmp_path / "run" / "report.json").write_text("ours")
+    claims.extend(tmp_path / "run", pages)
+    with claims.claim(tmp_path / "other", command="pretrain", makes=["report.html"], whole=True):
+        pass
+    (tmp_path / "other" / "report.html").write_text("the user's")
+    with pytest.raises(UserError, match=r"report\.html: not made by this program"):
+        claims.extend(tmp_path / "other", pages)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simsiam.claims import MANIFEST
 from simsiam.cli import main
 from simsiam.embedding import files as embedding_files
 from simsiam.errors import install_extra
@@ -113,9 +114,16 @@ def test_without_pyarrow_the_cure_is_named(
 def test_nothing_is_overwritten_unasked(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "f.npy"
     out.write_bytes(b"mine")
+    for again in ([], ["--again"]):
+        assert _run("embed", WEIGHTS, photos, "--out", out, *SMALL, *again) == 2
+        said = capsys.readouterr().err
+        assert "f.npy: is there already and was not made by this command" in said
+        assert "--again" not in said
+        assert out.read_bytes() == b"mine"
+    out.unlink()
+    assert _run("embed", WEIGHTS, photos, "--out", out, *SMALL) == 0
     assert _run("embed", WEIGHTS, photos, "--out", out, *SMALL) == 2
-    assert "--again" in capsys.readouterr().err
-    assert out.read_bytes() == b"mine"
+    assert "exists already. Give another name, or --again to replace it." in capsys.readouterr().err
     assert _run("embed", WEIGHTS, photos, "--out", out, "--again", *SMALL) == 0
     assert np.load(out).shape == (7, 512)
 
@@ -129,7 +137,8 @@ def test_a_failing_disk_leaves_no_half_file(
     monkeypatch.setitem(embedding_files._WRITERS, ".npy", full)
     assert _run("embed", WEIGHTS, photos, "--out", tmp_path / "made" / "f.npy", *SMALL) == 2
     assert "No space left on device" in capsys.readouterr().err
-    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["f.bad.csv", "f.json", "f.paths.csv"]
+    assert sorted(path.name for path in (tmp_path / "made").glob("[!.]*")) == ["f.bad.csv", "f.json", "f.paths.csv"]
+    assert [path.name for path in (tmp_path / "made").glob(".*")] == [MANIFEST]
 
 
 def test_every_kind_of_source(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from simsiam.errors import UserError
 from simsiam.protocols import PROTOCOLS
 from simsiam.recipes import classification
 from simsiam.report.collect import collect
-from simsiam.report.plots import bars_by_stage, write_plots
+from simsiam.report.plots import bars_by_stage, draw, write_plots
 from simsiam.results import Result
 from simsiam.weights.save import write_backbone
 from tests import tiny, tiny_voc, trees
@@ -210,7 +210,7 @@ def test_svm_on_csv_files(weights: str, machine: list[str], tmp_path: Path) -> N
     files = ["--train", str(tmp_path / "train.csv"), "--test", str(tmp_path / "test.csv")]
     assert simsiam("svm-voc07", weights, *files, *machine, "--recipe", "svm_pooled", "--costs", "1") == 0
     assert set(result(tmp_path).detail["per_class"]["pooled"]) == {*tiny.SHAPES, "third"}
-    assert write_plots(collect([tmp_path / "out"]), tmp_path / "plots") == [], "nothing by stage to draw"
+    assert write_plots(draw(collect([tmp_path / "out"])), tmp_path / "plots") == [], "nothing by stage to draw"
 
 
 @pytest.mark.parametrize(

@@ -32,13 +32,16 @@ class Options:
 def run(arguments: list[str]) -> int:
     """Embed the images and write the file."""
     asks_help = "-h" in arguments or "--help" in arguments
-    out = Path() if asks_help else _place(value_of("--out", arguments), again="--again" in arguments)
+    out = Path() if asks_help else _place(value_of("--out", arguments))
     asked = read(arguments, Options(), about=ABOUT, prog="simsiam embed")
     from simsiam.embedding import files as embedding_files
 
-    embedded = asked.embed()
-    with share_bar(f"writing {out.name}") as progress:
-        written = embedding_files.write(embedded, out, progress=progress)
+    with embedding_files.hold(out, reads=asked.reads):
+        if out.exists() and not asked.options.again:
+            raise UserError(f"--out {out}: exists already. Give another name, or --again to replace it.")
+        embedded = asked.embed()
+        with share_bar(f"writing {out.name}") as progress:
+            written = embedding_files.write(embedded, out, progress=progress)
     print(f"{written.file}: {counted(len(embedded), 'image')}, {embedded.channels} numbers each")
     for file in written.beside:
         print(f"{file}: {_purpose(file)}")
@@ -47,7 +50,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _place(named: str | None, *, again: bool) -> Path:
+def _place(named: str | None) -> Path:
     """The file to write, before the weights are loaded; raises UserError if it cannot be written."""
     if named is None:
         raise UserError("--out: name the file to write, for instance --out features.parquet (or .npy, .csv).")
@@ -55,8 +58,6 @@ def _place(named: str | None, *, again: bool) -> Path:
 
     out = Path(named)
     embedding_files.check(out)
-    if out.exists() and not again:
-        raise UserError(f"--out {out}: exists already. Give another name, or --again to replace it.")
     return out
 
 

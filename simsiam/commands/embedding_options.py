@@ -56,6 +56,12 @@ class Asked:
     settings: Embedding
     subject: PretrainedBackbone
 
+    @property
+    def reads(self) -> list[Path]:
+        """The file or folder of the images, where they are not a set's name; no output may lie there."""
+        place = Path(self.inputs.images)
+        return [place] if place.exists() else []
+
     def embed(self) -> Embedded:
         """The vectors of the images, from the cache or computed into it, with a word on those left out."""
         from simsiam.embedding.vectors import embed_source

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 
-from simsiam import limits, protocols, results
+from simsiam import claims, limits, protocols, results
 from simsiam.commands import reading
 from simsiam.commands.names import plain
 from simsiam.commands.running import interruptible, is_first_process, say, say_unfinished, several_processes
@@ -108,6 +108,8 @@ def measure(name: str, evaluation: Evaluation, line: Line) -> list[Path]:
     options = line.options
     if twice := _repeated(line.sources):
         raise UserError(f"{', '.join(twice)}: named twice; each start is measured once.")
+    if line.machine.out is not None:
+        claims.refuse_inputs([line.machine.out], _places(line.data))
     check_places(name, line.sources, out=line.machine.out, seeds=options.seeds, again=options.again)
     for source in line.sources:
         say_unfinished(source)
@@ -136,6 +138,12 @@ def _measure(name: str, evaluation: Evaluation, line: Line, source: str, seed: i
         say(f"note: {remark}")
     run_once(settings, subject, data, machine=dataclasses.replace(line.machine, out=out), again=options.again)
     return out
+
+
+def _places(data: DataFlags) -> list[Path]:
+    """The files and folders of data that were named, where they are no set's names."""
+    named = [value for value in vars(data).values() if isinstance(value, str | Path)]
+    return [Path(each) for each in named if each and Path(each).exists()]
 
 
 def described(data: Any) -> str:

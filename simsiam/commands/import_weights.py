@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from simsiam import limits
+from simsiam import claims, limits
 from simsiam.commands.names import plain
 from simsiam.commands.reading import read as read_line
 from simsiam.config import Stem
-from simsiam.errors import UserError
 from simsiam.wording import counted
 
 if TYPE_CHECKING:
@@ -50,10 +49,10 @@ def run(arguments: list[str]) -> int:
     limits.check(command, prefixes=False)
     from simsiam.weights import zoo
     from simsiam.weights.load import load_backbone
-    from simsiam.weights.save import write_import
+    from simsiam.weights.save import IMPORT_FILES, write_import
 
     folder = command.out or Path("runs") / f"import-{plain(Path(command.file).name)}"
-    _refuse_a_run(folder)
+    claims.refuse_owned(folder, "import")
     loaded = load_backbone(
         command.file,
         backbone=command.backbone,
@@ -64,20 +63,14 @@ def run(arguments: list[str]) -> int:
         channels=command.channels,
     )
     licence = command.licence or zoo.licence_of(command.file)
-    write_import(loaded, folder, licence=licence)
+    with claims.claim(folder, command="import", makes=IMPORT_FILES, inputs=[Path(command.file)], whole=True):
+        write_import(loaded, folder, licence=licence)
     _print_facts(command.file, loaded, licence)
     print(f"\nwritten: {folder}\ngo on with:")
     print(f"  simsiam evaluate knn {shlex.quote(str(folder))} --data SET")
     print(f"  simsiam export {shlex.quote(str(folder))} --to timm")
     print(f"  simsiam pretrain IMAGES {' '.join(training_flags(loaded))} --init {shlex.quote(str(folder))}")
     return 0
-
-
-def _refuse_a_run(folder: Path) -> None:
-    if (folder / "recipe.json").exists() or (folder / "checkpoints").exists():
-        raise UserError(f"--out {folder}: that is a run folder; an import would replace its backbone. Name another.")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: that is a file. Name a folder.")
 
 
 def _print_facts(source: str, loaded: Loaded, licence: str | None) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from simsiam import results
+from simsiam import claims, results
 from simsiam.commands.embedding_options import Asked, printable, read, say
 from simsiam.errors import UserError
 from simsiam.wording import counted
@@ -53,8 +54,24 @@ def run(arguments: list[str]) -> int:
     asked = read(arguments, Options(), about=ABOUT, prog="simsiam neighbors")
     options: Options = asked.options
     _check(options)
+    with ExitStack() as held:
+        for file in (options.out, options.table):
+            if file is not None:
+                held.enter_context(
+                    claims.claim(
+                        file.parent,
+                        command=f"neighbors {file.name}",
+                        makes=[file.name],
+                        inputs=[*asked.reads, *options.query],
+                    )
+                )
+        return _search(asked)
+
+
+def _search(asked: Asked) -> int:
     from simsiam.embedding.similarity import Index
 
+    options: Options = asked.options
     embedded = asked.embed()
     index = Index.of(embedded)
     background = index.background()
@@ -67,9 +84,9 @@ def run(arguments: list[str]) -> int:
         _write_table(options.table, found)
     if options.out is not None and found.sheet:
         from simsiam.browse.contact_sheet import contact_sheet
+        from simsiam.evaluation.palette import write_picture
 
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(found.sheet).save(options.out)
+        write_picture(options.out, contact_sheet(found.sheet))
         say(f"written: {options.out}")
     return 0
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from simsiam import claims
 from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError
 
@@ -57,14 +58,17 @@ def run(arguments: list[str]) -> int:
 def write_all(runs: tuple[Path, ...], found: list[Found], out: Path, which: Which) -> None:
     """The tables in every format, and the plots, into one folder."""
     from simsiam.report.document import report
-    from simsiam.report.plots import write_plots
+    from simsiam.report.plots import draw, plot_files, write_plots
 
-    files = write_plots(found, out)  # makes the folder, or says why not
-    for form, ending in ENDINGS.items():
-        files.append(out / f"tables.{ending}")
-        report(runs, format=form, out=files[-1], which=which)
-    for file in files:
-        print(f"written: {file}")
+    drawn = draw(found)
+    tables = {form: f"tables.{ending}" for form, ending in ENDINGS.items()}
+    names = [*plot_files(drawn), *tables.values()]
+    with claims.claim(out, command="report", makes=names, inputs=[run for run in runs if run.is_file()]):
+        write_plots(drawn, out)
+        for form, name in tables.items():
+            report(runs, format=form, out=out / name, which=which)
+    for name in names:
+        print(f"written: {out / name}")
 
 
 def print_answer(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from simsiam import claims
 from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError, did_you_mean
 
@@ -142,8 +143,14 @@ def _page(arguments: list[str]) -> None:
     command = read_line(Page, arguments, prog="simsiam zoo page")
     if command.out is not None and command.out.suffix not in (".md", ".html", ".htm"):
         raise UserError(f"--out {command.out}: end it in .md or .html.")
-    text = write(zoo_page(published_models(), collect(command.results)), command.out)
-    print(text if command.out is None else f"written: {command.out}")
+    page = zoo_page(published_models(), collect(command.results))
+    if command.out is None:
+        print(write(page, None))
+        return
+    file, read = command.out, [each for each in command.results if each.is_file()]
+    with claims.claim(file.parent, command=f"zoo page {file.name}", makes=[file.name], inputs=read):
+        write(page, file)
+    print(f"written: {file}")
 
 
 def published_models() -> list[Model]:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from simsiam import claims
 from simsiam.data.images import write_skipped
 from simsiam.errors import UserError, install_extra
-from simsiam.results import require_writable_file, write_json
+from simsiam.results import read_json, require_writable_file, write_json
 
 if TYPE_CHECKING:
     from simsiam.embedding.vectors import Embedded
@@ -45,6 +46,26 @@ def check(file: Path) -> None:
     require_writable_file(file)
 
 
+def hold(file: Path, *, reads: Iterable[Path]) -> AbstractContextManager[None]:
+    """Claim the names that `write` uses; raises UserError where one of them is in the way, see `claims.claim`."""
+    facts = _beside(file)[0]
+    known: Any = None
+    with suppress(UserError):
+        known = read_json(facts)
+    return claims.claim(
+        file.parent,
+        command=f"embed {file.name}",
+        makes=[each.name for each in (file, *_beside(file))],
+        inputs=reads,
+        adopt=isinstance(known, dict) and {"weights_sha256", "settings"} <= known.keys(),
+    )
+
+
+def _beside(file: Path) -> tuple[Path, Path, Path]:
+    """Facts, unreadable images and, for npy, the path of every row."""
+    return file.with_suffix(".json"), file.with_suffix(".bad.csv"), file.with_suffix(".paths.csv")
+
+
 def write(embedded: Embedded, file: Path, *, progress: Callable[[float], None] = lambda share: None) -> Written:
     """Write the vectors in the form that the file's name ends in.
 
@@ -53,15 +74,13 @@ def write(embedded: Embedded, file: Path, *, progress: Callable[[float], None] =
     """
     check(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    facts, bad, paths = (file.with_suffix(end) for end in (".json", ".bad.csv", ".paths.csv"))
+    facts, bad, paths = _beside(file)
     beside = [facts]
     try:
         write_json(facts, embedded.facts)
         if embedded.bad:
             write_skipped(bad, embedded.bad)
             beside.append(bad)
-        else:
-            bad.unlink(missing_ok=True)  # of an earlier set under this name
         if file.suffix == ".npy":
             with _whole(paths) as part, open(part, "w", newline="", **_TEXT) as text:
                 _write_paths(embedded, text)

@@ -65,11 +65,9 @@ def font(size: int) -> Font:
 
 
 def write_picture(path: Path, picture: Image.Image) -> Path:
-    """Write a JPEG or PNG, by the name's ending, so that a reader sees all of it or nothing."""
+    """Write a JPEG, PNG or WebP, by the name's ending, so that a reader sees all of it or nothing."""
     content = io.BytesIO()
-    if path.suffix.lower() == ".png":
-        picture.save(content, "PNG", optimize=True)
-    else:
-        picture.save(content, "JPEG", quality=88)
+    kind = {".png": "PNG", ".webp": "WEBP"}.get(path.suffix.lower(), "JPEG")
+    picture.save(content, kind, optimize=kind == "PNG", quality=88)
     write_atomic(path, content.getvalue())
     return path

@@ -10,22 +10,32 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from simsiam import limits
+from simsiam import claims, limits
 from simsiam.config import Machine, as_dict
 from simsiam.data.splits import split_notes
 from simsiam.errors import UserError
-from simsiam.results import DataId, Result, require_writable, versions
+from simsiam.results import DataId, Result, versions
 from simsiam.weights.pretrained import PretrainedBackbone
 
 RESULT_FILE = "result.json"
-STATE = (RESULT_FILE, "checkpoints", "metrics.jsonl", "grid", "chosen")  # what a run leaves in its folder
+TRAINING = ("metrics.jsonl", "checkpoints/*.pt", "checkpoints/.*.part")  # what each training of an evaluation leaves
+FILES = (  # what an evaluation leaves in its folder
+    *(place + name for place in ("", "grid/*/", "chosen/") for name in TRAINING),
+    "skipped.csv",
+    "data-checked.json",
+    "data-problems.txt",
+    "detector.safetensors",
+    "pictures/*.jpg",
+    "pictures/*.png",
+    "report.html",
+    RESULT_FILE,
+)
 
 Data = TypeVar("Data")
 
@@ -137,10 +147,12 @@ def run_once(
         again: measure anew, whatever lies there.
 
     Raises UserError if the folder holds a result of other settings, weights, data or seed: nothing is overwritten
-    unless `again` says so; and, before anything is measured, if it holds none and nothing can be written there.
+    unless `again` says so, and what another command made never is; and, before anything is measured, if it holds none
+    and nothing can be written there, or another process is measuring there.
     """
     if machine.out is None:
         return protocol.run(subject, data, machine=machine)
+    claims.refuse_owned(machine.out, "evaluate")
     file = machine.out / RESULT_FILE
     if file.exists() and not again:
         found = Result.read(file)
@@ -154,12 +166,10 @@ def run_once(
             f"{machine.out}: holds a result with other {', '.join(differing)}{why}. Give another --out, or --again to "
             "replace it."
         )
-    require_writable(machine.out)
-    if again and os.environ.get("RANK", "0") == "0":  # the other processes wait for this one before they look
-        for name in STATE:
-            path = machine.out / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    return protocol.run(subject, data, machine=machine)
+    if os.environ.get("RANK", "0") != "0":  # the other processes wait for the first before they look
+        return protocol.run(subject, data, machine=machine)
+    with claims.claim(machine.out, command="evaluate", makes=FILES, whole=True, again=again):
+        return protocol.run(subject, data, machine=machine)
 
 
 def _differences(found: Result, protocol: Protocol[Any], subject: PretrainedBackbone, data: DataId) -> list[str]:

@@ -6,7 +6,7 @@ Reads top to bottom: `pretrain` is the run, `train_step` the method's step (pape
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -97,10 +97,13 @@ def pretrain(
     machine = machine or Machine()
     limits.check(recipe, prefixes=True)
     limits.check(machine, prefixes=True)
-    with distributed.processes(machine.device) as process:
+    with ExitStack() as held:
+        process = held.enter_context(distributed.processes(machine.device))
         distributed.per_device_batch(recipe.batch_size, process.world)
         inputs = run_folder.open_inputs(recipe, data=data, labels=labels, machine=machine)
-        folder = run_folder.claim(recipe, machine, inputs, process, init=init, resume=resume)
+        folder = held.enter_context(
+            run_folder.claim(recipe, machine, inputs, process, init=init, resume=resume, reads=(data, labels))
+        )
         if (finished := folder.finished()) is not None:
             return finished
         contenders = finish.contenders(recipe, compare, init)  # before hours of training: a wrong file shows now

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from simsiam import claims
 from simsiam.backbones import ResNet
 from simsiam.config import Machine, Pretraining, as_dict, cache_folder, loader_workers
 from simsiam.data.classification.labels import labelled_source
@@ -30,6 +32,21 @@ from simsiam.results import Result, read_json, read_metrics, write_json
 from simsiam.weights.load import load_backbone
 
 KNN_REFERENCES = 10_000
+FILES = (  # what a run leaves in its folder
+    "recipe.json",
+    "metrics.jsonl",
+    "skipped.csv",
+    "checkpoints/*.pt",
+    "checkpoints/.*.part",
+    "backbone.safetensors",
+    "backbone.pth",
+    "figures.json",
+    "figures/*.jpg",
+    "result.json",
+    "report.html",
+    "report.json",
+    "tensorboard/*",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +246,7 @@ class RunFolder:
         write_skipped(self.skipped, bad)
 
 
+@contextmanager
 def claim(
     recipe: Pretraining,
     machine: Machine,
@@ -237,8 +255,12 @@ def claim(
     *,
     init: str | None,
     resume: Literal["auto", "required"],
-) -> RunFolder:
-    """Make the run folder, or take up the one that holds this very run; raises UserError if it holds another."""
+    reads: Sequence[str | Path | None] = (),
+) -> Iterator[RunFolder]:
+    """Hold the run folder: a new one, or the one that holds this very run. No other process trains there meanwhile.
+
+    Raises UserError if the folder holds another run or other files, lies among what the run `reads`, or is in use.
+    """
     root = machine.out or Path("runs") / f"{recipe.name}-{inputs.name}"
     folder = RunFolder(root=Path(root))
     mine = {
@@ -250,13 +272,17 @@ def claim(
         _refuse_another(read_json(folder.recipe), mine, folder)
     elif resume == "required":
         raise UserError(f"--resume: {folder.root} holds no run to go on with. Check --out, or leave --resume out.")
-    elif process.is_main:
-        if folder.root.exists() and any(folder.root.iterdir()):
-            raise UserError(f"--out {folder.root}: the folder holds other files; name a new one.")
-        began = {"command": sys.argv, "launcher": distributed.launcher()}
-        write_json(folder.recipe, {**mine, "machine": as_dict(machine), **began})
-    distributed.barrier()
-    return folder
+    elif process.is_main and any(not each.name.startswith(".simsiam") for each in folder.root.glob("*")):
+        raise UserError(f"--out {folder.root}: the folder holds other files; name a new one.")
+    with ExitStack() as held:
+        if process.is_main and folder.finished() is None:
+            places = [Path(each) for each in reads if each is not None and Path(each).exists()]
+            held.enter_context(claims.claim(folder.root, command="pretrain", makes=FILES, inputs=places, whole=True))
+            if not folder.recipe.exists():
+                began = {"command": sys.argv, "launcher": distributed.launcher()}
+                write_json(folder.recipe, {**mine, "machine": as_dict(machine), **began})
+        distributed.barrier()
+        yield folder
 
 
 def _refuse_another(there: dict[str, Any], mine: dict[str, Any], folder: RunFolder) -> None:

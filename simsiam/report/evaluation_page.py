@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from simsiam import claims
 from simsiam.errors import UserError
 from simsiam.report import evaluation_parts, html, svg
 from simsiam.report.html import flat
@@ -33,6 +34,7 @@ def write_evaluation_page(folder: Path) -> Path:
         raise UserError(f"{folder}: no result.json. An evaluation's folder has one when it is finished.")
     result = Result.read(file)
     page = folder / PAGE_FILE
+    claims.extend(folder, [PAGE_FILE])
     write_atomic(page, render(folder, result).encode())
     return page
 

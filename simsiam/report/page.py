@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from simsiam import claims
 from simsiam.report import answer, curves, embedding, html, pictures, svg
 from simsiam.report.html import flat
 from simsiam.report.runfolder import RunFolder, read_run
@@ -24,6 +25,7 @@ def write_page(run: Path) -> Path:
     folder = read_run(run)
     charts = curves.charts(folder.steps, folder.monitor, folder.detail.get("baselines") or {})
     facts = gather(folder, charts)
+    claims.extend(run, ["report.html", "report.json"])
     write_json(run / "report.json", strict(facts))
     page = run / "report.html"
     write_atomic(page, render(folder, facts, charts).encode())

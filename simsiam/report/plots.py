@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from simsiam.errors import UserError
 from simsiam.report.collect import Found
 from simsiam.report.layout import IMAGENET, INATURALIST, PLACES205, SVM, VOC07, Layout, features
 from simsiam.report.tables import Row, rows_of
+from simsiam.results import write_atomic
 from simsiam.wording import counted
 
 if TYPE_CHECKING:
@@ -36,15 +38,24 @@ NUMBERS_UP_TO = 12  # classes of a confusion matrix whose cells carry their numb
 NAMES_UP_TO = 40  # classes of a confusion matrix whose names are written
 
 
-def write_plots(found: Sequence[Found], folder: Path) -> list[Path]:
-    """Every plot that the results allow, each as PNG and as SVG; returns the files.
+def plot_files(drawn: Iterable[str]) -> list[str]:
+    """The names of the files that `write_plots` makes of these plots."""
+    return [f"{name}.{ending}" for name in drawn for ending in ("png", "svg")]
 
-    Raises UserError where the folder cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror}). Name another folder.") from error
+
+def write_plots(drawn: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write each plot as PNG and as SVG, atomically; returns the files."""
+    for name, figure in drawn.items():
+        for file in plot_files([name]):
+            content = io.BytesIO()
+            ending = file.rpartition(".")[2]
+            figure.savefig(content, format=ending, dpi=160, metadata={"Date": None} if ending == "svg" else None)
+            write_atomic(folder / file, content.getvalue())
+    return [folder / file for file in plot_files(drawn)]
+
+
+def draw(found: Sequence[Found]) -> dict[str, Figure]:
+    """Every plot that the results allow, by name."""
     drawn: dict[str, Figure] = {}
     for protocol, (name, title, unit) in STAGES.items():
         if any(one.result.protocol == protocol and "feature1" in one.result.metrics for one in found):
@@ -58,12 +69,7 @@ def write_plots(found: Sequence[Found], folder: Path) -> list[Path]:
                 one.result.detail.get("classes"),
                 title=f"{one.model}, {one.result.protocol}, {one.result.data.name}",
             )
-    files = []
-    for name, figure in drawn.items():
-        for ending in ("png", "svg"):
-            files.append(folder / f"{name}.{ending}")
-            figure.savefig(files[-1], dpi=160, metadata={"Date": None} if ending == "svg" else None)
-    return files
+    return drawn
 
 
 def bars_by_stage(found: Sequence[Found], *, protocol: str, title: str, unit: str) -> Figure:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from simsiam import claims
 from simsiam.errors import UserError
 from simsiam.results import write_atomic
 from simsiam.weights import graphs, modelcard, targets
@@ -73,7 +76,7 @@ def export(
     Args:
         loaded: from `load_backbone`.
         to: the program.
-        out: a folder; it is made, and files of the same names are replaced.
+        out: a folder; it is made, and what an earlier export to this target left there is replaced.
         images: normalised images to compare on, B x 3 x H x W; None: four crops of scikit-learn's two photographs.
         licence: of the weights, for the card; None: the card says that none was stated.
 
@@ -83,21 +86,32 @@ def export(
     """
     if to not in FORMS:
         raise UserError(f"--to {to}: unknown. Known: {', '.join(get_args(Target))}.")
-    form = FORMS[to]
     out.mkdir(parents=True, exist_ok=True)
     images = sample_images(loaded.preprocess) if images is None else images
     try:
-        path = form.write(loaded, out)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as part:
+            exported = _export(loaded, to, Path(part), images, licence)
+            read = [each for each in [Path(loaded.weights.source)] if each.is_file()]
+            names = sorted(each.name for each in Path(part).iterdir())
+            with claims.claim(out, command=f"export {to}", makes=names, inputs=read):
+                for name in names:
+                    os.replace(Path(part) / name, out / name)
     except UserError:
         with contextlib.suppress(OSError):  # it holds files
             out.rmdir()
         raise
+    return dataclasses.replace(exported, path=out / exported.path.name, card=out / exported.card.name)
+
+
+def _export(loaded: Loaded, to: Target, out: Path, images: Tensor, licence: str | None) -> Exported:
+    """Write into a folder that passes, read again and compare."""
+    form = FORMS[to]
+    path = form.write(loaded, out)
     reader = form.read(loaded, path)
     difference = relative_difference(reader, loaded, images)
     if not difference <= form.tolerance:
-        path.unlink()
         raise UserError(
-            f"{path}: removed. Loaded with {reader.library}, its features differ from ours by {difference:.1e} "
+            f"{path.name}: removed. Loaded with {reader.library}, its features differ from ours by {difference:.1e} "
             f"(tolerance {form.tolerance:.0e}); please report this with the two versions."
         )
     exported = Exported(

@@ -51,7 +51,9 @@ def read_onnx(loaded: Loaded, path: Path) -> Reader:
     try:
         onnxruntime: Any = importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise UserError(f"{path} is written, but cannot be checked. It needs: {install_extra('onnx')}") from error
+        raise UserError(
+            f"{path.name} cannot be checked here, so it is not written. That needs: {install_extra('onnx')}"
+        ) from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> Tensor:

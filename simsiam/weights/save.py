@@ -16,6 +16,8 @@ from simsiam.config import Pretraining, as_dict
 from simsiam.results import write_atomic, write_json
 from simsiam.weights.load import BACKBONE_FORMAT, IMPORT_FILE, Loaded, Preprocess
 
+IMPORT_FILES = ("backbone.safetensors", "backbone.pth", "heads.safetensors", IMPORT_FILE)  # of `write_import`
+
 
 def metadata(backbone: Backbone, recipe: Pretraining | None, preprocess: Preprocess | None = None) -> dict[str, str]:
     """What a backbone.safetensors says of itself, so that it can be loaded by itself.

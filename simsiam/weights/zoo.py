@@ -6,12 +6,12 @@ import dataclasses
 import hashlib
 import json
 import re
-import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simsiam import claims
 from simsiam.data.download import Unavailable, fetch_checked, only_one_process
 from simsiam.errors import UserError
 from simsiam.results import Result, now, read_json, write_atomic, write_json
@@ -143,7 +143,7 @@ def add(run: Path, *, name: str | None = None, licence: str, cache: Path | None 
     """
     from simsiam.weights import modelcard
     from simsiam.weights.load import load_backbone
-    from simsiam.weights.save import write_import
+    from simsiam.weights.save import IMPORT_FILES, write_import
 
     name = name or run.resolve().name
     if cards.find(name) is not None or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
@@ -152,11 +152,6 @@ def add(run: Path, *, name: str | None = None, licence: str, cache: Path | None 
     loaded = load_backbone(run)
     results = [Result.read(path) for path in sorted(run.glob("**/result.json"))]
     folder = cards.own_folder(name, cache)
-    part = folder.with_name(f".{name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    write_import(loaded, part, licence=licence)
-    for number, result in enumerate(results):
-        result.write(part / "results" / f"{number:03d}-{result.protocol}" / "result.json")
     training = [result.detail.get("verdict", {}) for result in results if result.protocol == "pretrain"]
     verdict = " ".join(str(training[0].get(key, "")) for key in ("status", "summary")) if training else None
     facts = modelcard.Facts(
@@ -173,10 +168,13 @@ def add(run: Path, *, name: str | None = None, licence: str, cache: Path | None 
         verdict=verdict,
         notes=[f"Data: {r.data.name}, {counted(r.data.images, 'image')}, SHA-256 {r.data.sha256}" for r in results[:1]],
     )
-    write_atomic(part / "README.md", modelcard.render(facts).encode())
-    write_json(part / "card.json", _own_card(name, licence, loaded.recipe, loaded.weights.sha256, verdict))
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    makes = (*IMPORT_FILES, "results/*/result.json", "README.md", "card.json")
+    with claims.claim(folder, command="zoo add", makes=makes, whole=True, again=True, flag="--name"):
+        write_import(loaded, folder, licence=licence)
+        for number, result in enumerate(results):
+            result.write(folder / "results" / f"{number:03d}-{result.protocol}" / "result.json")
+        write_atomic(folder / "README.md", modelcard.render(facts).encode())
+        write_json(folder / "card.json", _own_card(name, licence, loaded.recipe, loaded.weights.sha256, verdict))
     return folder
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from simsiam.errors import UserError
 from simsiam.published import MODEL_100E
 from simsiam.report.collect import collect
-from simsiam.report.plots import bars_by_stage, confusion, low_shot, write_plots
+from simsiam.report.plots import bars_by_stage, confusion, draw, low_shot, write_plots
 from tests.report.measured import add, make_pretrained, shots, stages
 
 
@@ -22,7 +22,7 @@ def test_files_of_every_plot(tmp_path: Path) -> None:
     add(run, "svm_voc07", stages(20.0), data="cifar10-train")
     detail = {"confusion": [[8, 2], [1, 9]], "classes": ["$cat", "dog"]}
     add(run, "linear_probe", {"top1": 85.0}, data="cifar10-train", detail=detail)
-    files = write_plots(collect([run]), tmp_path / "plots")
+    files = write_plots(draw(collect([run])), tmp_path / "plots")
     stems = {"linear-by-stage", "svm-by-stage", "low-shot", "confusion-demo-linear_probe-cifar10-train"}
     assert {path.name for path in files} == {f"{stem}.{ending}" for stem in stems for ending in ("png", "svg")}
     for path in files:
@@ -84,5 +84,5 @@ def test_two_confusions_of_one_name_keep_both(tmp_path: Path) -> None:
         run = make_pretrained(tmp_path / f"run-{seed}", "demo", seed=seed)
         detail = {"confusion": [[1, 0], [0, 1]]}
         add(run, "linear_probe", {"top1": 85.0}, data="x", seed=seed, detail=detail)
-    names = {path.name for path in write_plots(collect([tmp_path]), tmp_path / "plots")}
+    names = {path.name for path in write_plots(draw(collect([tmp_path])), tmp_path / "plots")}
     assert {"confusion-demo-linear_probe-x.png", "confusion-demo-linear_probe-x-2.png"} <= names

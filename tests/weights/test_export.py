@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from simsiam.backbones import build_backbone
+from simsiam.claims import MANIFEST
 from simsiam.config import Stem
 from simsiam.errors import UserError
 from simsiam.results import WeightsId
@@ -53,7 +54,7 @@ def test_export_and_reload(target: Target, tmp_path: Path) -> None:
     assert done.library.startswith(EXPECTED.get(target, ("simsiam", "mmpretrain")))
     assert done.images == 4
     assert "features differ by at most" in str(done)
-    assert not list(tmp_path.glob(".*"))
+    assert [path.name for path in tmp_path.glob(".*")] == [MANIFEST]
     card = done.card.read_text()
     assert card.startswith("---\nlicense: unknown\n")
     assert done.path.name in card
@@ -106,7 +107,10 @@ def test_timm_networks_go_out_too(tmp_path: Path) -> None:
     pytest.importorskip("timm", reason="the timm extra is not installed")
     model = loaded("timm:resnet26d")
     assert export(model, to="timm", out=tmp_path).max_relative_difference <= 1e-5
-    assert export(model, to="huggingface", out=tmp_path).library.startswith("timm")
+    with pytest.raises(UserError, match=r"README\.md: is there already"):
+        export(model, to="huggingface", out=tmp_path)
+    assert export(model, to="timm", out=tmp_path).max_relative_difference <= 1e-5
+    assert export(model, to="huggingface", out=tmp_path / "hub").library.startswith("timm")
     with pytest.raises(UserError, match="no ResNet of this program"):
         export(model, to="torchvision", out=tmp_path)
 
