@@ -7,9 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
 
 
-def launch(arguments: Sequence[str], *, world: int) -> subprocess.CompletedProcess[str]:
+def launch(
+    arguments: Sequence[str], *, world: int, program: Sequence[str] = ("-m", "simsiam")
+) -> subprocess.CompletedProcess[str]:
     """What torchrun does, without its own agent: one process a rank and the rendezvous in the environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -24,8 +29,9 @@ def launch(arguments: Sequence[str], *, world: int) -> subprocess.CompletedProce
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
         }
-        command = [sys.executable, "-m", "simsiam", *arguments]
+        command = [sys.executable, *program, *arguments]
         processes.append(
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
         )

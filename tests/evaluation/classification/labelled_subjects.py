@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from simsiam.backbones import build_backbone
-from simsiam.config import Machine
+from simsiam.config import Machine, Stem
 from simsiam.data.sources import ArraySource
 from simsiam.data.splits import Splits
 from simsiam.evaluation.classification.linear import LinearAvgPool, LinearMultiHead
+from simsiam.evaluation.classification.semi_supervised import SemiSupervised
 from simsiam.recipes import linear as recipes
 from simsiam.results import WeightsId
 from simsiam.weights.pretrained import PretrainedBackbone
@@ -22,10 +23,10 @@ from tests import tiny
 KINDS = tuple(f"kind{number}" for number in range(6))
 
 
-def subject(*, name: str = "resnet10", width: int = 8) -> PretrainedBackbone:
+def subject(*, name: str = "resnet10", width: int = 8, stem: Stem = "small") -> PretrainedBackbone:
     """A random backbone at 32 pixels whose BatchNorm statistics fit its input."""
     torch.manual_seed(0)
-    backbone = build_backbone(name, width=width, stem="small")
+    backbone = build_backbone(name, width=width, stem=stem)
     for part in backbone.modules():  # the published zero would leave the blocks' branches out
         if isinstance(part, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(part.weight)
@@ -74,3 +75,12 @@ def avgpool(*, keep: str = "last", **optimisation: Any) -> LinearAvgPool:
     changed = replace(recipe.schooling.optimisation, **{"epochs": 3, "batch_size": 32, "lr": 1.0, **optimisation})
     schooling = replace(recipe.schooling, optimisation=changed, evaluate_every=1, keep=keep)  # type: ignore[arg-type]
     return replace(recipe, schooling=schooling)
+
+
+def fine_tuned(**changes: Any) -> SemiSupervised:
+    """Fine-tuning at 32 pixels, two epochs at one rate, changed as asked."""
+    recipe = recipes.semi_supervised_1_percent()
+    optimisation = replace(recipe.schooling.optimisation, epochs=2, batch_size=30, milestones=(1,))
+    augmentation = replace(recipe.schooling.augmentation, size=32, resize=32)
+    schooling = replace(recipe.schooling, optimisation=optimisation, augmentation=augmentation, test_resize=32)
+    return replace(recipe, **{"schooling": schooling, "lrs": (0.1,), "head_multipliers": (10.0,), **changes})

@@ -1,4 +1,4 @@
-"""One of several processes of a linear evaluation; test_linear starts it with torchrun's variables set."""
+"""One process of several that train together: `OUT mhead` or `OUT fine_tuned`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from tests.evaluation.classification.labelled_subjects import machine, mhead, splits, subject
+from tests.evaluation.classification import labelled_subjects
+from tests.evaluation.classification.labelled_subjects import machine, splits, subject
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    mhead().run(subject(), splits(), machine=machine(Path(sys.argv[1])))
+    getattr(labelled_subjects, sys.argv[2])().run(subject(), splits(), machine=machine(Path(sys.argv[1])))

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +27,7 @@ from simsiam.results import Result
 from simsiam.weights.load import fingerprint
 from tests import tiny
 from tests.evaluation.classification.labelled_subjects import KINDS, avgpool, machine, mhead, splits, subject
+from tests.processes import launch
 
 
 @pytest.fixture(autouse=True)
@@ -186,20 +183,9 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
     alone = mhead().run(subject(), splits(), machine=machine(tmp_path / "one"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     script = Path(__file__).with_name("linear_in_process.py")
-    root = Path(__file__).parents[3]
-    started = []
-    for rank in range(2):
-        setting = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-        environment = {**os.environ, **setting, "MASTER_PORT": str(port), "PYTHONPATH": str(root)}
-        command = [sys.executable, str(script), str(tmp_path / "two")]
-        started.append(subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.PIPE))
-    for process in started:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
+    done = launch([str(tmp_path / "two"), "mhead"], world=2, program=[str(script)])
+    assert done.returncode == 0, done.stdout
     together = Result.read(tmp_path / "two" / "result.json")
     assert together.metrics == pytest.approx(alone.metrics)
     assert together.detail["test_images"] == 41  # an odd count, shared without counting any twice

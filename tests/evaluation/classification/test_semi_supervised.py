@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
 from simsiam.engine.checkpoints import Checkpoints
+from simsiam.errors import UserError
 from simsiam.evaluation.classification.linear_heads import FineTuned
 from simsiam.evaluation.classification.semi_supervised import SemiSupervised, stratified_split
 from simsiam.evaluation.classification.trainer import ClassifierTrainer
 from simsiam.evaluation.fine_tuning import TrainingResult
 from simsiam.recipes import linear as recipes
+from simsiam.results import Result
 from simsiam.weights.load import fingerprint
-from tests.evaluation.classification.labelled_subjects import machine, splits, subject
+from tests.evaluation.classification.labelled_subjects import KINDS, fine_tuned, machine, splits, subject
+from tests.processes import launch
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +28,7 @@ def _one_thread() -> None:
 
 
 def _small(selection: Literal["test", "held-out"] = "test", **changes: object) -> SemiSupervised:
-    recipe = recipes.semi_supervised_1_percent()
-    recipe = recipes.adapted(recipe, size=32)  # type: ignore[assignment]
-    optimisation = replace(recipe.schooling.optimisation, epochs=2, batch_size=30, milestones=(1,))
-    schooling = replace(recipe.schooling, optimisation=optimisation)
-    recipe = replace(recipe, schooling=schooling, lrs=(0.1, 1e-9), head_multipliers=(1.0, 10.0), selection=selection)
-    return replace(recipe, **changes)  # type: ignore[arg-type]
+    return fine_tuned(**{"lrs": (0.1, 1e-9), "head_multipliers": (1.0, 10.0), "selection": selection, **changes})
 
 
 def test_the_published_grid() -> None:
@@ -105,3 +103,46 @@ def test_a_share_without_images_does_not_stop_the_step() -> None:
     assert torch.equal(network.backbone.bn1.running_mean, before)
     assert network(torch.rand(3, 3, 32, 32))[0].shape == (3, 4)
     assert network.backbone.training
+
+
+def test_a_cell_that_diverges_does_not_end_the_grid(tmp_path: Path) -> None:
+    result = _small(lrs=(1e30, 0.1), head_multipliers=(1.0,)).run(subject(), splits(), machine=machine(tmp_path))
+    lost, kept = result.detail["grid"]
+    assert lost == {"lr": 1e30, "head_multiplier": 1.0, "top1": None, "outcome": "diverged"}
+    assert kept["top1"] == result.metrics["top1"] > 16
+    assert result.detail["chosen"]["lr"] == 0.1
+    assert "diverged: lr 1e+30 with head multiplier 1" in result.notes
+    with pytest.raises(UserError, match=r"--lrs 1e\+30: every rate is too high"):
+        _small(lrs=(1e30,)).run(subject(), splits(), machine=machine(tmp_path / "all"))
+
+
+def test_a_last_step_of_one_image_trains_on_the_running_statistics(tmp_path: Path) -> None:
+    who = subject(stem="imagenet")  # whose last map is a single value at 32 pixels
+    assert who.backbone.stages(torch.zeros(1, 3, 32, 32))[-1].shape[2:] == (1, 1)
+    result = _small(lrs=(0.1,), head_multipliers=(1.0,)).run(who, splits(train=61), machine=machine(tmp_path))
+    assert result.metrics["top1"] > 16
+    network = FineTuned(who.backbone, 4, precision="fp32").train()
+    before = network.backbone.bn1.running_mean.clone()
+    network(torch.rand(1, 3, 32, 32))
+    assert torch.equal(network.backbone.bn1.running_mean, before)
+    network(torch.rand(1, 3, 64, 64))  # four values: a batch's own statistics exist
+    assert not torch.equal(network.backbone.bn1.running_mean, before)
+
+
+def test_two_processes_score_with_the_statistics_that_are_saved(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("linear_in_process.py")
+    done = launch([str(tmp_path), "fine_tuned"], world=2, program=[str(script)])
+    assert done.returncode == 0, done.stdout
+    result = Result.read(tmp_path / "result.json")
+    stored = Checkpoints(tmp_path / "grid" / "lr0.1-head10" / "checkpoints", keep=1).latest()
+    assert stored is not None
+    network = FineTuned(subject().backbone, len(KINDS), precision="fp32")
+    network.load_state_dict(stored["modules"]["network"])
+    test = splits().test
+    pixels = torch.stack([torch.from_numpy(np.array(test.read(row))) for row in range(len(test))])
+    images = (pixels.permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        found = network.eval()(images)[0].argmax(1)
+    confusion = np.zeros((len(KINDS), len(KINDS)), int)
+    np.add.at(confusion, (np.asarray(test.labels), found.numpy()), 1)
+    assert result.detail["confusion"] == confusion.tolist()
