@@ -15,6 +15,10 @@ from simsiam.data.detection.boxes import AS_STORED
 from simsiam.data.detection.checks import Checked, checked
 from simsiam.data.detection.coco import open_coco
 from simsiam.data.detection.voc import open_voc_folder
+from simsiam.data.segmentation.checks import absent_classes, mask_problems
+from simsiam.data.segmentation.class_list import read_classes
+from simsiam.data.segmentation.folders import open_mask_tree
+from simsiam.data.segmentation.masks import IGNORE, MaskSource
 from simsiam.errors import UserError
 from tests.data.detection.test_voc import write
 
@@ -264,3 +268,168 @@ def test_extents_of_masks_are_those_of_their_pixels(tmp_path: Path) -> None:
     for row, shape in enumerate(shapes):
         points = np.concatenate([np.array(part).reshape(-1, 2) for part in shape])
         assert source.shapes.extents[row].tolist() == [*points.min(0), *points.max(0)]
+
+
+def masks(root: Path, values: list[np.ndarray], classes: str, *, palette: list[int] | None = None) -> Path:
+    """images/ and masks/ with these masks, and classes.txt."""
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for number, one in enumerate(values):
+        Image.new("RGB", one.shape[::-1]).save(root / "images" / f"{number}.jpg")
+        mask = Image.fromarray(one.astype(np.uint8))
+        if palette is not None:
+            mask.putpalette(palette)
+        mask.save(root / "masks" / f"{number}.png")
+    (root / "classes.txt").write_text(classes)
+    return root
+
+
+def train_of(root: Path) -> MaskSource:
+    return open_mask_tree(root, None, seed=0).train
+
+
+def problems(*sources: MaskSource) -> list[str]:
+    return [problem for found in mask_problems(*sources, threads=1) for problem in found.problems]
+
+
+BLOCKS = [np.repeat([[0, 1, 2]], 4, axis=0)] * 4
+
+
+def test_labelmes_ignore_line_counts_as_no_class() -> None:
+    source = train_of(CASES / "labelme_ignore_line/d")
+    assert source.classes == ("_background_", "cat", "dog")
+    assert source.coding.ids == {0: 0, 1: 1, 2: 2, 255: IGNORE}
+    seen = {number for found in mask_problems(source, threads=1) for number in found.classes}
+    assert absent_classes(source, seen) == []
+
+
+def test_a_class_that_no_mask_shows_is_named_with_255(tmp_path: Path) -> None:
+    values = [np.repeat([[0, 1, 255]], 4, axis=0)] * 4
+    source = train_of(masks(tmp_path, values, "background\ncat\ndog\n"))
+    [note] = absent_classes(source, {number for found in mask_problems(source, threads=1) for number in found.classes})
+    assert "no mask shows dog" in note
+    assert note.endswith("if it stands for a class, list that as `255 dog`.")
+
+
+def test_a_palette_in_another_order_than_the_colours_of_the_classes(tmp_path: Path) -> None:
+    palette = [0, 0, 0, 0, 255, 0, 255, 0, 0]  # green before red
+    source = train_of(masks(tmp_path, BLOCKS, "0 0 0 background\n255 0 0 cat\n0 255 0 dog\n", palette=palette))
+    assert problems(source) == []
+    assert source.mask(0)[0].tolist() == [0, 2, 1]
+
+
+def test_a_palette_without_the_colours_of_the_classes_gives_its_numbers(tmp_path: Path) -> None:
+    grey = [level for index in range(3) for level in (index, index, index)]
+    source = train_of(masks(tmp_path, BLOCKS, "0 0 0 background\n255 0 0 cat\n0 255 0 dog\n", palette=grey))
+    assert source.mask(0)[0].tolist() == [0, 1, 2]
+
+
+def test_palettes_that_number_the_colours_in_different_orders_are_refused(tmp_path: Path) -> None:
+    root = masks(tmp_path, BLOCKS, "background\ncat\ndog\n", palette=[0, 0, 0, 255, 0, 0, 0, 255, 0])
+    other = Image.fromarray(BLOCKS[0].astype(np.uint8))
+    other.putpalette([0, 0, 0, 0, 255, 0, 255, 0, 0])
+    other.save(root / "masks/0.png")
+    splits = open_mask_tree(root, None, seed=0)
+    assert any("their numbers mean different things" in each for each in problems(splits.train, splits.test))
+
+
+def test_two_images_of_one_name_are_named(tmp_path: Path) -> None:
+    root = masks(tmp_path, BLOCKS, "background\ncat\ndog\n")
+    Image.new("RGB", (3, 4)).save(root / "images/1.png")
+    splits = open_mask_tree(root, None, seed=0)
+    [twins] = list(dict.fromkeys(problems(splits.train, splits.test)))
+    assert "1.jpg" in twins
+    assert "2 files of one name; keep the one that is meant" in twins
+
+
+@pytest.mark.parametrize(
+    ("train", "val"), [("train", "valid"), ("Train", "Val"), ("TRAIN", "test"), ("training", "validation")]
+)
+@pytest.mark.parametrize("kind_first", [True, False])
+def test_the_users_own_split_is_used_and_named(tmp_path: Path, train: str, val: str, kind_first: bool) -> None:
+    source = masks(tmp_path / "source", BLOCKS, "background\ncat\ndog\n")
+    root = tmp_path / "set"
+    for split, numbers in ((train, (0, 1, 2)), (val, (3,))):
+        for kind, suffix in (("Images", "jpg"), ("masks", "png")):
+            folder = root / kind / split if kind_first else root / split / kind
+            folder.mkdir(parents=True)
+            for number in numbers:
+                (source / kind.lower() / f"{number}.{suffix}").rename(folder / f"{number}.{suffix}")
+    (root / "classes.txt").write_text("background\ncat\ndog\n")
+    splits = open_mask_tree(root, None, seed=0)
+    assert (len(splits.train), len(splits.test)) == (3, 1)
+    assert splits.notes == (f"{root}: images and masks: trained on {train} and scored on {val}, its own split.",)
+
+
+def test_a_split_that_is_not_used_is_said(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        masks(tmp_path / "set" / split, BLOCKS, "background\ncat\ndog\n")
+    splits = open_mask_tree(tmp_path / "set", None, seed=0)
+    assert splits.notes[0].endswith("trained on train and scored on valid, its own split; test is not used.")
+
+
+def test_classes_of_masks_that_differ_in_capitals_alone_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("ground\nSquare \nsquare\n")
+    with pytest.raises(UserError, match="'Square' and 'square' differ in capitals alone"):
+        read_classes(tmp_path / "classes.txt")
+
+
+LABELMAP = """# label:color_rgb:parts:actions
+background:0,0,0::
+cat:250,50,83::
+dog:51,221,255::
+"""
+
+
+def test_cvat_segmentation_masks(tmp_path: Path) -> None:
+    masks(tmp_path / "made", BLOCKS, "")
+    colours = np.array([(0, 0, 0), (250, 50, 83), (51, 221, 255)], np.uint8)
+    for place in ("SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"):
+        (tmp_path / "set" / place).mkdir(parents=True)
+    for number, one in enumerate(BLOCKS):
+        Image.fromarray(colours[one]).save(tmp_path / "set/SegmentationClass" / f"{number}.png")
+    (tmp_path / "set/ImageSets/Segmentation/default.txt").write_text("0\n1\n2\n3\n")
+    (tmp_path / "set/labelmap.txt").write_text(LABELMAP)
+    with pytest.raises(UserError, match=r"no image of these masks was found; looked in .*Put them in JPEGImages/"):
+        open_mask_tree(tmp_path / "set", None, seed=0)
+    (tmp_path / "made/images").rename(tmp_path / "set/JPEGImages")
+    splits = open_mask_tree(tmp_path / "set", None, seed=0)
+    assert splits.train.classes == ("background", "cat", "dog")
+    assert len(splits.train) + len(splits.test) == 4
+    assert problems(splits.train, splits.test) == []
+    assert splits.train.mask(0)[0].tolist() == [0, 1, 2]
+    assert "CVAT segmentation masks" in splits.notes[0]
+    for name, listed in (("train", "0\n2\n3\n"), ("val", "1\n")):
+        (tmp_path / "set/ImageSets/Segmentation" / f"{name}.txt").write_text(listed)
+    splits = open_mask_tree(tmp_path / "set", None, seed=0)
+    assert [pair.name for pair in splits.test.pairs] == ["1.jpg"]
+
+
+def test_roboflow_semantic_masks(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("valid", 2), ("test", 1)):
+        made = masks(tmp_path / "made" / split, BLOCKS[:count], "")
+        (tmp_path / "set" / split).mkdir(parents=True)
+        for number in range(count):
+            name = f"photo_{number}_jpg.rf.0a1b"
+            (made / f"images/{number}.jpg").rename(tmp_path / "set" / split / f"{name}.jpg")
+            (made / f"masks/{number}.png").rename(tmp_path / "set" / split / f"{name}_mask.png")
+        (tmp_path / "set" / split / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, cat\n2, dog\n")
+    splits = open_mask_tree(tmp_path / "set", None, seed=0)
+    assert (len(splits.train), len(splits.test)) == (3, 2)
+    assert splits.train.classes == ("background", "cat", "dog")
+    assert problems(splits.train, splits.test) == []
+    assert splits.train.mask(0)[0].tolist() == [0, 1, 2]
+    assert "Roboflow semantic masks: trained on train and scored on valid" in splits.notes[0]
+
+
+def test_a_table_of_names_and_colours(tmp_path: Path) -> None:
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nSky,128,128,128\nTraffic Light,0, 0,64\n")
+    listed = read_classes(tmp_path / "class_dict.csv")
+    assert listed.names == ("Sky", "Traffic Light")
+    assert listed.coding.colours == {(128, 128, 128): 0, (0, 0, 64): 1}
+
+
+def test_a_tree_without_masks_says_what_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UserError, match=r"no images with masks recognised in it. Looked for images/ and masks/"):
+        open_mask_tree(tmp_path, None, seed=0)

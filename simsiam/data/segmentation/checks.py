@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from simsiam.data.images import UnreadableImage
-from simsiam.data.segmentation.masks import IGNORE, UNKNOWN, MaskSource, read_raw
+from simsiam.data.segmentation.masks import IGNORE, UNKNOWN, Colour, MaskSource, palette_of, read_raw
 from simsiam.errors import UserError
 from simsiam.results import write_atomic
 from simsiam.wording import counted
@@ -18,19 +19,51 @@ from simsiam.wording import counted
 SHOWN = 20  # lines of a message
 
 
-def mask_problems(*sources: MaskSource, threads: int, rank: int = 0, world: int = 1) -> Iterator[list[str]]:
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What an image and its mask show."""
+
+    problems: tuple[str, ...]
+    classes: frozenset[int] = frozenset()  # ids in the mask, IGNORE among them
+    palette: tuple[tuple[int, Colour], ...] = ()  # of a mask that stores indices of one: index and colour
+    mask: Path | None = None
+
+
+def mask_problems(*sources: MaskSource, threads: int, rank: int = 0, world: int = 1) -> Iterator[Looked]:
     """For each image of all sources in turn, what is wrong with it; the first item also has what lies there alone.
 
-    Looked for: missing and unreadable images and masks, sizes that differ, values or colours that no class has. Of
-    `world` processes each looks at every so many-th image.
+    Looked for: missing and unreadable images and masks, sizes that differ, values or colours that no class has,
+    palettes that number the colours in another order than the first. Of `world` processes each looks at every so
+    many-th image.
     """
-    first = [problem for source in sources for problem in source.unmatched]
+    first = tuple(problem for source in sources for problem in source.unmatched)
     work = [(source, index) for source in sources for index in range(len(source))][rank::world]
+    numbers: dict[Colour, tuple[int, Path | None]] = {}
     # Pillow's warnings are silenced by each reader, but threads that do so at once may leave them silenced.
     with warnings.catch_warnings(), ThreadPoolExecutor(max(1, threads)) as pool:
-        for found in pool.map(lambda item: _problems(*item), work):
-            yield first + found
-            first = []
+        for found in pool.map(lambda item: _look(*item), work):
+            colours = [colour for _, colour in found.palette]
+            other = [
+                f"{found.mask}: its palette has {colour} at {index}, and that of {numbers[colour][1]} at "
+                f"{numbers[colour][0]}: their numbers mean different things. List the classes as RED GREEN BLUE NAME"
+                for index, colour in found.palette
+                if colours.count(colour) == 1 and numbers.setdefault(colour, (index, found.mask))[0] != index
+            ]
+            yield replace(found, problems=(*first, *found.problems, *other[:1]))
+            first = ()
+
+
+def absent_classes(source: MaskSource, seen: Iterable[int]) -> list[str]:
+    """A word on the classes that no mask shows, given all ids that the masks of a set show."""
+    seen = set(seen)
+    absent = [name for number, name in enumerate(source.classes) if number not in seen]
+    if not absent:
+        return []
+    note = f"{source.name}: no mask shows {', '.join(absent)}; the mean is over the classes that test masks show."
+    ignored = [value for value, meaning in source.coding.ids.items() if meaning == IGNORE]
+    if IGNORE in seen and ignored == [255]:
+        note += f" Masks hold 255, which is not scored: if it stands for a class, list that as `255 {absent[-1]}`."
+    return [note]
 
 
 def complain(problems: Sequence[str], what: str, *, listing: Path | None) -> None:
@@ -71,7 +104,7 @@ def single_class(source: MaskSource) -> str | None:
     )
 
 
-def _problems(source: MaskSource, index: int) -> list[str]:
+def _look(source: MaskSource, index: int) -> Looked:
     pair, found = source.pairs[index], []
     size, stored = None, None
     try:
@@ -79,11 +112,11 @@ def _problems(source: MaskSource, index: int) -> list[str]:
     except UnreadableImage as error:
         found.append(f"{pair.image}: {error.reason}")
     try:
-        stored = read_raw(pair.mask)
+        stored = read_raw(pair.mask, source.coding.colours)
     except UnreadableImage as error:
         found.append(f"{pair.mask}: {error.reason}" + (" (the mask)" if error.reason == "no such file" else ""))
     if stored is None:
-        return found
+        return Looked(problems=tuple(found))
     height, width = stored.shape[:2]
     if size is not None and size != (width, height):
         found.append(
@@ -93,7 +126,13 @@ def _problems(source: MaskSource, index: int) -> list[str]:
     ids = source.coding.decode(stored)
     if (ids == UNKNOWN).any():
         found.append(f"{pair.mask}: {_unknown(source, stored, ids)}")
-    return found
+    palette = palette_of(pair.mask, stored) if stored.ndim == 2 and pair.mask.suffix.lower() == ".png" else {}
+    return Looked(
+        problems=tuple(found),
+        classes=frozenset(np.flatnonzero(np.bincount(ids.ravel() - UNKNOWN)) + UNKNOWN),
+        palette=tuple(palette.items()),
+        mask=pair.mask,
+    )
 
 
 def _unknown(source: MaskSource, stored: np.ndarray, ids: np.ndarray) -> str:

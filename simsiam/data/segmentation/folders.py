@@ -1,23 +1,28 @@
-"""Any folder of images beside any folder of masks, with a list of classes."""
+"""Folders of images beside folders of masks, with a list of classes: one's own, and the exports of labelling tools."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
-from simsiam.data.images import IMAGE_SUFFIXES
-from simsiam.data.segmentation.masks import IGNORE, MOST_CLASSES, Coding, Colour, MaskSource, MaskSplits, Pair
+from simsiam.data.annotations import UnreadableAnnotation, read_text
+from simsiam.data.find_images import (
+    IMAGE_FOLDERS,
+    ROLES,
+    ImageFinder,
+    folders_in,
+    images_by_stem,
+    role_of,
+    split_folders,
+)
+from simsiam.data.segmentation.class_list import CLASS_FILES, ClassList, find_class_file, read_classes
+from simsiam.data.segmentation.masks import MaskSource, MaskSplits, Pair
 from simsiam.errors import UserError
 from simsiam.wording import counted
 
-CLASS_FILE = "classes.txt"
-IGNORED_NAMES = ("ignore", "void", "unlabelled", "unlabeled")
-MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_labelIds", "_L")
-TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("val", "validation", "test")
-FORMS = "NAME, or ID NAME, or RED GREEN BLUE NAME, one a line"
-
-Key = TypeVar("Key", int, Colour)
+MASK_FOLDERS = ("masks", "mask", "segmentationclasspng", "segmentationclass", "labels", "annotations", "gt", "ann")
+MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_labelIds", "_L", ".mask")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,60 +31,27 @@ class Folders:
 
     images: Path
     masks: Path
+    only: frozenset[str] | None = None  # names without suffix, where a list says which belong to the set
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassList:
-    """The classes, and how masks store them."""
+class MaskExport:
+    """A tree of images and masks that a layout of the table below was recognised in."""
 
-    names: tuple[str, ...]
-    coding: Coding
-
-
-def read_classes(file: Path) -> ClassList:
-    """The classes that a text file lists: NAME, or ID NAME, or RED GREEN BLUE NAME, one a line.
-
-    Lines without numbers count from 0. A name of `ignore`, `void` or `unlabelled` marks values that are not scored;
-    255 is such a value wherever no class claims it. Raises UserError that names the line.
-    """
-    if not file.is_file():
-        raise UserError(f"{file}: no such list of classes. Write one with {FORMS}, or name it by --classes.")
-    names: list[str] = []
-    ids: dict[int, int] = {}
-    colours: dict[Colour, int] = {}
-    for number, line in enumerate(_text(file).splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        numbers, name = _numbers_and_name(line, f"{file}, line {number}")
-        ignored = name.lower() in IGNORED_NAMES
-        if not ignored and name not in names:
-            names.append(name)
-        meaning = IGNORE if ignored else names.index(name)
-        if len(numbers) == 3:
-            _claim(colours, (numbers[0], numbers[1], numbers[2]), meaning, f"{file}, line {number}")
-        else:
-            _claim(ids, numbers[0] if numbers else len(ids), meaning, f"{file}, line {number}")
-    if not 2 <= len(names) <= MOST_CLASSES:
-        raise UserError(f"{file}: {counted(len(names), 'class', 'classes')}; a segmentation needs 2 to {MOST_CLASSES}.")
-    ids.setdefault(255, IGNORE)
-    if colours:  # masks of such a set may also store the class numbers themselves
-        ids = {**{n: n for n in range(len(names))}, **ids}
-    return ClassList(names=tuple(names), coding=Coding(ids=ids, colours=colours))
+    words: str  # what it is, for a person
+    splits: dict[str, Folders]  # by the name that the tree gives them; "": all in one
+    classes: Path | None
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")  # editors of Windows put a mark before the first word
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 text ({error}); save it as UTF-8.") from error
-
-
-def open_mask_folders(train: Folders, test: Folders | None, classes: Path, *, seed: int) -> MaskSplits:
+def open_mask_folders(
+    train: Folders, test: Folders | None, classes: Path, *, seed: int, notes: Sequence[str] = ()
+) -> MaskSplits:
     """A set of training images and one to score, each a folder of images and one of masks.
 
     Args:
         test: None: a tenth of the training images is held out, by the seed and each image's name.
         classes: see `read_classes`.
+        notes: of the layout that they were found in.
 
     A mask belongs to the image of the same name and sub-folder; `_mask`, `_label`, `_gt` and the like may follow.
     Images without a mask and masks without an image are left to the checks to report. Raises UserError where a
@@ -88,90 +60,164 @@ def open_mask_folders(train: Folders, test: Folders | None, classes: Path, *, se
     listed = read_classes(classes)
     source = _source(train, listed)
     if test is not None:
-        return MaskSplits(train=source, test=_source(test, listed))
+        return MaskSplits(train=source, test=_source(test, listed), notes=tuple(notes))
     from simsiam.data.source import split_held_out
 
     parts = split_held_out(source, images=max(2, len(source) // 10), seed=seed)
     assert isinstance(parts.train, MaskSource)
     assert isinstance(parts.held_out, MaskSource)
-    return MaskSplits(train=parts.train, test=parts.held_out)
+    note = f"{len(parts.held_out)} of {counted(len(source), 'image')} held out to be scored on, drawn by seed {seed}."
+    return MaskSplits(train=parts.train, test=parts.held_out, notes=(*notes, note))
 
 
 def open_mask_tree(root: Path, classes: Path | None, *, seed: int) -> MaskSplits:
-    """Masks and images in one tree: images/ and masks/, each with train/ and val/ or without, or the other way round.
+    """The set in a tree of any layout that `recognise` knows; its own split is used and named.
 
-    Raises UserError where neither order is there.
+    Raises UserError where no layout is recognised, with what was looked for.
     """
-    listed = classes or root / CLASS_FILE
-    for train in ("", *TRAIN_NAMES):
-        for train_folders, order in _orders(root, train):
-            if not train:
-                if any((root / "images" / name).is_dir() for name in TRAIN_NAMES):
-                    continue
-                return open_mask_folders(train_folders, None, listed, seed=seed)
-            for test in TEST_NAMES:
-                for test_folders, other in _orders(root, test):
-                    if other == order:
-                        return open_mask_folders(train_folders, test_folders, listed, seed=seed)
-            return open_mask_folders(train_folders, None, listed, seed=seed)
+    found = recognise(root)
+    listed = classes or found.classes or root / CLASS_FILES[0]
+    by_role = {role_of(name): name for name in reversed(found.splits)}
+    train = found.splits[by_role.get("train", next(iter(found.splits)))]
+    scored = by_role.get("val", by_role.get("test")) if "train" in by_role else None
+    if scored is None:
+        return open_mask_folders(train, None, listed, seed=seed, notes=[f"{root}: {found.words}."])
+    note = f"{root}: {found.words}: trained on {by_role['train']} and scored on {scored}, its own split"
+    unused = [name for name in found.splits if name not in (by_role["train"], scored)]
+    note += f"; {', '.join(unused)} is not used" if unused else ""
+    return open_mask_folders(train, found.splits[scored], listed, seed=seed, notes=[f"{note}."])
+
+
+def recognise(root: Path) -> MaskExport:
+    """The layout of a tree of images and masks; raises UserError where there is none of the table."""
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder.")
+    for layout in LAYOUTS:
+        if (found := layout(root)) is not None:
+            folders = [folder for each in found.splits.values() for folder in (each.masks, each.masks.parent)]
+            return found if found.classes else replace(found, classes=find_class_file(root, *folders))
     raise UserError(
-        f"{root}: no images/ and masks/ in it (each with train/ and val/, or in train/ and val/ themselves). "
-        "Name the folders by --train-images and --train-masks."
+        f"{root}: no images with masks recognised in it. Looked for images/ and masks/ (each with train/ and val/, or "
+        "in train/ and val/ themselves), JPEGImages/ and SegmentationClass/ (CVAT, labelme, VOC), and NAME_mask.png "
+        "beside the images with _classes.csv (Roboflow). Name the folders by --train-images and --train-masks."
     )
 
 
-def _orders(root: Path, split: str) -> list[tuple[Folders, str]]:
-    kinds = {
-        "kind first": Folders(images=root / "images" / split, masks=root / "masks" / split),
-        "split first": Folders(images=root / split / "images", masks=root / split / "masks"),
-    }
-    return [(folders, order) for order, folders in kinds.items() if folders.images.is_dir() and folders.masks.is_dir()]
+def _kind_first(root: Path) -> MaskExport | None:
+    """images/train beside masks/train, and so on; or images/ and masks/ without splits."""
+    pair = _pair(root)
+    if pair is None:
+        return None
+    images, masks = (
+        {name.lower(): (name, each) for name, each in split_folders(f).items()} for f in (pair.images, pair.masks)
+    )
+    splits = {images[key][0]: Folders(images=images[key][1], masks=masks[key][1]) for key in images if key in masks}
+    return MaskExport(words="images and masks", splits=splits or {"": pair}, classes=None)
+
+
+def _split_first(root: Path) -> MaskExport | None:
+    """train/images beside train/masks, and so on."""
+    splits = {name: pair for name, each in split_folders(root).items() if (pair := _pair(each)) is not None}
+    return MaskExport(words="images and masks", splits=splits, classes=None) if splits else None
+
+
+def _voc_like(root: Path) -> MaskExport | None:
+    """CVAT's "Segmentation mask", labelme's VOC export and VOC's own tree: SegmentationClass with its images."""
+    masks = next(iter(folders_in(root, ("segmentationclasspng", "segmentationclass"))), None)
+    if masks is None:
+        return None
+    finder = ImageFinder(around=root)
+    stems = images_by_stem(masks, deep=True)
+    images = next((found.parent for stem in stems if (found := finder.find(stem)) and found.parent != masks), None)
+    if images is None:
+        raise UserError(
+            f"{masks}: no image of these masks was found; looked in {finder.tried}. Put them in JPEGImages/."
+        )
+    whole = Folders(images=images, masks=masks, only=frozenset(stems))
+    splits = {}
+    for file in sorted((root / "ImageSets" / "Segmentation").glob("*.txt")):
+        if file.stem.lower() in ROLES:
+            try:
+                listed = frozenset(read_text(file).split())
+            except (UnreadableAnnotation, OSError) as error:
+                raise UserError(f"{file}: no list of images: {error}.") from error
+            splits[file.stem] = replace(whole, only=listed)
+    cvat = (root / "labelmap.txt").is_file()
+    words = "CVAT segmentation masks" if cvat else "masks in VOC's layout"
+    return MaskExport(words=words, splits=splits or {"": whole}, classes=None)
+
+
+def _roboflow(root: Path) -> MaskExport | None:
+    """NAME_mask.png beside NAME.jpg, with _classes.csv, in train/, valid/ and test/."""
+    places = {name: each for name, each in split_folders(root).items() if (each / "_classes.csv").is_file()}
+    if not places and (root / "_classes.csv").is_file():
+        places = {"": root}
+    if not places:
+        return None
+    splits = {name: Folders(images=each, masks=each) for name, each in places.items()}
+    return MaskExport(
+        words="Roboflow semantic masks", splits=splits, classes=next(iter(places.values())) / "_classes.csv"
+    )
+
+
+LAYOUTS: tuple[Callable[[Path], MaskExport | None], ...] = (_roboflow, _voc_like, _kind_first, _split_first)
+
+
+def _pair(root: Path) -> Folders | None:
+    images, masks = folders_in(root, IMAGE_FOLDERS), folders_in(root, MASK_FOLDERS)
+    return Folders(images=images[0], masks=masks[0]) if images and masks else None
 
 
 def _source(folders: Folders, listed: ClassList) -> MaskSource:
-    images, masks = (_files(folder) for folder in (folders.images, folders.masks))
+    images, masks, unmatched = _files(folders)
     pairs, taken = [], set()
     for key, image in images.items():
         named = next((masks[key + ending] for ending in MASK_ENDINGS if key + ending in masks), None)
         taken.add(named)
         missing = folders.masks / f"{key}.png"
         pairs.append(Pair(name=str(image.relative_to(folders.images)), image=image, mask=named or missing))
-    alone = tuple(
+    unmatched += [
         f"{mask}: a mask without an image in {folders.images}" for mask in masks.values() if mask not in taken
-    )
+    ]
     return MaskSource(
-        pairs, name=_set_name(folders.images.resolve()), classes=listed.names, coding=listed.coding, unmatched=alone
+        pairs,
+        name=_set_name(folders.images.resolve()),
+        classes=listed.names,
+        coding=listed.coding,
+        unmatched=tuple(unmatched),
     )
 
 
 def _set_name(images: Path) -> str:
     """The nearest folder's name that says more than `images` or `train`."""
-    general = ("images", *TRAIN_NAMES, *TEST_NAMES)
-    return next((each.name for each in (images, *images.parents) if each.name not in general), images.name)
+    general = (*IMAGE_FOLDERS, *ROLES)
+    return next((each.name for each in (images, *images.parents) if each.name.lower() not in general), images.name)
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Image files by their path below the folder without its suffix, sorted."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder.")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if not files:
-        raise UserError(f"{folder}: no image in it or below it.")
-    return {str(file.relative_to(folder).with_suffix("")): file for file in files}
+def _files(folders: Folders) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
+    """Images and masks by their path without suffix, and a line for each two files of one name."""
+    for folder in (folders.images, folders.masks):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder.")
+    of_images, of_masks = images_by_stem(folders.images, deep=True), images_by_stem(folders.masks, deep=True)
+    if folders.images == folders.masks:
+        ends = [ending for ending in MASK_ENDINGS if ending]
+        of_masks = {key: files for key, files in of_images.items() if any(_base(key, end) in of_images for end in ends)}
+        of_images = {key: files for key, files in of_images.items() if key not in of_masks}
+    if folders.only is not None:
+        of_images = {key: files for key, files in of_images.items() if key in folders.only}
+        of_masks = {key: files for key, files in of_masks.items() if key in folders.only}
+    for folder, found in ((folders.images, of_images), (folders.masks, of_masks)):
+        if not found:
+            raise UserError(f"{folder}: no image in it or below it.")
+    twins = [
+        f"{', '.join(map(str, files))}: {counted(len(files), 'file')} of one name; keep the one that is meant"
+        for files in (*of_images.values(), *of_masks.values())
+        if len(files) > 1
+    ]
+    first = ({key: files[0] for key, files in found.items()} for found in (of_images, of_masks))
+    return next(first), next(first), twins
 
 
-def _numbers_and_name(line: str, where: str) -> tuple[list[int], str]:
-    words = line.replace(",", " ").split()
-    leading = 0
-    while leading < min(len(words) - 1, 3) and words[leading].isdecimal():
-        leading += 1
-    numbers, name = [int(word) for word in words[:leading]], " ".join(words[leading:])
-    if leading == 2 or (leading == 3 and max(numbers) > 255):
-        raise UserError(f"{where}: found {line.strip()!r}; expected {FORMS}.")
-    return numbers, name
-
-
-def _claim(known: dict[Key, int], key: Key, meaning: int, where: str) -> None:
-    if known.get(key, meaning) != meaning or (key in known and meaning != IGNORE):
-        raise UserError(f"{where}: {key} is listed before; each value or colour belongs to one class.")
-    known[key] = meaning
+def _base(key: str, ending: str) -> str | None:
+    return key.removesuffix(ending) if key.endswith(ending) else None

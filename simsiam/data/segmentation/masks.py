@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ class MaskSource(Source):
     def mask(self, index: int) -> np.ndarray:
         """One mask as H x W uint8 of class ids and IGNORE; raises UnreadableImage, for unknown values too."""
         file = self.pairs[index].mask
-        ids = self.coding.decode(read_raw(file))
+        ids = self.coding.decode(read_raw(file, self.coding.colours))
         if (ids == UNKNOWN).any():
             raise UnreadableImage(str(file), "values that no class has")
         return ids.astype(np.uint8)
@@ -142,12 +142,14 @@ class MaskSplits:
 
     train: MaskSource
     test: MaskSource
+    notes: tuple[str, ...] = ()  # what a reader of the results must know of how they were found
 
 
-def read_raw(file: Path) -> np.ndarray:
+def read_raw(file: Path, colours: Container[Colour] = ()) -> np.ndarray:
     """The values that a mask file stores: H x W integers, or H x W x 3 for a colour image.
 
-    Palette images give their indices. Raises UnreadableImage, for JPEG too: lossy compression alters class ids.
+    Palette images give their indices, or their colours where most of these are among `colours`, those of the classes:
+    every program orders a palette in its own way. Raises UnreadableImage, for JPEG too: its compression alters ids.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's words on odd metadata; the pixels decide
@@ -160,6 +162,8 @@ def read_raw(file: Path) -> np.ndarray:
                 image.load()
                 if image.mode in ("RGB", "RGBA"):
                     return np.array(image)[..., :3]
+                if image.mode == "P" and colours:
+                    return _of_palette(image, colours)
                 if image.mode in ("P", "L", "1") or image.mode.startswith("I"):
                     return np.array(image).astype(np.int32)
                 if image.mode in ("LA", "PA"):
@@ -171,6 +175,24 @@ def read_raw(file: Path) -> np.ndarray:
             known = isinstance(error, FileNotFoundError)
             reason = "no such file" if known else f"no readable mask ({type(error).__name__}: {error})"
             raise UnreadableImage(str(file), " ".join(reason.split())[:200]) from error
+
+
+def palette_of(file: Path, indices: np.ndarray) -> dict[int, Colour]:
+    """The colours that a palette image has at some indices; empty for other images."""
+    with Image.open(file) as image:
+        levels = image.getpalette("RGB") if image.mode == "P" else None
+    table = list(zip(*[iter(levels or ())] * 3, strict=True))
+    return {int(index): table[index] for index in np.unique(indices) if 0 <= index < len(table)}
+
+
+def _of_palette(image: Image.Image, colours: Container[Colour]) -> np.ndarray:
+    """The pixels' colours, where the palette has those of the classes, else their indices."""
+    indices = np.array(image).astype(np.int32)
+    table = np.zeros((256, 3), np.uint8)
+    known = np.array(image.getpalette("RGB") or (), np.uint8).reshape(-1, 3)
+    table[: len(known)] = known
+    used = [tuple(colour) for colour in table[np.unique(indices)].tolist()]
+    return table[indices] if 2 * sum(each in colours for each in used) > len(used) else indices
 
 
 def _read_mat(file: Path) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from simsiam.config import Machine, loader_workers
-from simsiam.data.segmentation.checks import complain, mask_problems, single_class
+from simsiam.data.segmentation.checks import Looked, absent_classes, complain, mask_problems, single_class
 from simsiam.data.segmentation.masks import MaskSource, MaskSplits
 from simsiam.data.source import split_held_out
 from simsiam.data.splits import data_id
@@ -51,7 +51,7 @@ def train_and_score(
     if data.train.classes != data.test.classes:
         raise UserError(f"{data.train.name} and {data.test.name}: the two sets have different classes.")
     with place_of(protocol, subject, data_id(data.train, data.test).sha256, machine) as place:
-        check_data(data, place)
+        absent = check_data(data, place)
         trials = _sweep(settings, data.train, place)
         chosen = settings
         if settings.search.sweep_choice == "best" and trials:
@@ -69,7 +69,7 @@ def train_and_score(
             detail["pictures"] = [{"file": PICTURE, "caption": "Test images: image, ground truth, prediction."}]
             if place.process.is_main:
                 write_picture(place.folder / PICTURE, grid(examples(trainer, data.test), data.test.classes))
-    notes = _notes(settings, chosen, trained, data)
+    notes = [*data.notes, *absent, *_notes(settings, chosen, trained, data)]
     if trials:
         iterations, choice = settings.search.sweep_iterations, settings.search.sweep_choice
         notes.append(sweep_note(trials, iterations, choice=choice, lr=chosen.course.lr))
@@ -102,41 +102,49 @@ def describe(network: Segmentor, classes: Sequence[str], subject: PretrainedBack
     }
 
 
-def check_data(data: MaskSplits, place: Place) -> None:
+def check_data(data: MaskSplits, place: Place) -> list[str]:
     """Look at every file once, each process at its share; raises UserError with all that is wrong.
 
-    A folder whose data were whole once is not looked at again while their content stays the same.
+    Returns a word on classes that no mask shows. A folder whose data were whole once is not looked at again while
+    their content stays the same.
     """
     process = place.process
     stamp, known = place.folder / CHECKED_FILE, data_id(data.train, data.test).sha256
-    seen = process.is_main and stamp.exists() and read_json(stamp).get("data") == known
-    if any_process(seen, process.device):
-        return
-    found = list(dict.fromkeys(gathered(_problems(data, place))))
+    kept = read_json(stamp) if process.is_main and stamp.exists() else {}
+    if any_process(kept.get("data") == known, process.device):
+        return list(kept.get("notes", ()))
+    looked = _looked(data, place)
+    found = list(dict.fromkeys(gathered([problem for each in looked for problem in each.problems])))
     keeps = place.machine.out is not None and process.is_main
     complain(found, data.train.name, listing=place.folder / PROBLEMS_FILE if keeps else None)
     if (lacking := single_class(data.train)) is not None:
         raise UserError(lacking)
+    notes = absent_classes(data.train, gathered(sorted({number for each in looked for number in each.classes})))
     if process.is_main:
-        write_json(stamp, {"data": known, "images": len(data.train) + len(data.test)})
+        write_json(stamp, {"data": known, "images": len(data.train) + len(data.test), "notes": notes})
+        for note in (*data.notes, *notes):
+            print(f"note: {note}")
+    return notes
 
 
-def _problems(data: MaskSplits, place: Place) -> list[str]:
-    """What is wrong with this process's share of the images."""
+def _looked(data: MaskSplits, place: Place) -> list[Looked]:
+    """What this process's share of the images shows."""
     process = place.process
     total = -(-(len(data.train) + len(data.test)) // process.world)
     display = Display(total, shows=process.is_main)
     display.start(0)
-    problems: list[str] = []
+    looked: list[Looked] = []
     threads = loader_workers(place.machine, world=process.world) + 1
     shares = mask_problems(data.train, data.test, threads=threads, rank=process.rank, world=process.world)
+    problems = 0
     try:
         for done, found in enumerate(shares, 1):
-            problems += found
-            display.update(done, f"checking images and masks {done}/{total}  problems {len(problems)}")
+            looked.append(found)
+            problems += len(found.problems)
+            display.update(done, f"checking images and masks {done}/{total}  problems {problems}")
     finally:
         display.stop()
-    return problems
+    return looked
 
 
 def examples(trainer: SegmentationTrainer, source: MaskSource) -> list[Example]:
