@@ -119,6 +119,7 @@ def test_where_nothing_can_be_written_a_result_is_still_printed(
     words = [str(run), *own, *machine[: machine.index("--out")]]
     assert simsiam("knn", *words) == 0
     said = capsys.readouterr().out
+    assert ", measured now\n" in said
     (out,) = (run / "evaluations").glob("knn-*")
     before = (out / "report.html").read_bytes()
 
@@ -128,7 +129,9 @@ def test_where_nothing_can_be_written_a_result_is_still_printed(
     monkeypatch.setattr("simsiam.results.tempfile.TemporaryFile", refuse)
     monkeypatch.setattr("simsiam.report.evaluation_page.write_atomic", refuse)
     assert simsiam("knn", *words) == 0
-    assert capsys.readouterr().out == said
+    again = capsys.readouterr().out
+    assert "read from the result of " in again
+    assert again.splitlines()[1:] == said.splitlines()[1:]
     assert (out / "report.html").read_bytes() == before
     for changed in (["--again"], ["--seeds", "3", "4"]):  # what would have to be written is refused as ever
         with monkeypatch.context() as patched:
@@ -137,9 +140,8 @@ def test_where_nothing_can_be_written_a_result_is_still_printed(
         assert "Read-only file system). Give another --out." in capsys.readouterr().err
     (out / "report.html").unlink()
     assert simsiam("knn", *words) == 0
-    assert capsys.readouterr().out == "".join(
-        line for line in said.splitlines(keepends=True) if not line.startswith("report:")
-    )
+    last = capsys.readouterr().out
+    assert last.splitlines()[1:] == [line for line in said.splitlines()[1:] if not line.startswith("report:")]
 
 
 def test_knn_agrees_with_scikit_learn(weights: str, machine: list[str], own: list[str], tmp_path: Path) -> None:
@@ -197,7 +199,7 @@ def _report(tmp_path: Path) -> None:
     names = {file.name for file in (tmp_path / "tables").iterdir()}
     assert {f"tables.{ending}" for ending in ("md", "html", "csv", "tex")} <= names
     assert "svm-by-stage.png" in names
-    assert "| 85.20 " in (tmp_path / "tables" / "tables.md").read_text(), "the published row stands beside ours"
+    assert "published" not in (tmp_path / "tables" / "tables.md").read_text(), "these are not the images of VOC2007"
 
 
 def test_svm_on_csv_files(weights: str, machine: list[str], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from simsiam import claims, limits, protocols, results
 from simsiam.commands import reading
 from simsiam.commands.names import plain
 from simsiam.commands.running import interruptible, is_first_process, say, say_unfinished, several_processes
+from simsiam.commands.tables import Outcome, print_outcomes
 from simsiam.config import Machine
 from simsiam.errors import UserError
 from simsiam.evaluation.datasets import NO_FLAGS, DataFlags
@@ -87,16 +88,14 @@ def _run(name: str, evaluation: Evaluation, words: list[str]) -> int:
     )
     if not line.sources:
         raise UserError(f"name the weights to measure: simsiam evaluate {name} RUN ...; --help shows the flags.")
-    places = measure(name, evaluation, line)
+    outcomes = measure(name, evaluation, line)
     if is_first_process():
-        from simsiam.commands.tables import print_table
-
-        print_table(places)
+        print_outcomes(outcomes)
     return 0
 
 
-def measure(name: str, evaluation: Evaluation, line: Line) -> list[Path]:
-    """Measure every weights with every seed; the folders that hold the results.
+def measure(name: str, evaluation: Evaluation, line: Line) -> list[Outcome]:
+    """Measure every weights with every seed.
 
     Args:
         name: of the protocol.
@@ -118,7 +117,7 @@ def measure(name: str, evaluation: Evaluation, line: Line) -> list[Path]:
     return [_measure(name, evaluation, line, source, seed, data) for source in line.sources for seed in options.seeds]
 
 
-def _measure(name: str, evaluation: Evaluation, line: Line, source: str, seed: int, data: Any) -> Path:
+def _measure(name: str, evaluation: Evaluation, line: Line, source: str, seed: int, data: Any) -> Outcome:
     from simsiam.weights.pretrained import open_subject
 
     options = line.options
@@ -136,8 +135,11 @@ def _measure(name: str, evaluation: Evaluation, line: Line, source: str, seed: i
     say(f"{settings.name}: {source} ({subject.backbone.name}), {described(data)}, seed {seed} -> {out}")
     for remark in settings.remarks(subject, data):
         say(f"note: {remark}")
-    run_once(settings, subject, data, machine=dataclasses.replace(line.machine, out=out), again=options.again)
-    return out
+    there = (out / RESULT_FILE).exists() and not options.again
+    machine = dataclasses.replace(line.machine, out=out)
+    return Outcome(
+        place=out, result=run_once(settings, subject, data, machine=machine, again=options.again), read=there
+    )
 
 
 def _places(data: DataFlags) -> list[Path]:

@@ -15,6 +15,7 @@ from simsiam.commands.evaluate import Line, Options, check_places, measure, refu
 from simsiam.commands.names import plain
 from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import interruptible, is_first_process, say, several_processes
+from simsiam.commands.tables import print_outcomes
 from simsiam.config import Machine
 from simsiam.errors import UserError
 from simsiam.protocols import PROTOCOLS
@@ -96,7 +97,7 @@ ON_CIFAR10 = ("knn", "probe", "linear-mhead", "svm-voc07", "retrieval")
 
 def run(arguments: list[str]) -> int:
     """Run what can run, in the order of the page; the exit code is 1 if one of them failed."""
-    command = read_line(Command, arguments, prog="simsiam evaluate all")
+    command = read_line(Command, arguments, prog="simsiam evaluate all", hidden=("Machine.views_engine",))
     if not command.weights:
         raise UserError("name the weights to measure: simsiam evaluate all RUN --root DATA.")
     refuse_repeated_seeds(command.seeds)
@@ -200,8 +201,6 @@ def _what_to_give(folders: DataFolders, kind: str) -> str:
 
 def _attempt(job: Job, command: Command, failed: dict[str, str]) -> int:
     """Run one protocol and print its table; a mistake in its data does not stop the others."""
-    from simsiam.commands.tables import print_table
-
     evaluation = PROTOCOLS[job.name]
     if evaluation.processes == "one" and several_processes() and not is_first_process():
         return 0
@@ -214,9 +213,9 @@ def _attempt(job: Job, command: Command, failed: dict[str, str]) -> int:
     )
 
     def start() -> int:
-        places = measure(job.name, evaluation, line)
+        outcomes = measure(job.name, evaluation, line)
         if is_first_process():
-            print_table(places)
+            print_outcomes(outcomes)
         return 0
 
     try:

@@ -27,7 +27,9 @@ class Command:
     # Run folders, or folders that hold evaluations.
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN ...")]
     format: Format = "markdown"  # of the tables
-    rows: Literal["all", "ours"] = "all"  # of the tables; ours: without the published ones
+    rows: Literal["fitting", "all", "ours"] = (
+        "fitting"  # Published rows: where ours are of the same data, all, or none.
+    )
     out: Path | None = None  # folder for tables in four formats and plots; without it: tables to the terminal
 
 
@@ -48,7 +50,7 @@ def run(arguments: list[str]) -> int:
         elif has_page(folder):
             print(f"report: {write_evaluation_page(folder)}\n")
     if found := collect(command.runs):
-        which: Which = "ours" if command.rows == "ours" else "measured"
+        which: Which = "measured" if command.rows == "all" else command.rows
         print(report(command.runs, format=command.format, which=which))
         if command.out is not None:
             write_all(command.runs, found, command.out, which)

@@ -14,7 +14,7 @@ from simsiam.report.collect import Found
 from simsiam.report.layout import OWN_LAYOUTS, PAGE_LAYOUTS, Column, Layout
 from simsiam.wording import counted, plural
 
-Which = Literal["measured", "ours", "all"]
+Which = Literal["fitting", "measured", "ours", "all"]
 NOT_HERE = "†"  # marks data that is not the published set
 
 
@@ -70,13 +70,13 @@ def build(found: Sequence[Found], *, which: Which = "measured") -> list[Table]:
 
     Args:
         found: results of any protocols.
-        which: "ours" leaves the published rows out; "all" gives every table of the page, empty ones with the
-            published rows alone.
+        which: "measured" has the published rows beside ours; "fitting" only where one of ours is on the published data;
+            "ours" leaves them out; "all" gives every table of the page, empty ones with the published rows alone.
     """
     known = {protocol for layout in (*PAGE_LAYOUTS, *OWN_LAYOUTS) for protocol in layout.protocols}
     layouts = [*PAGE_LAYOUTS, *OWN_LAYOUTS, *_further(found, known)]
     asked = {layout.key for layout in PAGE_LAYOUTS} if which == "all" else set()
-    tables = [_table(layout, found, published_too=which != "ours") for layout in layouts]
+    tables = [_table(layout, found, which) for layout in layouts]
     return [table for table in tables if table.key in asked or any(row.origin == "ours" for row in table.rows)]
 
 
@@ -108,11 +108,31 @@ def rows_of(layout: Layout, found: Sequence[Found]) -> list[Row]:
     return rows + [row for row in ours if row not in rows]
 
 
-def _table(layout: Layout, found: Sequence[Found], *, published_too: bool) -> Table:
-    rows = [row for row in rows_of(layout, found) if published_too or row.origin == "ours"]
+def _table(layout: Layout, found: Sequence[Found], which: Which) -> Table:
+    rows = rows_of(layout, found)
+    if which == "fitting" and not any(row.origin == "ours" and row.comparable for row in rows):
+        layout = _of_other_data(layout, found)
+        rows = rows_of(layout, found)
+    published_too = which != "ours"
+    rows = [row for row in rows if published_too or row.origin == "ours"]
     table = Table(key=layout.key, title=layout.title, columns=layout.columns, digits=layout.digits, rows=rows, notes=[])
     table = table if layout.data else _without_empty_columns(table)
     return dataclasses.replace(table, notes=_notes(layout, rows, published_too=published_too))
+
+
+def _of_other_data(layout: Layout, found: Sequence[Found]) -> Layout:
+    """A table of the page for results on other data alone: by the protocols' names, with everything they measured."""
+    results = [one.result for one in found if one.result.protocol in layout.protocols]
+    shown = {(column.protocol, column.metric) for each in (*PAGE_LAYOUTS, *OWN_LAYOUTS) for column in each.columns}
+    more = dict.fromkeys((each.protocol, metric) for each in results for metric in each.metrics)
+    further = [
+        Column(heading=metric, protocol=protocol, metric=metric)
+        for protocol, metric in more
+        if (protocol, metric) not in shown
+    ]
+    protocols = dict.fromkeys(each.protocol for each in results)
+    title = ", ".join(protocols) or layout.title
+    return dataclasses.replace(layout, title=title, columns=(*layout.columns, *further), data=None)
 
 
 def _published_rows(layout: Layout) -> list[Row]:
@@ -258,8 +278,6 @@ def _notes(layout: Layout, rows: Sequence[Row], *, published_too: bool) -> list[
 
 
 def _without_empty_columns(table: Table) -> Table:
-    kept = [
-        index for index in range(len(table.columns)) if any(row.cells[index].value is not None for row in table.rows)
-    ]
+    kept = [index for index in range(len(table.columns)) if any(row.cells[index] != Cell() for row in table.rows)]
     rows = [dataclasses.replace(row, cells=[row.cells[index] for index in kept]) for row in table.rows]
     return dataclasses.replace(table, columns=tuple(table.columns[index] for index in kept), rows=rows)
