@@ -5,18 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simsiam.data.two_views.transform import TwoViews
     from simsiam.embedding.library import embed, embed_folder, embedder
-    from simsiam.model import SimSiam
-    from simsiam.pretraining.run import pretrain
+    from simsiam.model import SimSiam, loss
+    from simsiam.pretraining.library import pretrain
+    from simsiam.pretraining.monitor import Monitor
     from simsiam.protocols import evaluate
     from simsiam.weights.load import load_backbone
 
 __version__ = "0.1.0"
-__all__ = ["SimSiam", "__version__", "embed", "embed_folder", "embedder", "evaluate", "load_backbone", "pretrain"]
+__all__ = [
+    "Monitor",
+    "SimSiam",
+    "TwoViews",
+    "__version__",
+    "embed",
+    "embed_folder",
+    "embedder",
+    "evaluate",
+    "load_backbone",
+    "loss",
+    "pretrain",
+]
 
 _HOMES = {
     "SimSiam": "simsiam.model",
-    "pretrain": "simsiam.pretraining.run",
+    "loss": "simsiam.model",
+    "TwoViews": "simsiam.data.two_views.transform",
+    "Monitor": "simsiam.pretraining.monitor",
+    "pretrain": "simsiam.pretraining.library",
     "evaluate": "simsiam.protocols",
     "load_backbone": "simsiam.weights.load",
     "embed": "simsiam.embedding.library",

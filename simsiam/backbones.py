@@ -7,6 +7,7 @@ SimSiam (He normal by fan-out, the last BatchNorm of every residual block at zer
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -206,7 +207,9 @@ class PooledModule(Backbone):
 
 
 def as_backbone(module: nn.Module, *, size: int = 224) -> Backbone:
-    """A module as a backbone that shares its parameters: torchvision's ResNets without their classifier, with all maps.
+    """A module as a backbone that shares its parameters; networks of torchvision and timm without their classifier.
+
+    ResNets of torchvision give all maps, others pooled features only.
 
     Args:
         module: one of ours, a ResNet of torchvision, or any that gives pooled features B x C.
@@ -218,14 +221,28 @@ def as_backbone(module: nn.Module, *, size: int = 224) -> Backbone:
         return module
     theirs = {name: tensor.shape for name, tensor in module.state_dict().items() if not name.startswith("fc.")}
     if isinstance(module, torchvision.models.ResNet):
+        small: Stem = "small" if module.conv1.stride[0] == 1 else "small-stride2"
+        stem: Stem = "imagenet" if module.conv1.kernel_size[0] == 7 else small
         for name in BLOCKS:
             with torch.device("meta"):  # nothing is drawn and nothing is allocated: every part comes from the module
-                network = ResNet(name)
+                network = ResNet(name, width=module.conv1.out_channels, stem=stem)
             if theirs == {key: tensor.shape for key, tensor in network.state_dict().items()}:
                 for part, _ in list(network.named_children()):
                     setattr(network, part, module.get_submodule(part))
                 return network
-    return PooledModule(module, size=size)
+    return PooledModule(_without_classifier(module), size=size)
+
+
+def _without_classifier(module: nn.Module) -> nn.Module:
+    """A network of torchvision or timm before its classifier, with the same parts; other modules as they are."""
+    if not type(module).__module__.startswith(("torchvision.models.", "timm.models.")):
+        return module
+    shorter = copy.copy(module)
+    shorter._modules = dict(module._modules)
+    for name in ("fc", "classifier", "head", "heads"):
+        if isinstance(getattr(shorter, name, None), nn.Linear | nn.Sequential):
+            setattr(shorter, name, nn.Identity())
+    return shorter
 
 
 def check_known(name: str, *, flag: str = "--backbone") -> None:

@@ -53,6 +53,41 @@ class Model:
     stop_gradient: Literal["on", "off"]  # off: the paper's ablation, which collapses
 
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PUBLISHED_MODEL = Model(  # projector 2048-2048-2048, predictor 2048-512-2048
+    backbone="resnet50",
+    width=64,
+    stem="imagenet",
+    projector_layers=3,
+    projector_hidden=2048,
+    projector_dim=2048,
+    predictor="mlp",
+    predictor_dim=512,
+    stop_gradient="on",
+)
+
+
+def published_views(size: int) -> Views:
+    """The augmentation of MoCo v2, which the paper and both implementations use."""
+    return Views(
+        size=size,
+        min_scale=0.2,
+        max_scale=1.0,
+        jitter_probability=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
+        grayscale_probability=0.2,
+        blur_probability=0.5,
+        blur_sigma_min=0.1,
+        blur_sigma_max=2.0,
+        flip_probability=0.5,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pretraining:
     """A whole pre-training experiment."""
@@ -71,7 +106,9 @@ class Pretraining:
     warmup_epochs: int
     predictor_lr: Literal["fixed", "cosine"]
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
-    monitor_images: int  # held out of training where the data set has no test split
+    monitor_images: (
+        int  # held out of training where the data set has no test split; 0: none, training images are watched
+    )
     monitor_every: int  # epochs
     checkpoint_every: int  # epochs
     keep_checkpoints: int

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from simsiam import backbones
-from simsiam.config import Model
+from simsiam.config import PUBLISHED_MODEL, Model
+from simsiam.engine.optimizers import Group
 
 
 class Outputs(NamedTuple):
@@ -22,15 +24,26 @@ class Outputs(NamedTuple):
 
 
 class SimSiam(nn.Module):
-    """The network that is pre-trained; afterwards only `backbone` is kept.
+    """The network that is pre-trained: backbone, projector and predictor. Afterwards only `backbone` is kept.
 
     Args:
-        model: the recipe's network record.
+        network: "resnet50" (or another name that `--backbone` takes, "timm:NAME" for a timm model); or a module: a
+            ResNet of torchvision, whose classifier is left out, or any that gives pooled features B x C; its
+            weights are trained in place; or a recipe's whole network record.
+        size: pixels of the images; one pass of two empty ones tells how many features another's module gives.
+        changes: fields of `simsiam.config.Model` other than published, such as projector_dim=512.
+
+    Raises UserError for an unknown name, and for a module without pooled features.
+
+    >>> model = SimSiam("resnet18", projector_dim=512, predictor_dim=128)
+    >>> p1, p2, z1, z2 = model(torch.randn(4, 3, 64, 64), torch.randn(4, 3, 64, 64))
+    >>> p1.shape, z1.shape, z1.requires_grad
+    (torch.Size([4, 512]), torch.Size([4, 512]), False)
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, network: str | nn.Module | Model, *, size: int = 224, **changes: Any) -> None:
         super().__init__()
-        self.backbone = backbones.build_backbone(model.backbone, width=model.width, stem=model.stem)
+        self.backbone, model = _backbone_and_record(network, size, changes)
         self.projector = build_projector(
             self.backbone.features, model.projector_hidden, model.projector_dim, layers=model.projector_layers
         )
@@ -38,6 +51,26 @@ class SimSiam(nn.Module):
             build_predictor(model.projector_dim, model.predictor_dim) if model.predictor == "mlp" else nn.Identity()
         )
         self.stop_gradient = model.stop_gradient == "on"
+
+    def parameter_groups(
+        self, *, lr: float, predictor_lr: Literal["fixed", "cosine"] = "fixed"
+    ) -> list[dict[str, Any]]:
+        """Parameters for an optimiser of torch: the encoder, and the predictor, whose rate stays (paper, Table 1).
+
+        The group's "schedule" says "fixed" or "scheduled"; `simsiam.engine.optimizers.set_lr` heeds it. Schedulers of
+        torch do not: give `LambdaLR` one function a group, such as `[cosine, lambda epoch: 1.0]`.
+
+        >>> groups = SimSiam("resnet18", projector_dim=64).parameter_groups(lr=0.05)
+        >>> [(group["name"], group["lr"], group["schedule"]) for group in groups]
+        [('encoder', 0.05, 'scheduled'), ('predictor', 0.05, 'fixed')]
+        >>> optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=1e-4)
+        """
+        encoder = [*self.backbone.parameters(), *self.projector.parameters()]
+        groups = [Group(name="encoder", parameters=encoder, lr=lr)]
+        if predictor := list(self.predictor.parameters()):
+            kind: Literal["fixed", "scheduled"] = "fixed" if predictor_lr == "fixed" else "scheduled"
+            groups.append(Group(name="predictor", parameters=predictor, lr=lr, schedule=kind))
+        return [group.options() for group in groups]
 
     def project(self, x: Tensor) -> Tensor:
         """Projections of images: B x 3 x H x W to B x d."""
@@ -53,8 +86,29 @@ class SimSiam(nn.Module):
         return Outputs(p1, p2, z1, z2)
 
 
+def _backbone_and_record(
+    network: str | nn.Module | Model, size: int, changes: dict[str, Any]
+) -> tuple[backbones.Backbone, Model]:
+    """The backbone itself, and the record that the heads are built by."""
+    if isinstance(network, nn.Module):
+        return backbones.as_backbone(network, size=size), replace(PUBLISHED_MODEL, **changes)
+    if isinstance(network, str):
+        network = replace(PUBLISHED_MODEL, backbone=network)
+    model = replace(network, **changes)
+    return backbones.build_backbone(model.backbone, width=model.width, stem=model.stem), model
+
+
 def loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
-    """The symmetrised negative cosine similarity, a scalar in [-1, 1] (paper, equation 2)."""
+    """The symmetrised negative cosine similarity, a scalar in [-1, 1] (paper, equation 2).
+
+    Args:
+        p1, p2: predictions of the two views, B x d.
+        z1, z2: projections, B x d; `SimSiam` gives them without a gradient.
+
+    >>> z = torch.eye(4)
+    >>> loss(z, z, z, z)
+    tensor(-1.)
+    """
     p1, p2, z1, z2 = (t if t.dtype == torch.float64 else t.float() for t in (p1, p2, z1, z2))
     total: Tensor = (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
     return total

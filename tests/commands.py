@@ -13,7 +13,7 @@ from unittest import mock
 import tyro
 
 from simsiam import cli
-from simsiam.commands import names
+from simsiam.pretraining import library
 from simsiam.protocols import find
 
 
@@ -63,7 +63,7 @@ def _stopped() -> Iterator[None]:
 
     def recipe(name: str | None, data: str | None, *, device: str | None, fit: bool, init: str | None = None) -> Any:
         del fit, init  # neither the images nor the weights are opened
-        return names.find_pretraining(name, data, device=device, fit=False)
+        return library.choose_recipe(name, data, device=device, fit=False)
 
     with (
         contextlib.redirect_stdout(io.StringIO()),
@@ -71,6 +71,6 @@ def _stopped() -> Iterator[None]:
         mock.patch("simsiam.weights.pretrained.open_subject", subject),
         mock.patch("simsiam.results.require_writable"),  # documents name places of other machines
         mock.patch("simsiam.embedding.files.check"),  # and files without an ending
-        mock.patch("simsiam.commands.pretrain.find_pretraining", recipe),
+        mock.patch("simsiam.commands.pretrain.choose_recipe", recipe),
     ):
         yield

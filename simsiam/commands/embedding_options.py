@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import tyro
 
 from simsiam import limits
-from simsiam.commands.names import kind_of, value_of
+from simsiam.commands.names import value_of
 from simsiam.commands.reading import read as read_line
 from simsiam.config import Machine
 from simsiam.embedding.vectors import Embedding, embedding
@@ -106,7 +106,7 @@ def read(arguments: list[str], options: Any, *, about: str, prog: str) -> Asked:
 def open_images(inputs: Inputs) -> Source:
     """The images that the second word names; raises UserError if there are none."""
     from simsiam.data.images import IMAGE_SUFFIXES
-    from simsiam.data.sources import FileSource, open_source
+    from simsiam.data.sources import FileSource, kind_of, open_source
 
     place = inputs.images
     if place in SETS and not Path(place).exists():

@@ -101,9 +101,9 @@ def _head(state: dict[str, Tensor] | None) -> str:
 
 def training_flags(loaded: Loaded) -> list[str]:
     """The flags of `simsiam pretrain` under which a network takes over this backbone and these heads."""
-    from simsiam.recipes.pretrain import published_model
+    from simsiam.config import PUBLISHED_MODEL
 
-    backbone, published = loaded.backbone, published_model()
+    backbone, published = loaded.backbone, PUBLISHED_MODEL
     found: dict[str, object] = {"backbone": backbone.name}
     found |= {key: value for key in ("width", "stem") if (value := getattr(backbone, key, None)) is not None}
     if (projector := loaded.projector) is not None:

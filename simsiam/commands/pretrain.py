@@ -9,18 +9,19 @@ from typing import Annotated, Literal
 import tyro
 
 from simsiam import results
-from simsiam.commands.names import find_pretraining, value_of
+from simsiam.commands.names import value_of
 from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import say
 from simsiam.config import Machine, Pretraining, command_line
 from simsiam.errors import UserError
+from simsiam.pretraining.library import choose_recipe
 
 ACCUMULATE = (
     "--accumulate: SimSiam cannot accumulate gradients over small batches. BatchNorm takes its statistics over the "
     "images of one pass, so that two passes of 128 are another method than one of 256. Use a smaller --batch-size (the "
     "rate follows), --precision bf16, or more devices."
 )
-EXIT_CODES = {"collapsed": 3, "partial collapse": 4}
+EXIT_CODES = {"collapsed": 3, "partial collapse": 4, "worse than its start": 4, "not learning": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,8 @@ class Options:
 class Command:
     """Pre-train a backbone on images, watch it, and write a report.
 
-    Exit code: 0 healthy, 3 collapsed, 4 partly collapsed, 2 a mistake, 130 or 143 interrupted and saved. The same
-    command again goes on where a run was interrupted.
+    Exit code: 0 healthy or too few images to tell, 3 collapsed, 4 partly collapsed, not learning or
+    worse than its start, 2 a mistake, 130 or 143 interrupted and saved. The same command resumes an interrupted run.
     """
 
     options: Annotated[Options, tyro.conf.arg(name="")] = Options()
@@ -59,7 +60,7 @@ def run(arguments: list[str]) -> int:
     data = arguments[0] if arguments and not arguments[0].startswith("-") else None
     if not asks_help:
         results.require_writable(Path(value_of("--out", arguments) or "runs"))
-    base = find_pretraining(
+    base = choose_recipe(
         value_of("--recipe", arguments),
         data,
         device=value_of("--device", arguments),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from simsiam.commands.names import find_pretraining
 from simsiam.commands.reading import read as read_line
 from simsiam.config import Pretraining, as_dict
 from simsiam.errors import UserError, did_you_mean
+from simsiam.pretraining.library import choose_recipe
 from simsiam.recipes.pretrain import RECIPES
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _find(name: str) -> Pretraining | Protocol[Any]:
     if name in RECIPES or name not in makers:
         if name not in RECIPES and (hint := did_you_mean(name, [*RECIPES, *makers])):
             raise UserError(f"{name}: there is no such recipe.{hint} `simsiam recipes` lists them.")
-        return find_pretraining(name, None, device=None, fit=False)
+        return choose_recipe(name, None, device=None, fit=False)
     return makers[name](Wanted())
 
 

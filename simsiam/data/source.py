@@ -219,7 +219,8 @@ class HeldOut:
 def split_held_out(source: Source, *, images: int, seed: int) -> HeldOut:
     """Hold out `images` images, at most a tenth of the set and at least 2.
 
-    Which ones depends on the seed and each image's own name alone, so adding or re-ordering files moves few.
+    One from each of as many stretches of the images sorted by name, so that frames of a video or photos of one day do
+    not fill the part; which one depends on the seed and the names.
     Raises UserError where the set is too small to spare two.
     """
     total = len(source)
@@ -231,7 +232,9 @@ def split_held_out(source: Source, *, images: int, seed: int) -> HeldOut:
     count = max(2, min(images, total // 10))
     keys = np.array([_key(source.path(index), seed) for index in range(total)], np.uint64)
     chosen = np.zeros(total, bool)
-    chosen[np.argsort(keys, kind="stable")[:count]] = True
+    by_name = np.array(sorted(range(total), key=source.path))
+    for stretch in np.array_split(by_name, count):
+        chosen[stretch[keys[stretch].argmin()]] = True
     return HeldOut(train=source.subset(np.flatnonzero(~chosen)), held_out=source.subset(np.flatnonzero(chosen)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from simsiam.config import cache_folder
 from simsiam.data.folders import FolderSource, ListSource, imagenet_source
@@ -20,6 +21,7 @@ __all__ = [
     "Source",
     "Subset",
     "imagenet_source",
+    "kind_of",
     "open_source",
     "split_held_out",
 ]
@@ -54,3 +56,15 @@ def open_source(data: str | Path, *, kind: str, split: str = "train", cache: Pat
             demo = demo_sources(where)
             return demo.train if split == "train" else demo.test
     raise UserError(f"data kind {kind!r} is not known. Use one of: {', '.join(KINDS)}.")
+
+
+def kind_of(data: str) -> Literal["folder", "list", "shards"]:
+    """Folder, list or shards, by what lies there."""
+    path = Path(data)
+    if path.suffix == ".tar" or "{" in data or "*" in data:
+        return "shards"
+    if path.is_file():
+        return "list"
+    if path.is_dir() and any(path.glob("*.tar")):
+        return "shards"
+    return "folder"

@@ -39,6 +39,9 @@ def embed(
         device: auto, cpu, cuda, cuda:N or mps.
 
     Raises UserError if the weights cannot be loaded, or with a list of the pictures that cannot be read.
+
+    >>> embed(["train/circle/000.jpg", Image.new("RGB", (50, 40))], "runs/demo", size=32).shape
+    (2, 64)
     """
     return embedder(weights, layer=layer, normalise=normalise, size=size, device=device)(images)
 
@@ -51,7 +54,12 @@ def embedder(
     size: int | None = None,
     device: str = "auto",
 ) -> Embedder:
-    """`embed` with the weights loaded once: call what it gives with pictures."""
+    """`embed` with the weights loaded once: call what it gives with pictures.
+
+    >>> vectors = embedder("runs/demo", normalise="l2", size=32)
+    >>> vectors(Image.new("RGB", (50, 40))).shape
+    (1, 64)
+    """
     from simsiam.embedding.embedder import Embedder
 
     subject = _subject(weights)
@@ -72,6 +80,10 @@ def embed_folder(
 
     Files that cannot be read are left out and listed in `bad`. `simsiam.embedding.files.write` makes a file
     of what comes out.
+
+    >>> found = embed_folder("photos", "runs/demo", size=32)
+    >>> len(found), found.channels, found.features.bad
+    (24, 64, [])
     """
     from simsiam.config import Machine
     from simsiam.data.sources import open_source

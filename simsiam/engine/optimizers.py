@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -19,14 +19,21 @@ class Group:
     lr: float
     schedule: Literal["scheduled", "fixed"] = "scheduled"
 
+    def options(self) -> dict[str, Any]:
+        """As torch's optimisers take a group; the initial rate goes with it, so the fixed one survives every resume."""
+        return {
+            "params": list(self.parameters),
+            "name": self.name,
+            "lr": self.lr,
+            "initial_lr": self.lr,
+            "schedule": self.schedule,
+        }
+
 
 def sgd(groups: list[Group], *, momentum: float, weight_decay: float, nesterov: bool = False) -> torch.optim.SGD:
-    """SGD over the groups; each remembers its initial rate, so the fixed one survives every resume."""
+    """SGD over the groups."""
     return torch.optim.SGD(
-        [
-            {"params": list(g.parameters), "name": g.name, "lr": g.lr, "initial_lr": g.lr, "schedule": g.schedule}
-            for g in groups
-        ],
+        [group.options() for group in groups],
         lr=groups[0].lr,
         momentum=momentum,
         weight_decay=weight_decay,

@@ -102,7 +102,7 @@ def conclude(
     throughput = _throughput(folder, recipe)
     detail |= {
         "throughput": throughput,
-        "data_notes": [*inputs.notes, *_data_notes(inputs)],
+        "data_notes": [*inputs.notes, *_data_notes(inputs, monitor.about)],
         "next_steps": next_steps(folder, recipe, verdict, throughput),
         "skipped": {"count": len(bad), "file": folder.skipped.name if bad else None},
     }
@@ -152,9 +152,9 @@ def _throughput(folder: RunFolder, recipe: Pretraining) -> dict[str, float]:
     }
 
 
-def _data_notes(inputs: Inputs) -> list[str]:
+def _data_notes(inputs: Inputs, about: str) -> list[str]:
     images = counted(len(inputs.train), "training image")
-    notes = [f"{images}, {len(inputs.held_out):,} held out for every measure here."]
+    notes = [f"{images}; {about}."]
     if inputs.labelled is None:
         notes.append(
             "No labels, so there is no kNN accuracy. A few are enough: --labels FILE.csv (path,label) or a folder."

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,20 +17,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from simsiam import model as simsiam_model
-from simsiam.config import Views
+from simsiam.config import Views, published_views
 from simsiam.data.loading import image_batches, pair_batches
-from simsiam.data.preprocess import Preprocess
+from simsiam.data.own_dataset import as_source
+from simsiam.data.preprocess import Preprocess, short_edge
 from simsiam.data.sources import Source
+from simsiam.errors import UserError
 from simsiam.features.extraction import Features, extract
 from simsiam.features.neighbours import nearest, vote
 from simsiam.model import SimSiam
-from simsiam.pretraining.verdict import Check
+from simsiam.pretraining.verdict import Check, Verdict, judge
 from simsiam.wording import counted
 
 KNN_K = 20
 KNN_TEMPERATURE = 0.07
 STABLE_NEIGHBOURS = 10
 BATCH = 256
+SCENE_SIDE, SAME_SCENE = 16, 0.06
 RETRIEVAL = 1000  # images among which view retrieval searches, at most
 
 
@@ -56,36 +60,93 @@ class Labelled:
 
 
 class Monitor:
-    """Measures a network again and again on the same held-out images.
+    """Measures a network again and again on the same held-out images, and judges what it found.
 
     Args:
-        held_out: images that are not trained on.
+        held_out: images that are not trained on: a folder, a torch data set (its transform is left out), a list of PIL
+            images, N x H x W x 3 uint8, or a source of ours.
         labelled: for kNN; None where there are no labels.
-        views: how the two views of a held-out image are drawn, once for all checks.
-        preprocess: how a plain image is fed.
+        views: how the two views of a held-out image are drawn, once for all checks; None: as published, at `size`.
+        size: pixels that the network sees.
         seed: of the views.
+        device: None: where the network lies.
+        workers: processes that decode images.
+
+    Raises UserError where there are fewer than two images.
+
+    >>> model = SimSiam("resnet18", projector_dim=64)
+    >>> watch = Monitor("photos", size=32)
+    >>> start = watch.check(model)  # before the first step: later checks are compared with it
+    >>> later = watch.check(model, epoch=1, step=40)
+    >>> later.view_recall == start.view_recall, later.neighbour_stability
+    (True, 1.0)
+    >>> watch.verdict.numbers["view retrieval, %"] == later.view_recall
+    True
     """
 
     def __init__(
         self,
-        held_out: Source,
-        labelled: Labelled | None,
+        held_out: Source | Any,
+        labelled: Labelled | None = None,
         *,
-        views: Views,
-        preprocess: Preprocess,
-        seed: int,
-        device: torch.device,
+        views: Views | None = None,
+        size: int = 224,
+        seed: int = 0,
+        device: torch.device | None = None,
         workers: int = 0,
     ) -> None:
-        self.held_out, self.labelled, self.views, self.preprocess = held_out, labelled, views, preprocess
-        self.seed, self.device, self.workers = seed, device, workers
-        self.retrieved = held_out.subset(np.arange(min(RETRIEVAL, len(held_out))))
-        self._last_neighbours: Tensor | None = None
+        self.held_out = as_source(held_out)
+        if len(self.held_out) < 2:
+            raise UserError(
+                f"{self.held_out.name}: holds {counted(len(self.held_out), 'image')}; two or more are needed."
+            )
+        self.labelled, self.seed, self.device, self.workers = labelled, seed, device or torch.device("cpu"), workers
+        self.views = views = views or published_views(size)
+        self.preprocess = Preprocess(
+            kind="center", resize=short_edge(views.size), size=views.size, mean=views.mean, std=views.std
+        )
+        self.retrieved = self.held_out.subset(np.arange(min(RETRIEVAL, len(self.held_out))))
+        self.checks: list[Check] = []
+        self.neighbours: Tensor | None = None  # of the last check, N x 10; kept over a resume
+        self._follows_network = device is None
 
-    def check(self, network: SimSiam, *, epoch: int, step: int) -> Check:
-        """Measure the network as it stands."""
+    @cached_property
+    def scenes(self) -> int:
+        """How many clearly different pictures are held out: frames of a video count once."""
+        return distinct_scenes(self.held_out, workers=self.workers)
+
+    @property
+    def about(self) -> str:
+        """The images that everything is measured on, in a sentence."""
+        images = f"every measure is of {counted(len(self.held_out), 'image')}"
+        if self.scenes > len(self.held_out) / 2:
+            return images
+        return f"{images}, of about {counted(self.scenes, 'distinct scene')}: the others are near-duplicates"
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the checks so far say, the first of which is of the network at its start."""
+        return judge(self.checks)
+
+    def check(self, network: SimSiam, *, epoch: int | None = None, step: int = 0) -> Check:
+        """Measure the network as it stands; the check joins `checks`.
+
+        Args:
+            network: left in the mode in which it was.
+            epoch: None: the number of checks before this one.
+            step: global; 0 where it is not known. Under 20 steps are too few for a verdict.
+        """
+        found = self._check(network, epoch=len(self.checks) if epoch is None else epoch, step=step)
+        self.checks.append(found)
+        return found
+
+    def _check(self, network: SimSiam, *, epoch: int, step: int) -> Check:
+        if self._follows_network:
+            self.device = next(network.parameters()).device
         with evaluating(network):
             f1, f2, z1, z2, p1 = self._pairs(network)
+            if not all(bool(rows.isfinite().all()) for rows in (f1, f2, z1, z2, p1)):
+                return _diverged(epoch=epoch, step=step, candidates=len(f1))
             plain = self.features(network.backbone, self.held_out)
             knn = self._knn(network.backbone)
         recall = view_hits(f1, f2).mean() * 100
@@ -96,11 +157,14 @@ class Monitor:
             rank_z=effective_rank(functional.normalize(z1, dim=1)),
             rank_features=effective_rank(f1),
             alignment_pairs=float(functional.cosine_similarity(p1, z2).mean()),
-            alignment_random=float(functional.cosine_similarity(p1, z2.roll(1, 0)).mean()),
+            alignment_random=mean_cosine_of_others(p1, z2),
             view_recall=float(recall),
             candidates=len(f1),
+            scenes=self.scenes,
             neighbour_stability=self._stability(plain),
             knn=None if knn is None else float(knn.mean() * 100),
+            queries=0 if knn is None else len(knn),
+            dim=z1.shape[1],
         )
 
     def _pairs(self, network: SimSiam) -> tuple[Tensor, ...]:
@@ -143,10 +207,26 @@ class Monitor:
         if k < 1:
             return None
         now = nearest(features.pooled, features.pooled, k=k, device=self.device, own_row="skip").index
-        before, self._last_neighbours = self._last_neighbours, now
+        before, self.neighbours = self.neighbours, now
         if before is None or before.shape != now.shape:
             return None
         return float((now[:, :, None] == before[:, None, :]).any(2).float().mean())
+
+
+def _diverged(*, epoch: int, step: int, candidates: int) -> Check:
+    """The check of a network whose outputs are not numbers."""
+    nan = float("nan")
+    return Check(
+        epoch=epoch,
+        step=step,
+        spread=nan,
+        rank_z=nan,
+        rank_features=nan,
+        alignment_pairs=nan,
+        alignment_random=nan,
+        view_recall=nan,
+        candidates=candidates,
+    )
 
 
 def knn_hits(queries: Features, references: Features, labelled: Labelled) -> np.ndarray:
@@ -166,6 +246,13 @@ def view_hits(f1: Tensor, f2: Tensor) -> np.ndarray:
     return (found == torch.arange(len(f1))).numpy().astype(np.float64)
 
 
+def mean_cosine_of_others(p: Tensor, z: Tensor) -> float:
+    """The mean cosine of p of one image with z of another over all N (N - 1) pairs, none of them formed; N x d each."""
+    p, z = (functional.normalize(rows.double(), dim=1) for rows in (p, z))
+    total = p.sum(0) @ z.sum(0) - (p * z).sum()
+    return float(total / (len(p) * (len(p) - 1)))
+
+
 def effective_rank(rows: Tensor) -> float:
     """How many directions the centred rows use: exp of the entropy of the normalised singular values.
 
@@ -182,6 +269,19 @@ def effective_rank(rows: Tensor) -> float:
     share = values / total
     share = share[share > 0]
     return float(torch.exp(-(share * share.log()).sum()))
+
+
+def distinct_scenes(source: Source, *, workers: int = 0) -> int:
+    """How many images are no near-duplicates of an earlier one: 16 x 16 pixels that differ by 6 % or more (RMS)."""
+    small = Preprocess(kind="squash", resize=SCENE_SIDE, size=SCENE_SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    batches = image_batches(source, small, batch_size=BATCH, device=torch.device("cpu"), workers=workers)
+    rows = torch.cat([batch.images.flatten(1) for batch in batches])  # N x 768
+    close = torch.cdist(rows, rows) < SAME_SCENE * rows.shape[1] ** 0.5
+    waiting, scenes = torch.ones(len(rows), dtype=torch.bool), 0
+    while bool(waiting.any()):
+        waiting &= ~close[int(waiting.nonzero()[0])]
+        scenes += 1
+    return scenes
 
 
 @contextmanager

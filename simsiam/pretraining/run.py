@@ -18,7 +18,7 @@ from simsiam import limits
 from simsiam import model as simsiam_model
 from simsiam.config import Machine, Pretraining, as_dict
 from simsiam.data.loading import Batch, ViewLoader
-from simsiam.engine import distributed, optimizers, precision, schedules
+from simsiam.engine import distributed, precision, schedules
 from simsiam.engine.distributed import Process
 from simsiam.engine.fit import Diverged, EpochEnd, Plan, Training, fit
 from simsiam.engine.logs import Display, MetricsLog, Tracker
@@ -47,12 +47,8 @@ def simsiam_optimizer(
     network: SimSiam, *, lr: float, momentum: float, weight_decay: float, predictor_lr: Literal["fixed", "cosine"]
 ) -> torch.optim.SGD:
     """SGD on every parameter; the predictor is a group of its own whose rate may stay fixed (paper, Table 1)."""
-    encoder = [*network.backbone.parameters(), *network.projector.parameters()]
-    groups = [optimizers.Group(name="encoder", parameters=encoder, lr=lr)]
-    if predictor := list(network.predictor.parameters()):
-        kind: Literal["fixed", "scheduled"] = "fixed" if predictor_lr == "fixed" else "scheduled"
-        groups.append(optimizers.Group(name="predictor", parameters=predictor, lr=lr, schedule=kind))
-    return optimizers.sgd(groups, momentum=momentum, weight_decay=weight_decay)
+    groups = network.parameter_groups(lr=lr, predictor_lr=predictor_lr)
+    return torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
 
 
 def simsiam_schedule(*, epochs: int, warmup_epochs: int) -> Schedule:
@@ -111,7 +107,7 @@ def pretrain(
         start = run_folder.start_network(recipe, init)
         network = start.network.to(process.device)
         monitor = run_folder.open_monitor(recipe, machine, inputs, process)
-        with closing(_Run(recipe, machine, network, inputs, process, folder, track)) as run:
+        with closing(_Run(recipe, machine, network, inputs, process, folder, track, init=init)) as run:
             run.say_unless_resumed(start.notes)
             verdict = _train(run, monitor, on_collapse)
         if process.is_main:
@@ -126,15 +122,18 @@ def _train(run: _Run, monitor: Monitor, on_collapse: OnCollapse) -> Verdict:
     """The epochs, with a check of the network before them and after each that the recipe asks for."""
     recipe, process = run.recipe, run.process
     verdict = Verdict(status="too early to say", summary="")
-    checks: list[Check] = run.resume()
+    monitor.checks = run.resume()
+    monitor.neighbours = (run.training.extra or {}).get("neighbours")
+    judged = partial(judge, monitor.checks, recipe, images=run.images, start=run.start)
 
     def check(epoch: int, step: int) -> Verdict:
-        checks.append(monitor.check(run.network, epoch=epoch, step=step))
-        found = judge(checks, recipe, images=run.images)
-        run.note(checks[-1], found)
-        return found
+        found = monitor.check(run.network, epoch=epoch, step=step)
+        verdict = judged()
+        run.note(found, verdict, monitor.neighbours)
+        return verdict
 
-    if not checks and process.is_main:
+    if not monitor.checks and process.is_main:
+        run.display.say(monitor.about)
         verdict = check(0, 0)
     try:
         for end in run.epochs():
@@ -146,8 +145,8 @@ def _train(run: _Run, monitor: Monitor, on_collapse: OnCollapse) -> Verdict:
             if distributed.any_process(collapsed, process.device):
                 break
     except Diverged as error:
-        verdict = judge(checks, recipe, diverged=str(error), images=run.images) if process.is_main else verdict
-    return judge(checks, recipe, images=run.images) if verdict.status == "too early to say" and checks else verdict
+        verdict = judged(diverged=str(error)) if process.is_main else verdict
+    return judged() if verdict.status == "too early to say" and monitor.checks else verdict
 
 
 class _Run:
@@ -162,7 +161,10 @@ class _Run:
         process: Process,
         folder: RunFolder,
         track: Iterable[Tracker],
+        *,
+        init: str | None,
     ) -> None:
+        self.start = "the untrained network" if init is None else f"the weights it started from ({init})"
         self.recipe, self.machine, self.network, self.process, self.folder = recipe, machine, network, process, folder
         self.images = len(inputs.train)
         self.bad = folder.known_bad()
@@ -261,8 +263,11 @@ class _Run:
         with precision.autocast(self.recipe.precision, self.process.device):
             return train_step(network, batch.x1, batch.x2, update=update)
 
-    def note(self, check: Check, verdict: Verdict) -> None:
-        """Write a check down, show it, and keep the weights if they are the best so far."""
+    def note(self, check: Check, verdict: Verdict, neighbours: Tensor | None) -> None:
+        """Write a check down, show it, and keep the weights if they are the best so far.
+
+        The neighbours go into the checkpoints, so that their stability survives a resume.
+        """
         values = {key: value for key, value in vars(check).items() if value is not None}
         self.log.write("monitor", **values, status=verdict.status)
         knn = "" if check.knn is None else f"kNN {check.knn:.1f} %, "
@@ -271,7 +276,10 @@ class _Run:
             f"rank {check.rank_z:.1f}: {verdict.status}"
         )
         score = check.view_recall if check.knn is None else check.knn
+        for line in verdict.evidence if verdict.status == "worse than its start" else []:
+            self.display.say(f"  {line}")
         extra = self.training.extra = self.training.extra or {}
+        extra["neighbours"] = neighbours
         if check.step and score > extra.get("best", -1.0):
             extra.update(best=score, best_epoch=check.epoch)
             self.checkpoints.save_best(self.training.state(self.log.offset))

@@ -19,7 +19,6 @@ from simsiam.backbones import ResNet
 from simsiam.config import Machine, Pretraining, as_dict, cache_folder, loader_workers
 from simsiam.data.classification.labels import labelled_source
 from simsiam.data.images import BadImage, write_skipped
-from simsiam.data.preprocess import Preprocess
 from simsiam.data.sources import Source, open_source, split_held_out
 from simsiam.engine import distributed
 from simsiam.engine.checkpoints import Checkpoints
@@ -47,6 +46,7 @@ FILES = (  # what a run leaves in its folder
     "report.json",
     "tensorboard/*",
 )
+WATCHED = 1000  # training images that the monitor looks at where none are held out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def open_inputs(recipe: Pretraining, *, data: str | Path | None, labels: Path | 
 
         demo = demo_sources(cache)
         notes.append(demo.note)
-        train, held_out = demo.train, _sample(demo.test, recipe.monitor_images, recipe.seed)
+        train, held_out = demo.train, _sample(demo.test, recipe.monitor_images or WATCHED, recipe.seed)
     elif recipe.data_kind in ("cifar10", "imagenet"):
         where = data if data not in (None, recipe.data_kind) else None
         if recipe.data_kind == "imagenet" and where is None:
@@ -85,17 +85,26 @@ def open_inputs(recipe: Pretraining, *, data: str | Path | None, labels: Path | 
         train = open_source(where or recipe.data_kind, kind=recipe.data_kind, split="train", cache=cache)
         if recipe.data_kind == "cifar10":
             test = open_source(where or recipe.data_kind, kind=recipe.data_kind, split="test", cache=cache)
-            held_out = _sample(test, recipe.monitor_images, recipe.seed)
+            held_out = _sample(test, recipe.monitor_images or WATCHED, recipe.seed)
         else:
             train, held_out = _split(train, recipe)
     else:
         if data is None:
             raise UserError("say where the images are: simsiam pretrain FOLDER")
         train, held_out = _split(open_source(data, kind=recipe.data_kind, cache=cache), recipe)
+    if _watches_training(recipe):
+        notes.append("No image is held out (--monitor-images 0): what is measured is measured on training images.")
     return Inputs(train=train, held_out=held_out, labelled=_labelled(train, held_out, labels, recipe), notes=notes)
 
 
+def _watches_training(recipe: Pretraining) -> bool:
+    """Whether every image is trained on, as in the published runs; sets with a test split hold that out."""
+    return recipe.monitor_images == 0 and recipe.data_kind not in ("demo", "cifar10")
+
+
 def _split(source: Source, recipe: Pretraining) -> tuple[Source, Source]:
+    if _watches_training(recipe):
+        return source, _sample(source, WATCHED, recipe.seed)
     split = split_held_out(source, images=recipe.monitor_images, seed=recipe.seed)
     return split.train, split.held_out
 
@@ -116,6 +125,9 @@ def _labelled(train: Source, held_out: Source, labels: Path | None, recipe: Pret
         return Labelled(references=sample, queries=sample, own_row="skip")
     if train.labels is None or held_out.labels is None or len(np.unique(train.labels[train.labels >= 0])) < 2:
         return None
+    if _watches_training(recipe):
+        known = held_out.subset(np.flatnonzero(held_out.labels >= 0))
+        return Labelled(references=known, queries=known, own_row="skip") if len(known) > 1 else None
     references = _sample(train.subset(np.flatnonzero(train.labels >= 0)), KNN_REFERENCES, recipe.seed)
     queries = held_out.subset(np.flatnonzero(held_out.labels >= 0))
     return Labelled(references=references, queries=queries, own_row="keep") if len(queries) else None
@@ -173,23 +185,14 @@ def workers(machine: Machine, source: Source, world: int) -> int:
 
 def open_monitor(recipe: Pretraining, machine: Machine, inputs: Inputs, process: Process) -> Monitor:
     """The monitor of a run, on its held-out images."""
-    views = recipe.views
     return Monitor(
         inputs.held_out,
         inputs.labelled,
-        views=views,
-        preprocess=Preprocess(
-            kind="center", resize=evaluation_resize(views.size), size=views.size, mean=views.mean, std=views.std
-        ),
+        views=recipe.views,
         seed=recipe.seed,
         device=process.device,
         workers=workers(machine, inputs.train, process.world),
     )
-
-
-def evaluation_resize(size: int) -> int:
-    """The short edge before the centre crop: 256 for 224 as published; small images are taken whole."""
-    return size if size < 64 else round(size * 256 / 224)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,46 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from simsiam.config import Model, Pretraining, Views
+from simsiam.config import PUBLISHED_MODEL, Model, Pretraining, published_views
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-
-
-def published_views(size: int) -> Views:
-    """The augmentation of MoCo v2, which the paper and both implementations use."""
-    return Views(
-        size=size,
-        min_scale=0.2,
-        max_scale=1.0,
-        jitter_probability=0.8,
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.4,
-        hue=0.1,
-        grayscale_probability=0.2,
-        blur_probability=0.5,
-        blur_sigma_min=0.1,
-        blur_sigma_max=2.0,
-        flip_probability=0.5,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-    )
-
-
-def published_model() -> Model:
-    """ResNet-50, projector 2048-2048-2048, predictor 2048-512-2048."""
-    return Model(
-        backbone="resnet50",
-        width=64,
-        stem="imagenet",
-        projector_layers=3,
-        projector_hidden=2048,
-        projector_dim=2048,
-        predictor="mlp",
-        predictor_dim=512,
-        stop_gradient="on",
-    )
 
 
 def resnet50_8xb32_coslr_100e() -> Pretraining:
@@ -53,7 +16,7 @@ def resnet50_8xb32_coslr_100e() -> Pretraining:
         name="resnet50_8xb32-coslr-100e",
         about="the model zoo page's 100-epoch row: ImageNet, batch 8 x 32 = 256, lr 0.05",
         data_kind="imagenet",
-        model=published_model(),
+        model=PUBLISHED_MODEL,
         views=published_views(224),
         epochs=100,
         batch_size=256,

@@ -38,7 +38,7 @@ def answer(run: RunFolder) -> Answer:
     verdict = run.detail.get("verdict") or {}
     status = str(verdict.get("status", "no verdict"))
     summary = str(verdict.get("summary", ""))
-    tone, headline = _headline(status, run.detail.get("comparisons") or [])
+    tone, headline = _headline(status, *_against_start(run.detail.get("comparisons") or []))
     measured = [_measured(measure, rows) for measure, rows in (run.detail.get("baselines") or {}).items()]
     sentences = [sentence for sentence in [summary, *measured, *_losses(run)] if sentence]
     return Answer(tone=tone, badge=status, headline=headline, sentences=sentences)
@@ -72,30 +72,48 @@ def signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", "−")
 
 
-def _headline(status: str, comparisons: list[dict[str, Any]]) -> tuple[Tone, str]:
-    against_random = [one["outcome"] for one in comparisons if one["against"] == "random network"]
+BEFORE = "before training"  # what a baseline's name begins with: the weights that --init named
+
+
+def _against_start(comparisons: list[dict[str, Any]]) -> tuple[str, list[str]]:
+    """What the run started from, in words, and how the trained network does beside it on each measure."""
+    given = [one for one in comparisons if one["against"].startswith(BEFORE)]
+    random = [one for one in comparisons if one["against"] == "random network"]
+    return "the weights it started from" if given else "its own random start", [
+        one["outcome"] for one in given or random
+    ]
+
+
+def _headline(status: str, start: str, outcomes: list[str]) -> tuple[Tone, str]:
     if status == "collapsed":
         return "bad", "It did not work: the network collapsed."
     if status == "partial collapse":
         return "warn", "It worked in part only: the representation has partly collapsed."
-    if status == "too early to say":
-        return "wait", "Too early to say."
+    if status == "worse than its start":
+        return "bad", f"It did not work: the trained network is worse than {start}."
+    if status == "not learning":
+        return "bad", "It did not work: the network has not learnt to bring two views of one image together."
+    if status in ("too early to say", "too few images to tell"):
+        return "wait", f"{status.capitalize()}."
     if status != "healthy":
         return "wait", f"No verdict: {status}."
-    if not against_random:
+    if not outcomes:
         return "good", "It worked, as far as was measured: no sign of collapse."
-    if all(outcome == "better" for outcome in against_random):
-        return "good", "It worked: the trained network beats its own random start."
-    if any(outcome == "better" for outcome in against_random):
-        return "warn", "It worked in part: the trained network beats its own random start on one measure, not on all."
-    return "bad", "It did not work: no collapse, yet the trained network does not beat its own random start."
+    if all(outcome == "better" for outcome in outcomes):
+        return "good", f"It worked: the trained network beats {start}."
+    if any(outcome == "better" for outcome in outcomes):
+        return "warn", f"It worked in part: the trained network beats {start} on one measure, not on all."
+    return "bad", f"It did not work: no collapse, yet the trained network does not beat {start}."
 
 
 def _measured(measure: str, rows: list[dict[str, Any]]) -> str:
     values = {str(row["name"]): float(row["value"]) for row in rows}
     if "trained" not in values:
         return ""
-    start = f" ({values['random network']:.1f} % before training)" if "random network" in values else ""
+    given = [f"{value:.1f} % before training" for name, value in values.items() if name.startswith(BEFORE)]
+    if "random network" in values:
+        given.append(f"{values['random network']:.1f} % {'at random start' if given else 'before training'}")
+    start = f" ({', '.join(given)})" if given else ""
     if measure == "knn":
         return f"It names the label of {values['trained']:.1f} % of held-out images by their nearest neighbours{start}."
     if measure == "view_recall":

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from simsiam.backbones import TIMM, Backbone, check_known
+from simsiam.config import IMAGENET_MEAN as IMAGENET_MEAN
+from simsiam.config import IMAGENET_STD as IMAGENET_STD
 from simsiam.config import Pretraining, Stem, command_to_go_on, pretraining_from_dict
 from simsiam.errors import UserError
 from simsiam.results import WeightsId, read_json
@@ -25,7 +27,6 @@ BACKBONE_FORMAT = "simsiam-backbone-1"
 CHECKPOINT_FORMAT = "simsiam-checkpoint-1"
 IMPORT_FILE = "import.json"  # in the folder of an import: where it came from
 Channels = Literal["rgb", "widen"]
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,10 @@ def load_backbone(
     Raises:
         UserError: the source cannot be read safely, is of no known format or of another network than `backbone`, or
             does not fit the network tensor by tensor (the message lists both sides).
+
+    >>> loaded = load_backbone("runs/demo")
+    >>> loaded.backbone.name, loaded.backbone.features
+    ('resnet10', 64)
     """
     if backbone is not None:
         check_known(backbone, flag=backbone_flag)

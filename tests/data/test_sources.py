@@ -220,6 +220,15 @@ def test_held_out_does_not_follow_the_order_of_files() -> None:
     assert _paths(split_held_out(source, images=6, seed=0).held_out) == _paths(
         split_held_out(turned, images=6, seed=0).held_out
     )
+    held = sorted(int(path.rpartition("/")[2]) for path in _paths(split_held_out(source, images=6, seed=0).held_out))
+    assert [number // 10 for number in held] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]  # one of each stretch: frames of one scene do not fill it
     with pytest.raises(UserError, match="too few"):
         split_held_out(source.subset([0, 1, 2]), images=2, seed=0)
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from simsiam.evaluation.intervals import Z95, paired_difference, wilson_interval
+from simsiam.evaluation.intervals import Z95, difference_interval, paired_difference, wilson_interval
 
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 20), (1, 20), (7, 20), (20, 20), (300, 1000)])
@@ -38,6 +38,18 @@ def test_wilsons_interval_covers(total: int, share: float) -> None:
 def test_impossible_counts_are_refused(hits: int, total: int) -> None:
     with pytest.raises(ValueError, match=f"{hits} hits of {total}"):
         wilson_interval(hits, total)
+
+
+def test_the_interval_of_a_difference_of_counts_is_newcombes() -> None:
+    """Method 10: from the distances of the shares to their own bounds."""
+    found = difference_interval(56, 42, 70)
+    one, other = wilson_interval(56, 70), wilson_interval(42, 70)
+    assert found.low == pytest.approx(0.2 - math.hypot(0.8 - one.low, other.high - 0.6))
+    assert found.high == pytest.approx(0.2 + math.hypot(one.high - 0.8, 0.6 - other.low))
+    assert difference_interval(165, 185, 200).high < 0  # 82.5 after 92.5 %
+    assert difference_interval(182, 185, 200).high > 0 > difference_interval(182, 185, 200).low
+    covered = [difference_interval(a, b, 30) for a, b in np.random.default_rng(0).binomial(30, 0.3, (2000, 2)).tolist()]
+    assert np.mean([each.low <= 0 <= each.high for each in covered]) > 0.93
 
 
 def cells(both: int, ours: int, theirs: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

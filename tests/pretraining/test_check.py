@@ -11,7 +11,7 @@ from simsiam.config import Model
 from simsiam.data.preprocess import Preprocess
 from simsiam.data.source import ArraySource
 from simsiam.model import SimSiam
-from simsiam.pretraining.monitor import Labelled, Monitor
+from simsiam.pretraining.monitor import Labelled, Monitor, distinct_scenes, mean_cosine_of_others
 from simsiam.pretraining.verdict import Check
 from tests import tiny
 from tests.data.published import views
@@ -51,7 +51,7 @@ def source() -> ArraySource:
 @pytest.fixture
 def monitor(source: ArraySource) -> Monitor:
     labelled = Labelled(references=source, queries=source, own_row="skip")
-    return Monitor(source, labelled, views=VIEWS, preprocess=PLAIN, seed=3, device=torch.device("cpu"))
+    return Monitor(source, labelled, views=VIEWS, seed=3, device=torch.device("cpu"))
 
 
 def outputs(monitor: Monitor, model: SimSiam) -> Arrays:
@@ -96,6 +96,8 @@ def test_every_number_is_its_formula(monitor: Monitor, source: ArraySource) -> N
     assert found.rank_features == pytest.approx(entropy_rank(out["f1"]), rel=1e-3)
     cosines = unit(out["p1"]) @ unit(out["z2"]).T
     assert found.alignment_pairs == pytest.approx(np.diag(cosines).mean(), abs=1e-5)
+    others = cosines[~np.eye(IMAGES, dtype=bool)]  # every pair of different images
+    assert found.alignment_random == pytest.approx(others.mean(), abs=1e-5)
     nearest = (unit(out["f1"]) @ unit(out["f2"]).T).argmax(1)
     assert found.view_recall == pytest.approx(100 * (nearest == np.arange(IMAGES)).mean())
     assert found.neighbour_stability is None
@@ -139,6 +141,45 @@ def test_the_network_is_measured_in_evaluation_mode_and_left_as_it_was(monitor: 
     second = monitor.check(model, epoch=0, step=0)
     assert not model.training
     assert (first.spread, first.knn, first.alignment_pairs) == (second.spread, second.knn, second.alignment_pairs)
+
+
+def test_neighbours_in_the_order_of_files_are_not_other_images() -> None:
+    """Five cameras with frames in the order of time: the next image is nearly the same one, a random one is not."""
+    scenes = torch.eye(5, 64).repeat_interleave(48, 0) - 0.2 * torch.eye(5, 64).sum(0)
+    p = scenes + 0.01 * torch.randn(240, 64, generator=torch.Generator().manual_seed(0))
+    assert float(torch.nn.functional.cosine_similarity(p, p.roll(1, 0)).mean()) > 0.94
+    assert abs(mean_cosine_of_others(p, p)) < 0.01
+
+
+def test_near_duplicates_count_as_one_scene() -> None:
+    rng = np.random.default_rng(0)
+    scenes = rng.integers(0, 256, (5, 8, 8, 3)).repeat(8, 1).repeat(8, 2)
+    frames = np.clip(scenes.repeat(12, 0) + rng.integers(-12, 13, (60, 64, 64, 3)), 0, 255).astype(np.uint8)
+    assert distinct_scenes(ArraySource(frames, name="video")) == 5
+    assert distinct_scenes(ArraySource(tiny.pixels(40), name="shapes")) == 40
+    watch = Monitor(frames, size=16)
+    assert watch.about == "every measure is of 60 images, of about 5 distinct scenes: the others are near-duplicates"
+    assert watch.check(network()).scenes == 5
+
+
+def test_a_network_of_nans_is_measured_as_that_and_judged_as_diverged(monitor: Monitor) -> None:
+    model = network()
+    with torch.no_grad():
+        model.backbone.get_submodule("conv1").weight.fill_(float("nan"))  # type: ignore[union-attr, operator]
+    found = monitor.check(model, epoch=1, step=50)
+    assert np.isnan(found.spread)
+    assert monitor.verdict.status == "collapsed"
+    assert "diverged" in monitor.verdict.summary
+
+
+def test_stability_survives_a_resume(monitor: Monitor, source: ArraySource) -> None:
+    monitor.check(network(0), epoch=0, step=0)
+    wanted = monitor.check(network(1), epoch=1, step=9).neighbour_stability
+    later = Monitor(source, monitor.labelled, views=VIEWS, seed=3, device=torch.device("cpu"))
+    first = Monitor(source, monitor.labelled, views=VIEWS, seed=3, device=torch.device("cpu"))
+    first.check(network(0), epoch=0, step=0)
+    later.neighbours = first.neighbours
+    assert later.check(network(1), epoch=1, step=9).neighbour_stability == wanted
 
 
 def test_stability_is_the_share_of_neighbours_kept_since_the_check_before(monitor: Monitor) -> None:

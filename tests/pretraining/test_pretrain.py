@@ -79,7 +79,7 @@ def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_command_leaves_everything_a_person_needs(unbroken: Path) -> None:
     result = Result.read(unbroken / "result.json")
     assert result.protocol == "pretrain"
-    assert result.detail["verdict"]["status"] in ("healthy", "partial collapse")
+    assert result.detail["verdict"]["status"] == "too few images to tell"  # nine are held out
     names = {row["name"] for row in result.detail["baselines"]["view_recall"]}
     assert names == {"trained", "random network", "raw pixels"}
     for name in ("report.html", "report.json", "backbone.pth", "backbone.safetensors", "metrics.jsonl", "figures.json"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from simsiam import cli
-from simsiam.pretraining.verdict import Check, Verdict, judge
+from simsiam.pretraining.verdict import Check, Verdict, as_json, from_json, judge
 from simsiam.recipes.pretrain import RECIPES
 from simsiam.results import Result, read_metrics
 from tests import tiny
@@ -44,7 +45,7 @@ def verdict(**changes: float) -> Verdict:
         ({"rank_z": 4.0}, "partial collapse"),
         ({"rank_z": 5.5}, "partial collapse"),  # less than half of the untrained network's 12
         ({"alignment_random": 0.86}, "collapsed"),
-        ({"alignment_random": 0.84}, "healthy"),
+        ({"alignment_random": 0.84, "alignment_pairs": 0.9}, "healthy"),
         ({"spread": 0.149}, "collapsed"),
         ({"spread": 0.151}, "partial collapse"),
         ({"spread": 0.499}, "partial collapse"),
@@ -67,6 +68,89 @@ def test_the_verdict_on_numbers(changes: dict[str, float], status: str) -> None:
     if status in ("collapsed", "partial collapse"):
         assert found.causes
         assert found.evidence
+
+
+@pytest.mark.parametrize("images", [2, 3, 4, 6, 9])  # of 20, 25, 30, 40, 60 and 90 photos
+def test_a_handful_of_images_is_too_few_to_tell(images: int) -> None:
+    """A rank cannot exceed the number of images less one, whatever the network does."""
+    most = float(images - 1)
+    changes = {"candidates": images, "rank_z": 0.9 * most, "rank_features": 0.8 * most}
+    assert verdict(**changes).status == "too few images to tell"
+    assert verdict(**changes, spread=0.3, alignment_random=0.9).status == "too few images to tell"
+    assert verdict(**changes, spread=0.0005).status == "collapsed"  # the same numbers for every image
+
+
+def test_frames_of_few_scenes_are_too_few_to_tell() -> None:
+    found = verdict(scenes=5, rank_z=3.0)
+    assert found.status == "too few images to tell"
+    assert "200 held-out images show 5 scenes" in found.summary
+    assert verdict(scenes=5, rank_z=1.1, spread=0.04).status == "collapsed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "rank", "status"),
+    [
+        ({"candidates": 12}, 1.2, "collapsed"),  # of 11: below 1.32
+        ({"candidates": 12}, 1.4, "partial collapse"),  # below 2.75
+        ({"candidates": 12}, 2.8, "healthy"),
+        ({"candidates": 200, "scenes": 12}, 2.8, "healthy"),
+        ({"candidates": 200, "dim": 11}, 2.8, "healthy"),
+        ({"candidates": 200, "dim": 64}, 2.8, "partial collapse"),
+    ],
+)
+def test_ranks_are_judged_beside_the_most_that_can_be(changes: dict[str, float], rank: float, status: str) -> None:
+    start = dataclasses.replace(START, rank_z=min(12.0, 2 * rank), **changes)
+    found = judge([start, dataclasses.replace(GOOD, rank_z=rank, **changes)], RECIPES["cifar10"]())
+    assert found.status == status
+
+
+def judged(*checks: dict[str, float], start: str = "the untrained network") -> Verdict:
+    made = [dataclasses.replace(GOOD, epoch=n, step=100 * n, **changes) for n, changes in enumerate(checks)]
+    return judge(made, RECIPES["cifar10"](), start=start)
+
+
+def test_a_run_that_is_worse_than_its_start_is_told_so_with_its_best_epoch() -> None:
+    given = {"knn": 92.5, "queries": 200}
+    fell = judged(given, {**given, "knn": 93.0}, {**given, "knn": 82.5}, start="the weights it started from (x.pth)")
+    assert fell.status == "worse than its start"
+    assert fell.evidence == [
+        "kNN accuracy is 82.5 %, down from 92.5 % of the weights it started from (x.pth); "
+        "the best weights since then are of epoch 1: 93.0 %"
+    ]
+    assert judged(given, {**given, "knn": 91.0}).status == "healthy"  # within chance of 200 images
+    assert judged({"knn": 60.0, "queries": 50}, {"knn": 10.0, "queries": 50}).status == "worse than its start"
+    without_labels = judged({"view_recall": 37.5}, {"view_recall": 20.0})
+    assert without_labels.status == "worse than its start"
+    assert without_labels.evidence == ["view retrieval is 20.0 %, down from 37.5 % of the untrained network"]
+
+
+def test_labels_have_the_last_word_where_view_retrieval_falls() -> None:
+    known = {"queries": 200, "view_recall": 40.0, "knn": 50.0}
+    assert judged(known, {**known, "view_recall": 10.0, "knn": 80.0}).status == "healthy"
+    assert judged(known, {**known, "view_recall": 10.0}).status == "worse than its start"
+    assert judged(known, {**known, "view_recall": 90.0, "knn": 20.0}).status == "worse than its start"
+
+
+def test_views_that_are_no_closer_than_other_images_are_not_healthy() -> None:
+    assert verdict(alignment_pairs=0.119, alignment_random=0.1).status == "not learning"
+    assert verdict(alignment_pairs=0.121, alignment_random=0.1).status == "healthy"
+
+
+def test_features_along_one_direction_are_not_healthy() -> None:
+    assert verdict(rank_features=1.0).status == "partial collapse"
+    assert verdict(rank_features=1.49).status == "partial collapse"
+    assert verdict(rank_features=1.51).status == "healthy"
+
+
+def test_without_a_recipe_the_causes_name_no_flags_of_one() -> None:
+    found = judge([START, dataclasses.replace(GOOD, spread=0.01)])
+    assert found.status == "collapsed"
+    assert "the learning rate is too high" in [cause.cause for cause in found.causes]
+
+
+def test_a_verdict_survives_its_file() -> None:
+    found = verdict(spread=0.1)
+    assert from_json(json.loads(json.dumps(as_json(found)))) == found
 
 
 def test_a_diverged_loss_is_a_collapse() -> None:

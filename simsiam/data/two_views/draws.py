@@ -76,12 +76,12 @@ def step_generator(*, seed: int, epoch: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state))
 
 
-def draw_pair(views: Views, count: int, generator: torch.Generator) -> ViewPair:
-    """Both views' draws for a batch of `count` images."""
+def draw_pair(views: Views, count: int, generator: torch.Generator | None) -> ViewPair:
+    """Both views' draws for a batch of `count` images; without a generator, from torch's global one."""
     return ViewPair(view1=draw(views, count, generator), view2=draw(views, count, generator))
 
 
-def draw(views: Views, count: int, generator: torch.Generator) -> Draws:
+def draw(views: Views, count: int, generator: torch.Generator | None) -> Draws:
     """One view's draws for `count` images, distributed as torchvision's transforms draw them (MoCo v2 recipe)."""
 
     def uniform(*shape: int) -> Tensor:
