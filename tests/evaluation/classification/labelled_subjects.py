@@ -77,10 +77,10 @@ def avgpool(*, keep: str = "last", **optimisation: Any) -> LinearAvgPool:
     return replace(recipe, schooling=schooling)
 
 
-def fine_tuned(**changes: Any) -> SemiSupervised:
+def fine_tuned(*, batch_size: int = 30, **changes: Any) -> SemiSupervised:
     """Fine-tuning at 32 pixels, two epochs at one rate, changed as asked."""
     recipe = recipes.semi_supervised_1_percent()
-    optimisation = replace(recipe.schooling.optimisation, epochs=2, batch_size=30, milestones=(1,))
+    optimisation = replace(recipe.schooling.optimisation, epochs=2, batch_size=batch_size, milestones=(1,))
     augmentation = replace(recipe.schooling.augmentation, size=32, resize=32)
     schooling = replace(recipe.schooling, optimisation=optimisation, augmentation=augmentation, test_resize=32)
     return replace(recipe, **{"schooling": schooling, "lrs": (0.1,), "head_multipliers": (10.0,), **changes})

@@ -1,4 +1,4 @@
-"""One process of several that train together: `OUT mhead` or `OUT fine_tuned`."""
+"""One process of several that train together: OUT, the kind and the batch size, as in `OUT fine_tuned 6`."""
 
 from __future__ import annotations
 
@@ -12,4 +12,5 @@ from tests.evaluation.classification.labelled_subjects import machine, splits, s
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    getattr(labelled_subjects, sys.argv[2])().run(subject(), splits(), machine=machine(Path(sys.argv[1])))
+    recipe = getattr(labelled_subjects, sys.argv[2])(batch_size=int(sys.argv[3]))
+    recipe.run(subject(), splits(), machine=machine(Path(sys.argv[1])))
