@@ -30,6 +30,7 @@ def launch(
             "MASTER_PORT": str(port),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "error::FutureWarning",
         }
         command = [sys.executable, *program, *arguments]
         processes.append(

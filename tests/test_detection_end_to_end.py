@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -302,3 +304,44 @@ def test_words_that_contradict_the_data(weights: Path, tmp_path: Path, capsys: p
     assert "goes with a COCO json" in capsys.readouterr().err
     assert evaluate("folder", weights, "--from", weights, "--data", own) == 2
     assert "named twice" in capsys.readouterr().err
+
+
+def test_images_of_ones_own_without_an_object_are_negatives_where_background_is_kept(
+    weights: Path, tmp_path: Path
+) -> None:
+    own = tiny_shapes.voc_folder(tmp_path / "own", images=10, side=SIDE)
+    for annotation in sorted(own.rglob("*.xml"))[:4]:
+        annotation.write_text(re.sub(r"<object>.*</object>", "", annotation.read_text(), flags=re.DOTALL))
+    words = ["folder", weights, "--data", own, "--test", own, "--iterations", 3, "--batch-size", 2]
+    assert evaluate(*words, "--out", tmp_path / "out") == 0
+    assert Result.read(tmp_path / "out" / "result.json").detail["train_images"] == 6
+    assert evaluate(*words, "--background", "kept", "--out", tmp_path / "kept") == 0
+    kept = Result.read(tmp_path / "kept" / "result.json")
+    assert (kept.detail["train_images"], kept.detail["test_images"]) == (10, 10)
+    assert not any("left out" in note for note in kept.notes)
+    assert {"rpn_box", "roi_box"} <= read_metrics(tmp_path / "kept" / "metrics.jsonl")[0].keys()
+
+
+def test_a_signal_within_the_scoring_is_obeyed_and_the_same_command_ends_as_if_it_never_came(
+    done: Path, weights: Path, voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    detect = Detector.detect
+
+    def hit_at_the_second_image(self: Detector, *arguments: Any) -> Any:
+        looked.append(1)
+        if len(looked) == 6:  # four images in the first scoring
+            os.kill(os.getpid(), signal.SIGTERM)
+        return detect(self, *arguments)
+
+    monkeypatch.setattr(Detector, "detect", hit_at_the_second_image)
+    words = ["voc0712", weights, "--data", voc, "--out", tmp_path / "out", *SHORT]
+    assert evaluate(*words) == 128 + signal.SIGTERM
+    assert len(looked) == 6
+    assert not (tmp_path / "out" / "result.json").exists()
+    assert evaluate(*words) == 0
+    whole, cut = (load_file(folder / "detector.safetensors") for folder in (done, tmp_path / "out"))
+    assert all(torch.equal(tensor, cut[name]) for name, tensor in whole.items())
+    results = [Result.read(folder / "result.json") for folder in (done, tmp_path / "out")]
+    assert results[0].metrics == results[1].metrics
+    assert results[0].detail["history"] == results[1].detail["history"]

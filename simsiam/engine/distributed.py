@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 from simsiam.errors import UserError
 
 T = TypeVar("T")
+# Each process keeps its own running statistics in training; from torch 2.13 on the flag has another name.
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_OWN_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 _groups = itertools.count()  # every process of a run joins the same groups in the same order
 
 
@@ -117,8 +121,8 @@ def parallel(model: nn.Module, process: Process) -> nn.Module:
         return model
     if process.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(model, device_ids=[process.device.index], broadcast_buffers=False)
-    return DistributedDataParallel(model, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=[process.device.index], **_OWN_BUFFERS)
+    return DistributedDataParallel(model, **_OWN_BUFFERS)
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

@@ -115,7 +115,9 @@ class DetectionSettings:
     metric: Literal["voc", "coco"]  # voc: AP50 by the 11-point rule; coco: mean AP over overlaps from 0.5 to 0.95
     architecture: Architecture
     difficult: Literal["ignored", "learnt"]  # VOC's difficult objects, in training
-    background: Literal["kept", "left_out"]  # training images that have objects, but none to learn from
+    background: Literal[
+        "kept", "left_out"
+    ]  # training images with difficult objects or crowds alone; your own negatives
     train_images: BoxTransform
     test_images: BoxTransform
     lr: float  # at `lr_batch` images a step; scaled in proportion to the batch size
