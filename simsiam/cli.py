@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -34,15 +35,19 @@ LOOKS = 5  # at how many programs run, a few milliseconds apart
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one verb and exit with its code: 0, 2 for a mistake, 3 for a collapse, 4 for a partial one."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    write_to_any_terminal()
     spin_shortly_on_a_busy_machine()
     try:
-        code = run(arguments)
-        sys.stdout.flush()
+        try:
+            code = run(arguments)
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         print(f"simsiam: {error}", file=sys.stderr)
         code = EXIT_USER_ERROR
     except BrokenPipeError:  # the reader of our output went away; what is left of it goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         code = 0
     except OSError as error:
         if error.errno not in OF_THE_PLACE:
@@ -59,6 +64,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("simsiam: stopped", file=sys.stderr)
         code = 128 + signal.SIGINT
     sys.exit(code)
+
+
+def write_to_any_terminal() -> None:
+    """Let what a terminal's encoding lacks (ASCII, cp1252) appear as `?`; what was closed takes every word."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, for as long as the program runs
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -24,3 +24,8 @@ def some(names: Sequence[str], most: int = 5) -> str:
     """The first few names, for a message."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "none") + more
+
+
+def one_line(text: str) -> str:
+    """A file's name for people: line breaks, control characters and bytes that are no UTF-8 appear as `?`."""
+    return "".join(each if each.isprintable() else "?" for each in text)

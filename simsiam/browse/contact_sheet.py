@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from simsiam.wording import one_line
+
 CELL = 160  # pixels of a picture's longer side
 GAP, CAPTION, MARGIN = 12, 34, 16
 PAPER, INK, SOFT, LINE = (252, 252, 250), (29, 32, 36), (90, 97, 107), (226, 226, 220)
@@ -64,7 +66,7 @@ def _paste(sheet: Image.Image, pen: ImageDraw.ImageDraw, shown: Shown, left: int
 
 def _fitting(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """The text, or as much of its end as a cell is wide: file names differ at their ends."""
-    text = text.encode("utf-8", "replace").decode()
+    text = one_line(text)
     if pen.textlength(text, font=font) <= CELL:
         return text
     while text and pen.textlength("…" + text, font=font) > CELL:

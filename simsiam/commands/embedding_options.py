@@ -16,7 +16,7 @@ from simsiam.commands.reading import read as read_line
 from simsiam.config import Machine
 from simsiam.embedding.vectors import Embedding, embedding
 from simsiam.errors import UserError
-from simsiam.wording import counted
+from simsiam.wording import counted, one_line
 
 if TYPE_CHECKING:
     from simsiam.data.sources import Source
@@ -77,7 +77,7 @@ class Asked:
             say("the same command goes on where this one was stopped")
             raise
         for bad in embedded.bad[:SHOWN]:
-            say(f"left out: {bad.path}: {bad.reason}")
+            say(f"left out: {one_line(bad.path)}: {bad.reason}")
         if len(embedded.bad) > SHOWN:
             say(f"left out: {len(embedded.bad) - SHOWN:,} more that cannot be read")
         return embedded
@@ -142,12 +142,7 @@ def _parse(
 
 def say(text: str) -> None:
     """A line beside the results, which go to standard output."""
-    print(printable(text), file=sys.stderr)
-
-
-def printable(text: str) -> str:
-    """Text with file names that are no UTF-8 made so: a terminal takes nothing else."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    print(text, file=sys.stderr)
 
 
 def _whole(text: str | None) -> int | None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from simsiam import claims, results
-from simsiam.commands.embedding_options import Asked, printable, read, say
+from simsiam.commands.embedding_options import Asked, read, say
 from simsiam.errors import UserError
-from simsiam.wording import counted
+from simsiam.wording import counted, one_line
 
 if TYPE_CHECKING:
     from simsiam.browse.contact_sheet import Row, Shown
@@ -120,10 +120,10 @@ def _neighbours(asked: Asked, embedded: Embedded, index: Index) -> Found:
     found = Found(sheet=[], table=[])
     for query, vector in zip(asked.options.query, embedder(list(asked.options.query)), strict=True):
         hits = index.nearest(vector, asked.options.k)
-        print(printable(f"{query}:"))
+        print(f"{one_line(str(query))}:")
         for hit in hits:
             path = embedded.path(hit.row)
-            print(printable(f"  {hit.similarity:6.4f}  {path}"))
+            print(f"  {hit.similarity:6.4f}  {one_line(path)}")
             found.table.append({"query": str(query), "path": path, "similarity": f"{hit.similarity:.6f}"})
         shown = Shown(image=read_image(query, name=str(query)), title="query", detail=query.name)
         found.sheet.append(Row(query=shown, found=_shown(embedded, hits)))
@@ -160,7 +160,7 @@ def _print_groups(options: Options, embedded: Embedded, groups: list[Group]) -> 
         print(f"group {number}: {counted(len(group.members), 'image')}")
         for member in group.members:
             path, same = embedded.path(member.row), "" if member.same_as is None else embedded.path(member.same_as)
-            print(printable(f"  {member.similarity:6.4f}  {path}{same and f'  (exactly {same})'}"))
+            print(f"  {member.similarity:6.4f}  {one_line(path)}{same and f'  (exactly {one_line(same)})'}")
             number_and_path = {"group": str(number), "path": path}
             table.append({**number_and_path, "similarity": f"{member.similarity:.6f}", "copy_of": same})
     members = sum(len(group.members) for group in groups)
