@@ -173,8 +173,8 @@ def test_residual_blocks_begin_as_identities_and_convolutions_as_he_normal(name:
 
 
 def test_spread_is_the_literal_formula() -> None:
-    z = rows(9, 4)
+    z = rows(9, 5)
     unit = torch.stack([row / row.norm() for row in z])
-    literal = sum(float(column.std()) for column in unit.T) / 4 * 4**0.5
+    literal = sum(float(column.std()) for column in unit.T) / 5 * 5**0.5
     assert float(spread(z)) == pytest.approx(literal, abs=1e-12)
     assert spread(z.half()).dtype == torch.float32

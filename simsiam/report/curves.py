@@ -169,7 +169,15 @@ def charts(
 
 
 def _levels(rows: list[dict[str, Any]]) -> list[Reference]:
-    return [Reference(name=str(row["name"]), value=float(row["value"])) for row in rows if row["name"] != "trained"]
+    return [
+        Reference(name=_short(str(row["name"])), value=float(row["value"])) for row in rows if row["name"] != "trained"
+    ]
+
+
+def _short(name: str) -> str:
+    """A baseline's name beside its line: of a path, such as that of the weights before training, the end alone."""
+    kind, colon, source = name.partition(": ")
+    return f"{kind}{colon}{source.rstrip('/').rpartition('/')[2][-30:]}"
 
 
 def _drawable(wanted: list[Chart]) -> list[Chart]:
