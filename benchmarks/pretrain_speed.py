@@ -22,8 +22,8 @@ import torch
 
 from simsiam import model as simsiam_model
 from simsiam.config import Pretraining
-from simsiam.data.loading import ViewLoader
 from simsiam.data.sources import ArraySource
+from simsiam.data.two_views.loader import ViewLoader
 from simsiam.engine import precision
 from simsiam.engine.distributed import pick_device
 from simsiam.model import SimSiam

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, of pixels in [0, 1]
+
 _CHUNK = 512  # images of a set in memory resampled at once
 
 
@@ -76,8 +78,6 @@ class Preprocess:
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """N x S x S x 3 uint8 as N x 3 x S x S float32, normalised."""
-        import torch
+        from simsiam.data.normalise import Normalisation
 
-        x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        mean = torch.tensor(self.mean, device=x.device).view(3, 1, 1)
-        return x.sub_(mean).div_(torch.tensor(self.std, device=x.device).view(3, 1, 1))
+        return Normalisation(mean=self.mean, std=self.std)(images)

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from simsiam.config import Views
 from simsiam.data.images import UnreadableImage
-from simsiam.data.loading import pair_batches
 from simsiam.data.sources import Source
+from simsiam.data.two_views.loader import pair_batches
 from simsiam.features.extraction import Features
 from simsiam.features.neighbours import nearest
 from simsiam.pretraining.monitor import Monitor, evaluating

@@ -18,10 +18,11 @@ from torch.nn import functional
 
 from simsiam import model as simsiam_model
 from simsiam.config import Views, published_views
-from simsiam.data.loading import image_batches, pair_batches
+from simsiam.data.loading import image_batches
 from simsiam.data.own_dataset import as_source
 from simsiam.data.preprocess import Preprocess, short_edge
 from simsiam.data.sources import Source
+from simsiam.data.two_views.loader import pair_batches
 from simsiam.errors import UserError
 from simsiam.features.extraction import Features, extract
 from simsiam.features.neighbours import nearest, vote

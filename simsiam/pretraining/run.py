@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from simsiam import limits
 from simsiam import model as simsiam_model
 from simsiam.config import Machine, Pretraining, as_dict
-from simsiam.data.loading import Batch, ViewLoader
+from simsiam.data.two_views.loader import Batch, ViewLoader
 from simsiam.engine import distributed, precision, schedules
 from simsiam.engine.distributed import Process
 from simsiam.engine.fit import Diverged, EpochEnd, Plan, Training, fit

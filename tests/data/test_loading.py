@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,11 +17,12 @@ import torch.multiprocessing
 import torch.utils.data._utils
 from torch import Tensor
 
-from simsiam.data.loading import Batch, ViewLoader, image_batches, pair_batches
+from simsiam.data.loading import image_batches
 from simsiam.data.preprocess import Preprocess
-from simsiam.data.reading import Request, TrainingWork
+from simsiam.data.reading import Request
 from simsiam.data.shards import ShardSource
 from simsiam.data.sources import ArraySource, FolderSource, Source
+from simsiam.data.two_views.loader import Batch, TrainingWork, ViewLoader, pair_batches
 from simsiam.errors import UserError
 from tests import tiny
 from tests.data.published import PUBLISHED, views
@@ -211,6 +214,23 @@ def test_a_killed_worker_is_told(files: FolderSource, monkeypatch: pytest.Monkey
         list(batches)
 
 
+_LEFT_OPEN = """
+import sys, torch
+from simsiam.data.folders import FolderSource
+from simsiam.data.two_views.loader import ViewLoader
+from tests.data.published import views
+loader = ViewLoader(FolderSource(sys.argv[1]), views(size=24), batch_size=4, seed=0, engine="pil",
+                    device=torch.device("cpu"), workers=2)
+batches = loader.epoch(0)
+next(batches)
+loader.itself = loader  # kept alive to the very end
+"""
+
+
+def test_a_program_ends_though_its_workers_were_never_stopped(files: FolderSource) -> None:
+    subprocess.run([sys.executable, "-c", _LEFT_OPEN, str(files.root)], check=True, timeout=120)
+
+
 def test_workers_leave_ctrl_c_to_the_main_process(files: FolderSource) -> None:
     views_of = loader(files, "pil", batch_size=2, workers=1)
     batches = views_of.epoch(0)
@@ -227,8 +247,7 @@ def test_work_travels_to_a_spawned_process(files: FolderSource) -> None:
     work = TrainingWork(source=files, views=SMALL, batch_size=4, seed=0, first_row=2, engine="batch")
     request = Request(epoch=0, step=1, indices=np.array([3, 1]))
     a, b = work[request], pickle.loads(pickle.dumps(work))[request]
-    assert torch.equal(a.first, b.first)
-    assert torch.equal(a.second, b.second)
+    assert all(torch.equal(x, y) for x, y in zip(a.items, b.items, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["memory", "files"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,10 +11,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from simsiam.data.images import BadImage, UnreadableImage
-from simsiam.data.reading import Crops, Request
+from simsiam.data.images import BadImage
+from simsiam.data.loading import Loader, WorkerPool, in_order
+from simsiam.data.reading import Loaded, Request, Work, no_pixels
 from simsiam.data.source import Source
-from simsiam.data.workers import WorkerPool
 from simsiam.errors import UserError
 from simsiam.wording import counted, plural
 
@@ -45,7 +45,7 @@ class LabelledBatch:
     bad: list[BadImage]
 
 
-class LabelledLoader:
+class LabelledLoader(Loader[LabelledBatch]):
     """Shuffled, augmented batches of a labelled source; the last, smaller batch of an epoch is kept, as published.
 
     An image's augmentation is drawn from (seed, epoch, position in the source) and nothing else, so the batches do
@@ -76,35 +76,33 @@ class LabelledLoader:
     ) -> None:
         if batch_size < world:
             raise UserError(f"--batch-size {batch_size}: fewer images in a step than the {world} processes.")
-        self._source, self._batch_size, self._seed = source, batch_size, seed
-        self._rank, self._world = rank, world
-        self._finish = _Finish(labels=labels_of(source), augment=augment, seed=seed, device=device)
-        work = CropWork(source=source, augment=augment, seed=seed)
-        self._pool = WorkerPool(work, workers=workers, device=device, lasting=True)
+        self._source, self._batch_size, self._rank, self._world = source, batch_size, rank, world
+        self._work = CropWork(source=source, augment=augment, seed=seed)
+        self._labels = labels_of(source)
+        self.steps = -(-len(source) // batch_size)
+        self.start(self._work, workers=workers, device=device)
 
-    @property
-    def steps(self) -> int:
-        """Steps in an epoch."""
-        return -(-len(self._source) // self._batch_size)
+    def permutation(self, epoch: int) -> np.ndarray:
+        """The source's own order of an epoch."""
+        return self._source.order(seed=self._work.seed, epoch=epoch)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[LabelledBatch]:
-        """The batches of one epoch from `first_step` on; raises UserError if not one image of it can be read."""
-        order = self._source.order(seed=self._seed, epoch=epoch)
-        requests = []
-        for step in range(first_step, self.steps):
-            rows = order[step * self._batch_size : (step + 1) * self._batch_size]
-            mine = np.array_split(rows, self._world)[self._rank]
-            requests.append(Request(epoch=epoch, step=step, indices=mine))
+    def indices(self, epoch: int, step: int) -> np.ndarray:
+        """This rank's part of a step."""
+        rows = self.order(epoch)[step * self._batch_size : (step + 1) * self._batch_size]
+        return np.array_split(rows, self._world)[self._rank]
+
+    def batches(self, requests: list[Request]) -> Iterator[LabelledBatch]:
+        """The batches of these requests; raises UserError if not one image of an epoch can be read."""
         readable = not requests or not len(requests[0].indices)
-        for batch in self._pool.run(requests, self._finish):
+        for batch in super().batches(requests):
             readable = readable or len(batch.labels) > 0
             if batch.step == self.steps - 1 and not readable:
                 raise UserError(f"{self._source.name}: not one image of an epoch could be read ({batch.bad[0].path}).")
             yield batch
 
-    def close(self) -> None:
-        """Stop the workers."""
-        self._pool.close()
+    def finish(self, loaded: Loaded) -> LabelledBatch:
+        """The crops, augmented further and normalised, with their labels."""
+        return self._work.finish(loaded, self._labels)
 
 
 def augmented_copy(
@@ -119,14 +117,44 @@ def augmented_copy(
     first: int = 0,
 ) -> Iterator[LabelledBatch]:
     """The images from `first` on, once each in the source's own order, as epoch `copy` of a loader would crop them."""
-    starts = range(first, len(source), batch_size)
-    requests = [
-        Request(epoch=copy, step=step, indices=np.arange(start, min(start + batch_size, len(source))))
-        for step, start in enumerate(starts)
-    ]
-    finish = _Finish(labels=labels_of(source), augment=augment, seed=seed, device=device)
-    work = CropWork(source=source, augment=augment, seed=seed)
-    yield from WorkerPool(work, workers=workers, device=device, lasting=False).run(requests, finish)
+    work, labels = CropWork(source=source, augment=augment, seed=seed), labels_of(source)
+    requests = in_order(np.arange(first, len(source)), batch_size, epoch=copy)
+    pool = WorkerPool(work, workers=workers, device=device)
+    yield from pool.run(requests, lambda loaded: work.finish(loaded, labels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropWork(Work):
+    """The crop of each readable image."""
+
+    source: Source
+    augment: Augment
+    seed: int
+
+    def item(self, request: Request) -> Callable[[int, int, Image], tuple[np.ndarray]]:
+        """S x S x 3 uint8."""
+
+        def crop(row: int, index: int, image: Image) -> tuple[np.ndarray]:
+            return (self.augment.crop(image, np.random.default_rng((self.seed, request.epoch, index, 0))),)
+
+        return crop
+
+    def nothing(self) -> tuple[Tensor]:
+        """No pixels."""
+        return (no_pixels(self.augment.size),)
+
+    def finish(self, loaded: Loaded, labels: np.ndarray) -> LabelledBatch:
+        """A batch of crops that lie on the device."""
+        epoch, (pixels,) = loaded.request.epoch, loaded.items
+        rngs = [np.random.default_rng((self.seed, epoch, index, 1)) for index in loaded.kept.tolist()]
+        return LabelledBatch(
+            images=self.augment.finish(pixels, rngs),
+            labels=torch.from_numpy(labels[loaded.kept.numpy()]).to(pixels.device, non_blocking=True),
+            indices=loaded.kept,
+            epoch=epoch,
+            step=loaded.request.step,
+            bad=loaded.bad,
+        )
 
 
 def labels_of(source: Source) -> np.ndarray[Any, Any]:
@@ -182,56 +210,3 @@ def class_count(train: Source, test: Source) -> int:
     if count < 2:
         raise UserError(f"{train.name}: only one class; a classifier needs at least two.")
     return count
-
-
-@dataclass(frozen=True, kw_only=True)
-class CropWork:
-    """The crop of each readable image; runs in the loader's processes."""
-
-    source: Source
-    augment: Augment
-    seed: int
-
-    def __getitem__(self, request: Request) -> Crops:
-        """Read and crop, leaving out what cannot be read."""
-        size = self.augment.size
-        pixels = np.empty((len(request.indices), size, size, 3), np.uint8)
-        kept: list[int] = []
-        bad: list[BadImage] = []
-        for index in request.indices.tolist():
-            try:
-                image = self.source.read(index)
-            except UnreadableImage as error:
-                bad.append(error.bad)
-                continue
-            pixels[len(kept)] = self.augment.crop(image, np.random.default_rng((self.seed, request.epoch, index, 0)))
-            kept.append(index)
-        return Crops(
-            request=request,
-            first=torch.from_numpy(pixels[: len(kept)]),
-            second=torch.empty(0, dtype=torch.uint8),
-            kept=torch.tensor(kept, dtype=torch.int64),
-            bad=bad,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Finish:
-    """Pixels from a worker -> a batch on the device."""
-
-    labels: np.ndarray[Any, Any]
-    augment: Augment
-    seed: int
-    device: torch.device
-
-    def __call__(self, crops: Crops) -> LabelledBatch:
-        epoch = crops.request.epoch
-        rngs = [np.random.default_rng((self.seed, epoch, index, 1)) for index in crops.kept.tolist()]
-        return LabelledBatch(
-            images=self.augment.finish(crops.first.to(self.device, non_blocking=True), rngs),
-            labels=torch.from_numpy(self.labels[crops.kept.numpy()]).to(self.device, non_blocking=True),
-            indices=crops.kept,
-            epoch=epoch,
-            step=crops.request.step,
-            bad=crops.bad,
-        )

@@ -38,7 +38,7 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmenter:
-    """An augmentation with the normalisation of the backbone: what `data.labelled` calls an Augment."""
+    """An augmentation with the normalisation of the backbone: what the loader calls an Augment."""
 
     augmentation: Augmentation
     mean: tuple[float, float, float]
@@ -66,12 +66,13 @@ class Augmenter:
         import numpy as np
         import torch
 
-        images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        from simsiam.data.normalise import Normalisation, unit
+
+        images = unit(pixels)
         if self.augmentation.lighting and rngs:
             shifts = np.stack([lighting(rng.normal(0.0, self.augmentation.lighting, 3)) for rng in rngs])  # B x 3
             images += torch.from_numpy(shifts).to(images.device)[:, :, None, None]
-        mean, std = (images.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return images.sub_(mean).div_(std)
+        return Normalisation(mean=self.mean, std=self.std).scaled(images)
 
 
 def lighting(alpha: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

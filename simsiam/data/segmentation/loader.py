@@ -6,18 +6,21 @@ of processes or workers, nor on where a run was resumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from PIL.Image import Image, Resampling
 from torch import Tensor
 
-from simsiam.data.images import UnreadableImage
-from simsiam.data.reading import Crops, Request
+from simsiam.data.images import BadImage
+from simsiam.data.loading import Loader, WorkerPool, in_order
+from simsiam.data.normalise import Normalisation
+from simsiam.data.reading import Loaded, Request, Work
 from simsiam.data.segmentation.masks import MaskSource
 from simsiam.data.segmentation.transforms import MaskAugmentation, augment, fitted
-from simsiam.data.workers import WorkerPool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,20 +41,14 @@ class WholeImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normalisation:
-    """8-bit pixels to what the weights were trained on."""
+class Masked:
+    """An image as it is stored, with its mask."""
 
-    mean: tuple[float, float, float]  # RGB, of pixels in [0, 1]
-    std: tuple[float, float, float]
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """B x H x W x 3 uint8 -> B x 3 x H x W float32."""
-        images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        mean, std = (images.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return images.sub_(mean).div_(std)
+    image: Image
+    mask: np.ndarray  # H x W uint8
 
 
-class MaskLoader:
+class MaskLoader(Loader[MaskBatch]):
     """Training crops in epochs of a fixed number of steps; passes through the set follow each other without a gap.
 
     Args:
@@ -75,88 +72,79 @@ class MaskLoader:
         channels_last: bool,
         workers: int,
     ) -> None:
-        self._source, self._seed, self._steps = source, seed, steps
+        self._source, self._seed, self.steps = source, seed, steps
         self._global, self._batch, self._first = global_batch, batch, first
-        self._normalise, self._device, self._channels_last = normalisation, device, channels_last
-        self._kept: tuple[int, np.ndarray] | None = None
+        self._normalise, self._channels_last = normalisation, channels_last
         work = MaskCropWork(source=source, augmentation=augmentation, seed=seed)
-        self._pool = WorkerPool(work, workers=workers, device=device, lasting=True)
+        self.start(work, workers=workers, device=device)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[MaskBatch]:
-        """The batches of an epoch from `first_step` on; raises UserError if an image cannot be read."""
-        requests = [self._request(epoch, step) for step in range(first_step, self._steps)]
-        return self._pool.run(requests, self._finish)
-
-    def close(self) -> None:
-        """Stop the workers."""
-        self._pool.close()
-
-    def _request(self, epoch: int, step: int) -> Request:
+    def indices(self, epoch: int, step: int) -> np.ndarray:
         """The rows of a step, each as pass x images + image."""
-        start = (epoch * self._steps + step) * self._global + self._first
-        rows = np.arange(start, start + self._batch)
-        through, place = np.divmod(rows, len(self._source))
-        images = np.array([self._order(int(n))[at] for n, at in zip(through, place, strict=True)], np.int64)
-        return Request(epoch=epoch, step=step, indices=through * len(self._source) + images)
+        start = (epoch * self.steps + step) * self._global + self._first
+        through, place = np.divmod(np.arange(start, start + self._batch), len(self._source))
+        images = np.array([self.order(int(n))[at] for n, at in zip(through, place, strict=True)], np.int64)
+        return np.asarray(through * len(self._source) + images)
 
-    def _order(self, through: int) -> np.ndarray:
-        """The order of one pass; the last one that was asked for is kept."""
-        if self._kept is None or self._kept[0] != through:
-            self._kept = through, self._source.order(seed=self._seed, epoch=through)
-        return self._kept[1]
+    def permutation(self, epoch: int) -> np.ndarray:
+        """The source's own order of a pass through the set."""
+        return self._source.order(seed=self._seed, epoch=epoch)
 
-    def _finish(self, crops: Crops) -> MaskBatch:
-        images = self._normalise(crops.first.to(self._device, non_blocking=True))
-        second = crops.second.to(self._device, non_blocking=True)
-        images *= second[:, 1:]
+    def finish(self, loaded: Loaded) -> MaskBatch:
+        """The crops normalised, 0 in the padding, and their masks."""
+        pixels, masks, inside = loaded.items
+        images = self._normalise(pixels)
+        images *= inside[:, None]
         if self._channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return MaskBatch(images=images, masks=second[:, 0].long())
+        return MaskBatch(images=images, masks=masks.long())
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskCropWork:
-    """The crops of a step; runs in the loader's processes."""
+class MaskWork(Work):
+    """Reads images with their masks; one that cannot be read ends the run."""
 
+    unreadable: ClassVar[Literal["stop"]] = "stop"
     source: MaskSource
+
+    def fetch(self, index: int, bad: list[BadImage]) -> Masked:
+        """One image and its mask; `index` may count on over passes through the set."""
+        index %= len(self.source)
+        return Masked(image=self.source.read(index), mask=self.source.mask(index))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskCropWork(MaskWork):
+    """The crops of a step."""
+
     augmentation: MaskAugmentation
     seed: int
 
-    def __getitem__(self, request: Request) -> Crops:
-        """Read, transform and stack; `second` is B x 2 x S x S, the mask and where there is image."""
-        pixels, masks = [], []
-        for row in request.indices.tolist():
-            through, index = divmod(row, len(self.source))
-            try:
-                image, mask = self.source.read(index), self.source.mask(index)
-            except UnreadableImage as error:
-                return _failed(request, f"{self.source.name}: {error} It was whole when the data were checked.")
-            crop = augment(image, mask, self.augmentation, np.random.default_rng((self.seed, through, index, 3)))
-            pixels.append(crop.pixels)
-            masks.append(np.stack([crop.mask, crop.inside]))
-        return _crops(request, np.stack(pixels), np.stack(masks))
+    def item(self, request: Request) -> Callable[[int, int, Masked], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Pixels (S x S x 3), mask and where there is image (S x S), all uint8."""
+
+        def crop(row: int, index: int, masked: Masked) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            random = np.random.default_rng((self.seed, *divmod(index, len(self.source)), 3))
+            made = augment(masked.image, masked.mask, self.augmentation, random)
+            return made.pixels, made.mask, made.inside
+
+        return crop
 
 
 @dataclass(frozen=True, kw_only=True)
-class WholeImageWork:
+class WholeImageWork(MaskWork):
     """Images resized to fit, keeping their shape, with their masks as they are stored."""
 
-    source: MaskSource
     scale_long: int
     scale_short: int
 
-    def __getitem__(self, request: Request) -> Crops:
-        """Read and resize one image."""
-        from PIL import Image
+    def item(self, request: Request) -> Callable[[int, int, Masked], tuple[np.ndarray, np.ndarray]]:
+        """H x W x 3 and H' x W' uint8."""
 
-        index = int(request.indices[0])
-        try:
-            image, mask = self.source.read(index), self.source.mask(index)
-        except UnreadableImage as error:
-            return _failed(request, f"{self.source.name}: {error} It was whole when the data were checked.")
-        size = fitted(image.size, long=self.scale_long, short=self.scale_short)
-        pixels = np.array(image.resize(size, Image.Resampling.BILINEAR))
-        return _crops(request, pixels[None], mask[None])
+        def resized(row: int, index: int, masked: Masked) -> tuple[np.ndarray, np.ndarray]:
+            size = fitted(masked.image.size, long=self.scale_long, short=self.scale_short)
+            return np.array(masked.image.resize(size, Resampling.BILINEAR)), masked.mask
+
+        return resized
 
 
 def whole_images(
@@ -171,24 +159,9 @@ def whole_images(
 ) -> Iterator[WholeImage]:
     """The images that `indices` names, one by one; raises UserError if one cannot be read."""
 
-    def finish(crops: Crops) -> WholeImage:
-        return WholeImage(
-            image=normalisation(crops.first.to(device, non_blocking=True)),
-            mask=crops.second[0].to(device, non_blocking=True).long(),
-            index=int(crops.kept[0]),
-        )
+    def finish(loaded: Loaded) -> WholeImage:
+        pixels, masks = loaded.items
+        return WholeImage(image=normalisation(pixels), mask=masks[0].long(), index=int(loaded.kept[0]))
 
-    requests = [Request(epoch=0, step=step, indices=np.array([index])) for step, index in enumerate(indices)]
     work = WholeImageWork(source=source, scale_long=scale_long, scale_short=scale_short)
-    pool = WorkerPool(work, workers=workers, device=device, lasting=False)
-    yield from pool.run(requests, finish)
-
-
-def _crops(request: Request, first: np.ndarray, second: np.ndarray) -> Crops:
-    kept = torch.from_numpy(request.indices.astype(np.int64))
-    return Crops(request=request, first=torch.from_numpy(first), second=torch.from_numpy(second), kept=kept, bad=[])
-
-
-def _failed(request: Request, message: str) -> Crops:
-    empty = torch.empty(0, dtype=torch.uint8)
-    return Crops(request=request, first=empty, second=empty, kept=torch.empty(0).long(), bad=[], error=message)
+    yield from WorkerPool(work, workers=workers, device=device).run(in_order(np.asarray(indices), 1), finish)

@@ -1,7 +1,7 @@
 """Transforms that move an image and its mask together, and the photometric distortion of the image alone.
 
 The published training transform of the segmentation recipes, in its order: resize by a random ratio, crop, flip,
-distort; normalising and padding follow in `mask_loader`. Two differences from the programs it comes from: shrinking is
+distort; normalising and padding follow in the loader. Two differences from the programs it comes from: shrinking is
 antialiased (Pillow), and the mask is sampled at pixel centres, where the image is.
 """
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simsiam.data.normalise import Normalisation, to_device
 from simsiam.data.two_views.colour import adjust_hue, luma, scale_brightness, scale_contrast, scale_saturation
 from simsiam.data.two_views.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, Draws, crop_boxes
 
@@ -31,12 +32,6 @@ def batch_views(pixels: Tensor, rows: Tensor, views: Views, draws: Draws, *, cha
     return finish_views(crop_in_memory(images, views, draws), views, draws, channels_last=channels_last)
 
 
-def batch_views_of_crops(crops: Tensor, views: Views, draws: Draws, *, channels_last: bool) -> Tensor:
-    """The views whose crops (B x S x S x 3 uint8, flipped where drawn) the PIL engine made."""
-    x = crops.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-    return finish_views(x, views, draws, channels_last=channels_last)
-
-
 def finish_views(x: Tensor, views: Views, draws: Draws, *, channels_last: bool) -> Tensor:
     """Colour jitter, grey, blur and normalisation of cropped images in [0, 1] (B x 3 x S x S, changed in place)."""
     x = _jitter(x, views, draws)
@@ -49,17 +44,7 @@ def finish_views(x: Tensor, views: Views, draws: Draws, *, channels_last: bool) 
         index = to_device(blur, x.device)
         kernel = blur_matrices(to_device(draws.sigma[blur].float(), x.device), x.shape[2])
         x.index_copy_(0, index, kernel[:, None] @ x.index_select(0, index) @ kernel[:, None].mT)
-    return normalise(x, views.mean, views.std, channels_last=channels_last)
-
-
-def normalise(
-    x: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float], *, channels_last: bool
-) -> Tensor:
-    """(x - mean) / std of B x 3 x H x W in [0, 1], in place; optionally laid out channels-last."""
-    shift = to_device(torch.tensor(mean), x.device).view(3, 1, 1)
-    scale = to_device(torch.tensor(std), x.device).view(3, 1, 1)
-    x = x.sub_(shift).div_(scale)
-    return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    return Normalisation(mean=views.mean, std=views.std).scaled(x, channels_last=channels_last)
 
 
 def crop_in_memory(images: Tensor, views: Views, draws: Draws) -> Tensor:
@@ -110,13 +95,6 @@ def blur_matrices(sigma: Tensor, size: int) -> Tensor:
         2 * radius + 1
     )
     return box @ box @ box
-
-
-def to_device(small: Tensor, device: torch.device) -> Tensor:
-    """A small CPU tensor on the device, without waiting for it."""
-    if device.type == "cuda":
-        return small.pin_memory().to(device, non_blocking=True)
-    return small.to(device)
 
 
 def _jitter(x: Tensor, views: Views, draws: Draws) -> Tensor:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from simsiam.config import published_views
-from simsiam.data.two_views.batch import normalise
+from simsiam.data.normalise import Normalisation
 from simsiam.data.two_views.draws import draw_pair
 from simsiam.data.two_views.pil import pil_view
 
@@ -40,8 +40,7 @@ class TwoViews:
         image = image.convert("RGB")
         draws = draw_pair(self.views, 1, None)
         pixels = np.stack([pil_view(image, self.views, view, 0) for view in (draws.view1, draws.view2)])
-        x = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        x1, x2 = normalise(x.div_(255), self.views.mean, self.views.std, channels_last=False)
+        x1, x2 = Normalisation(mean=self.views.mean, std=self.views.std)(torch.from_numpy(pixels))
         return x1, x2
 
     def __repr__(self) -> str:

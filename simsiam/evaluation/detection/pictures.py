@@ -9,8 +9,9 @@ import torch
 from PIL.Image import Image
 
 from simsiam.data.detection.boxes import BoxSample, BoxSource, Frame, Prediction, Target
-from simsiam.data.detection.loader import Normalisation, network_images
+from simsiam.data.detection.loader import network_images
 from simsiam.data.detection.transforms import transform
+from simsiam.data.normalise import Normalisation
 from simsiam.evaluation.detection.drawing import Compared, write_comparison
 from simsiam.evaluation.detection.files import TrainedDetector
 from simsiam.evaluation.detection.scoring import in_image
@@ -33,8 +34,8 @@ def find_on(kept: TrainedDetector, image: Image, *, index: int = 0) -> Predictio
     )
     ready = transform(BoxSample(image=image, target=nothing), kept.images, np.random.default_rng(0))
     height, width = ready.pixels.shape[:2]
-    device = next(kept.detector.parameters()).device
-    batch = network_images([ready], Normalisation(mean=kept.mean, std=kept.std), device)
+    batch = network_images([ready], Normalisation(mean=kept.mean, std=kept.std))
+    batch = batch.to(next(kept.detector.parameters()).device)
     frame = Frame(index=index, height=height, width=width, original_height=image.height, original_width=image.width)
     found = kept.detector.detect(batch, [(height, width)])[0]
     masks = kept.detector.architecture.masks

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simsiam.data.segmentation.loader import Normalisation, whole_images
+from simsiam.data.normalise import Normalisation
+from simsiam.data.segmentation.loader import whole_images
 from simsiam.data.segmentation.masks import MaskSource
 from simsiam.engine import precision
 from simsiam.evaluation.segmentation.segmentor import Segmentor

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from simsiam.config import loader_workers
-from simsiam.data.segmentation.loader import MaskBatch, MaskLoader, Normalisation
+from simsiam.data.normalise import Normalisation
+from simsiam.data.segmentation.loader import MaskBatch, MaskLoader
 from simsiam.data.segmentation.masks import MaskSplits
 from simsiam.engine import distributed, optimizers, precision
 from simsiam.engine.fit import Plan, Training

@@ -13,9 +13,10 @@ from PIL import Image
 
 from simsiam.data.detection.boxes import BoxBatch, BoxSample, BoxSource, Frame, Target
 from simsiam.data.detection.coco import open_coco2017
-from simsiam.data.detection.loader import BoxLoader, Normalisation, network_images, ordered_batches
+from simsiam.data.detection.loader import BoxLoader, network_images, ordered_batches
 from simsiam.data.detection.transforms import BoxTransform, transform
 from simsiam.data.detection.voc import open_voc_folder
+from simsiam.data.normalise import Normalisation
 from simsiam.errors import UserError
 from tests.data.detection.test_voc import write
 from tests.tiny_shapes import coco_folder
@@ -177,7 +178,7 @@ def test_red_is_the_first_channel() -> None:
     red = transform(
         BoxSample(image=Image.new("RGB", (40, 40), (255, 0, 0)), target=Target.empty()), HOW, np.random.default_rng(0)
     )
-    batch = network_images([red], Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)), CPU)
+    batch = network_images([red], Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
     assert batch[0, :, 5, 5].tolist() == [1, 0, 0]
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from simsiam.data.normalise import Normalisation
 from simsiam.data.segmentation.folders import open_mask_tree
-from simsiam.data.segmentation.loader import MaskBatch, MaskLoader, Normalisation, whole_images
+from simsiam.data.segmentation.loader import MaskBatch, MaskLoader, whole_images
 from simsiam.data.segmentation.masks import MaskSource
 from simsiam.errors import UserError
 from simsiam.recipes.segmentation import fcn_d8_folder, sized
@@ -65,7 +66,7 @@ def test_normalising_is_that_of_the_weights() -> None:
 
 def test_every_image_comes_once_a_pass(source: MaskSource) -> None:
     plain = loader(source, steps=10, global_batch=2, batch=2)
-    rows = [plain._request(0, step).indices for step in range(10)]
+    rows = [plain.request(0, step).indices for step in range(10)]
     flat = np.concatenate(rows)
     assert flat.tolist() == sorted(flat.tolist(), key=lambda row: row // 5)
     for through in range(4):
