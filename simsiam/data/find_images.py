@@ -21,6 +21,7 @@ ROLES: dict[str, Role] = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_SPLIT = re.compile(rf"({'|'.join(ROLES)})[_-]?\d*")  # train, Val, train2017
 
 
 def role_of(name: str) -> Role | None:
@@ -43,9 +44,10 @@ def folders_in(folder: Path, names: Iterable[str] = IMAGE_FOLDERS) -> list[Path]
 
 def split_folders(folder: Path) -> dict[str, Path]:
     """The sub-folders that are named as a split, by their names; the training set first, then what is scored."""
-    found = [each for each in visible(folder.iterdir()) if each.name.lower() in ROLES and each.is_dir()]
+    found = [(_SPLIT.fullmatch(each.name.lower()), each) for each in visible(folder.iterdir()) if each.is_dir()]
     order = list(ROLES)
-    return {each.name: each for each in sorted(found, key=lambda each: order.index(each.name.lower()))}
+    named = [(order.index(match[1]), each) for match, each in found if match is not None]
+    return {each.name: each for _, each in sorted(named)}
 
 
 def images_by_stem(folder: Path, *, deep: bool = False) -> dict[str, list[Path]]:
@@ -103,9 +105,8 @@ def _usual_places(around: Path, role: Role | None) -> list[Path]:
     found: list[Path] = []
     for folder in _levels(around):
         found.append(folder)
-        named = folders_in(folder) + [
-            each for name, each in split_folders(folder).items() if folder != around and role in (None, role_of(name))
-        ]
+        splits = [each for name, each in split_folders(folder).items() if role in (None, role_of(name))]
+        named = folders_in(folder) + splits
         for each in named:
             of_role = [below for name, below in split_folders(each).items() if role_of(name) == role]
             found += [*of_role, each] if role is not None else [each]

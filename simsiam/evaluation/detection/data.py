@@ -11,11 +11,11 @@ import numpy as np
 from simsiam.data.detection.boxes import BoxSource
 from simsiam.data.detection.checks import Policy, checked
 from simsiam.data.detection.cityscapes import open_cityscapes_instances
-from simsiam.data.detection.coco import open_coco, open_coco2017
-from simsiam.data.detection.files import BoxFiles
-from simsiam.data.detection.voc import FirstPixel, open_voc07, open_voc0712, open_voc_folder
+from simsiam.data.detection.coco import open_coco2017
+from simsiam.data.detection.formats import recognise
+from simsiam.data.detection.voc import FirstPixel, open_voc07, open_voc0712
 from simsiam.errors import UserError
-from simsiam.wording import plural
+from simsiam.wording import plural, some
 
 Kind = Literal["voc0712", "voc07", "coco2017", "cityscapes", "folder"]
 HELD_OUT = 5  # one image in so many, where no test set is named
@@ -62,13 +62,27 @@ def open_sets(kind: Kind, words: DatasetArgs, *, bad: Policy) -> BoxSets:
 
 
 def _own(words: DatasetArgs, bad: Policy) -> BoxSets:
-    whole = checked(_any(words.data, words.images, words.first_pixel, classes=None), bad)
+    """A set of one's own: with --test, with its own split, or with a part held out."""
+    found = recognise(words.data, images=words.images, first_pixel=words.first_pixel)
+    train = found.part("train")
+    scored = (found.part("val") or found.part("test")) if train is not None else None
+    first = train if train is not None else next(iter(found.parts))
+    whole = checked(found.parts[first], bad)
+    classes = whole.source.classes
     if words.test is not None:
         usual = words.images if words.test.is_file() else None
         images = words.test_images if words.test_images is not None else usual
-        test = checked(_any(words.test, images, words.first_pixel, classes=whole.source.classes), bad)
-        notes = (*whole.notes, *test.notes)
-        return BoxSets(train=whole.source, test=test.source, notes=notes)
+        other = recognise(words.test, images=images, first_pixel=words.first_pixel, classes=classes)
+        name = other.part("test") or other.part("val") or next(iter(other.parts))
+        test = checked(other.parts[name], bad)
+        notes = [f"{words.data}: {found.sentence}.", f"{words.test}: {other.sentence}."]
+        return _sets(whole.source, test.source, [*notes, *whole.notes, *test.notes])
+    if scored is not None:
+        test = checked(found.parts[scored], bad)
+        note = f"{words.data}: {found.sentence}. Trained on {first} and scored on {scored}, its own split"
+        unused = [name for name in found.parts if name not in (first, scored)]
+        note += f"; {', '.join(unused)} is not used." if unused else "."
+        return _sets(whole.source, test.source, [note, *whole.notes, *test.notes])
     count = len(whole.source)
     if count < 2:
         raise UserError(f"{words.data}: one image only; to hold some out for the score it takes two, or name --test.")
@@ -76,22 +90,22 @@ def _own(words: DatasetArgs, bad: Policy) -> BoxSets:
     held[np.random.default_rng(0).permutation(count)[: max(1, count // HELD_OUT)]] = True
     out = int(held.sum())
     note = f"{out} of {count} images {plural(out, 'was', 'were')} held out to be scored on, drawn by seed 0"
-    return BoxSets(
-        train=whole.source.subset(np.flatnonzero(~held)),
-        test=whole.source.subset(np.flatnonzero(held)),
-        notes=(*whole.notes, note),
+    return _sets(
+        whole.source.subset(np.flatnonzero(~held)),
+        whole.source.subset(np.flatnonzero(held)),
+        [f"{words.data}: {found.sentence}.", *whole.notes, note],
     )
 
 
-def _any(place: Path, images: Path | None, first_pixel: FirstPixel, classes: tuple[str, ...] | None) -> BoxFiles:
-    """A VOC-XML folder, or a COCO json with its folder of images (its own, where none is named)."""
-    if not place.exists():
-        raise UserError(f"{place}: no such file or folder.")
-    if place.is_dir():
-        if images is not None:
-            raise UserError(
-                f"--images {images}: goes with a COCO json, and {place} is a folder. Images of VOC-XML annotations lie "
-                "beside them, or in JPEGImages or images in that folder."
-            )
-        return open_voc_folder(place, classes, first_pixel=first_pixel)
-    return open_coco(place, images, classes)
+def _sets(train: BoxSource, test: BoxSource, notes: list[str]) -> BoxSets:
+    """Both sets, with a word on classes that one of them has no object of."""
+    for source, what in ((train, "training"), (test, "test")):
+        shown: set[int] = set()
+        for index in range(len(source)):
+            target = source.target(index)
+            shown.update(target.labels[~target.crowd].tolist())
+        absent = [name for number, name in enumerate(source.classes, 1) if number not in shown]
+        if absent:
+            without = "the mean is over the others" if what == "test" else "it cannot be learnt"
+            notes.append(f"no {what} object of {some(absent)}: {without}.")
+    return BoxSets(train=train, test=test, notes=tuple(notes))
