@@ -363,7 +363,7 @@ PROTOCOLS: dict[str, Evaluation] = {
         detection.mask_rcnn_r50_fpn_24k_cityscapes,
     ),
     "detection-folder": _detection(
-        "A detector for boxes or masks of your own: a VOC-XML folder, or a COCO json.",
+        "A detector for boxes or masks of your own, from the export of any usual labelling tool.",
         data.OwnBoxes(),
         detection.folder_boxes,
         detection.folder_masks,

@@ -300,8 +300,8 @@ def test_images_that_are_learnt_from_and_scored_on_are_noted(tmp_path: Path) -> 
 
 def test_words_that_contradict_the_data(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = tiny_shapes.voc_folder(tmp_path / "own", images=4, side=SIDE)
-    assert evaluate("folder", weights, "--data", own, "--images", own) == 2
-    assert "goes with a COCO json" in capsys.readouterr().err
+    assert evaluate("folder", weights, "--data", own, "--images", tmp_path / "none") == 2
+    assert "none: no such folder of images" in capsys.readouterr().err
     assert evaluate("folder", weights, "--from", weights, "--data", own) == 2
     assert "named twice" in capsys.readouterr().err
 

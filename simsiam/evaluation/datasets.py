@@ -153,10 +153,10 @@ class PublishedBoxes(DataFlags):
 class OwnBoxes(DataFlags):
     """Boxes, and maybe masks, of your own."""
 
-    data: Path | None = None  # A folder with VOC-XML annotations, or a COCO json.
-    images: Path | None = None  # The folder of the images that the COCO json names; without it, the json's own.
-    test: Path | None = None  # A test set in the form of --data; without it a fifth of --data is held out.
-    test_images: Path | None = None  # The folder of the images that the test set's json names.
+    data: Path | None = None  # An export of COCO, VOC-XML, YOLO, CVAT, LabelMe, VIA or OpenImages form: folder or file.
+    images: Path | None = None  # The folder of its images; without it, those beside the annotations.
+    test: Path | None = None  # A test set; without it the split that --data has, or a fifth of it held out.
+    test_images: Path | None = None  # The folder of the test set's images.
     skip_bad: Switch = False  # Leave out damaged images and boxes, and say how many, instead of stopping.
     first_pixel: Literal[0, 1] = 0  # How the VOC-XML files count pixels: from 0, or from 1 as VOC itself does.
 
@@ -166,7 +166,7 @@ class OwnBoxes(DataFlags):
 
         if self.data is None:
             raise UserError(
-                "--data: name a folder with VOC-XML annotations, or a COCO json with --images for its images."
+                "--data: name a folder of annotated images: COCO json, VOC-XML, YOLO, CVAT, LabelMe, VIA or OpenImages."
             )
         words = DatasetArgs(
             data=self.data,

@@ -13,7 +13,7 @@ from simsiam.data.detection.checks import with_objects
 from simsiam.data.splits import data_id
 from simsiam.engine.distributed import barrier
 from simsiam.errors import UserError
-from simsiam.evaluation.detection.anchor_fit import anchor_fit
+from simsiam.evaluation.detection.anchor_fit import anchor_fit, object_sides
 from simsiam.evaluation.detection.data import BoxSets
 from simsiam.evaluation.detection.files import FILE, TrainedDetector, save_detector
 from simsiam.evaluation.detection.pictures import draw_examples
@@ -50,8 +50,7 @@ def train_and_score(
     notes = _notes(settings, data, chosen.lr, len(data.train) - len(learnt.train))
     if trials:
         notes.append(sweep_note(trials, settings.sweep_iterations, choice=settings.sweep_choice, lr=chosen.lr))
-    if (remark := anchor_remark(settings, subject, data)) is not None:
-        notes.append(remark)
+    notes += remarks(settings, subject, data)
     return Measured(metrics=trained.metrics, detail=detail, notes=notes)
 
 
@@ -71,12 +70,20 @@ def _to_learn_from(settings: DetectionSettings, source: BoxSource) -> BoxSource:
     return source if settings.benchmark == "folder" else with_objects(source, "any")
 
 
-def anchor_remark(settings: DetectionSettings, subject: PretrainedBackbone, data: BoxSets) -> str | None:
-    """What to know before training on a set of one's own: objects that the anchors are far from, and the cure."""
-    if settings.benchmark != "folder":  # the published sets have the published anchors
-        return None
+def remarks(settings: DetectionSettings, subject: PretrainedBackbone, data: BoxSets) -> list[str]:
+    """What to know before training on a set of one's own: objects too small to see, or far from all anchors."""
+    if settings.benchmark != "folder":  # the published sets have the published sizes and anchors
+        return []
+    found = []
+    for source, what in ((data.train, "training"), (data.test, "test")):
+        sides = object_sides(source, settings.test_images)
+        if tiny := int((sides.amin(1) < 1).sum()) if len(sides) else 0:
+            found.append(
+                f"{tiny} of {counted(len(sides), f'{what} object')} {plural(tiny, 'is', 'are')} under a pixel wide or "
+                "high at the size that the network sees: raise --test-images.short-sides, or cut the images into tiles."
+            )
     fit = anchor_fit(data.train, settings.test_images, settings.architecture, subject.backbone)
-    return fit.remark if fit is not None else None
+    return [*found, fit.remark] if fit is not None and fit.remark is not None else found
 
 
 def _sweep(settings: DetectionSettings, data: BoxSets, place: Place) -> list[Trial]:

@@ -33,10 +33,9 @@ class Detection(DetectionSettings, Protocol["BoxSets"]):
 
     def remarks(self, subject: PretrainedBackbone, data: BoxSets) -> list[str]:
         """Whether the anchors suit the objects."""
-        from simsiam.evaluation.detection.finish import anchor_remark
+        from simsiam.evaluation.detection.finish import remarks
 
-        remark = anchor_remark(self, subject, data)
-        return [] if remark is None else [remark]
+        return [*data.notes, *remarks(self, subject, data)]
 
     def data_id(self, data: BoxSets) -> DataId:
         """Both sets."""

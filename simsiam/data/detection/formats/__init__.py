@@ -64,6 +64,8 @@ def recognise(
     """
     if not place.exists():
         raise UserError(f"{place}: no such file or folder.")
+    if images is not None and not images.is_dir():
+        raise UserError(f"{images}: no such folder of images.")
     given = Given(place=place, images=images, first_pixel=1 if first_pixel else 0)
     found = next((export for name in FORMATS if (export := _find(name, given)) is not None), None)
     if found is None:
