@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from simsiam.limits import Count, Finite, Hue, Positive, Share, Workers
+
 Stem = Literal["imagenet", "small", "small-stride2"]
 
 
@@ -21,21 +23,21 @@ Stem = Literal["imagenet", "small", "small-stride2"]
 class Views:
     """How one random view of an image is made; both views use it (MoCo v2 augmentation, paper section 3)."""
 
-    size: int  # pixels; the view is size x size
-    min_scale: float  # of the image's area, the smallest crop
-    max_scale: float
-    jitter_probability: float  # of the four colour operations together, in random order
+    size: Count  # pixels; the view is size x size
+    min_scale: Share  # of the image's area, the smallest crop
+    max_scale: Share
+    jitter_probability: Share  # of the four colour operations together, in random order
     brightness: float
     contrast: float
     saturation: float
-    hue: float
-    grayscale_probability: float
-    blur_probability: float
+    hue: Hue
+    grayscale_probability: Share
+    blur_probability: Share
     blur_sigma_min: float  # pixels; PIL GaussianBlur(radius=sigma)
     blur_sigma_max: float
-    flip_probability: float  # horizontal
-    mean: tuple[float, float, float]  # RGB, of pixels in [0, 1]
-    std: tuple[float, float, float]
+    flip_probability: Share  # horizontal
+    mean: tuple[Finite, Finite, Finite]  # RGB, of pixels in [0, 1]
+    std: tuple[Positive, Positive, Positive]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +45,13 @@ class Model:
     """The network: backbone, projector (f's head) and predictor h (paper section 3, "Baseline settings")."""
 
     backbone: str  # resnet10, resnet18, resnet34, resnet50, resnet101, resnet152, or timm:NAME
-    width: int  # channels of the stem; 64 in every published ResNet
+    width: Count  # channels of the stem; 64 in every published ResNet
     stem: Stem  # imagenet: 7x7 stride 2 and max-pool; small: 3x3 stride 1; small-stride2: 3x3 stride 2
-    projector_layers: int
+    projector_layers: Count
     projector_hidden: int  # width of the hidden layers; 0: the backbone's own feature width, as published
-    projector_dim: int  # output width d
+    projector_dim: Count  # output width d
     predictor: Literal["mlp", "none"]  # none: the paper's ablation, which collapses
-    predictor_dim: int  # hidden width
+    predictor_dim: Count  # hidden width
     stop_gradient: Literal["on", "off"]  # off: the paper's ablation, which collapses
 
 
@@ -97,21 +99,19 @@ class Pretraining:
     data_kind: Literal["folder", "list", "imagenet", "cifar10", "shards", "demo"]  # how the images are stored
     model: Model
     views: Views
-    epochs: int
-    batch_size: int  # global: over all devices
+    epochs: Count
+    batch_size: Count  # global: over all devices
     base_lr: float  # lr = base_lr x batch_size / 256
-    momentum: float
+    momentum: Share
     weight_decay: float  # on every parameter
     schedule: Literal["epoch", "step"]  # the cosine is stepped once an epoch (published) or every step
     warmup_epochs: int
     predictor_lr: Literal["fixed", "cosine"]
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
-    monitor_images: (
-        int  # held out of training where the data set has no test split; 0: none, training images are watched
-    )
-    monitor_every: int  # epochs
-    checkpoint_every: int  # epochs
-    keep_checkpoints: int
+    monitor_images: int  # held out where there is no test split; 0: none, training images are watched
+    monitor_every: Count  # epochs
+    checkpoint_every: Count  # epochs
+    keep_checkpoints: Count
     seed: int
 
     @property
@@ -126,7 +126,7 @@ class Machine:
 
     out: Path | None = None  # folder of the run or result; without it: one named after what is run
     device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
-    workers: int = -1  # processes that decode images; -1: one less than the cores, at most 8
+    workers: Workers = -1  # processes that decode images; -1: one less than the cores, at most 8
     views_engine: Literal["auto", "pil", "batch"] = "auto"  # auto: batch where the set lives in memory or on a GPU
     channels_last: Literal["auto", "on", "off"] = "auto"  # how images lie in memory; auto: what is usually faster
     compile: Literal["on", "off"] = "off"  # torch.compile: minutes at the start, faster steps after

@@ -16,6 +16,7 @@ from simsiam.commands.reading import read as read_line
 from simsiam.config import Machine
 from simsiam.embedding.vectors import Embedding, embedding
 from simsiam.errors import UserError
+from simsiam.limits import Workers
 from simsiam.wording import counted, one_line
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Inputs:
     split: Literal["train", "test"] = "train"  # of a set that has two
     backbone: str | None = None  # the network, where the file does not tell; timm:NAME for a timm model
     device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
-    workers: int = -1  # processes that decode images; -1: one less than the cores, at most 8
+    workers: Workers = -1  # processes that decode images; -1: one less than the cores, at most 8
     cache: Path | None = None  # of vectors and downloads; without it: SIMSIAM_CACHE, else ~/.cache/simsiam
 
     @property

@@ -20,6 +20,7 @@ from simsiam.config import Machine
 from simsiam.errors import UserError
 from simsiam.evaluation.datasets import NO_FLAGS, DataFlags
 from simsiam.evaluation.protocol import RESULT_FILE, Protocol, run_once
+from simsiam.limits import Count
 from simsiam.protocols import PROTOCOLS, Evaluation, Wanted
 
 ALL = "all"
@@ -36,8 +37,8 @@ class Options:
     # More weights, `random` for instance; each gets a result of its own, and all come out in one table.
     start: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="from")] = ()
     recipe: str | None = None  # Settings other than the usual ones, by a name that `simsiam recipes` lists.
-    size: int | None = None  # Pixels of the images; without it, the side that the weights were trained at.
-    iterations: int | None = None  # A shorter or longer training; the rate falls at the same fractions of it.
+    size: Count | None = None  # Pixels of the images; without it, the side that the weights were trained at.
+    iterations: Count | None = None  # A shorter or longer training; the rate falls at the same fractions of it.
     seeds: tuple[int, ...] = (0,)  # Of everything random; a result for each.
     backbone: str | None = None  # The network, where the file of weights does not tell it: resnet18, or timm:NAME.
     again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # Measure anew what has a result already.

@@ -14,6 +14,7 @@ from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import say_unfinished
 from simsiam.config import Stem
 from simsiam.errors import UserError
+from simsiam.limits import Count
 from simsiam.weights.modelcard import Target
 
 
@@ -32,7 +33,7 @@ class Command:
     out: Path | None = None  # folder; without it SOURCE/export if that is a folder, else exports/SOURCE; then TARGET
     licence: str | None = None  # of the weights, for the card; without it: what the zoo or an import says
     backbone: str | None = None  # the network, where the tensors do not tell; timm:NAME for a timm model
-    width: int | None = None  # channels of the stem, likewise
+    width: Count | None = None  # channels of the stem, likewise
     stem: Stem | None = None  # likewise: the stride of a 3x3 stem leaves no trace
     channel_order: Literal["auto", "rgb", "bgr"] = "auto"  # of the images it was trained on; auto: by zoo file name
 

@@ -13,6 +13,7 @@ from simsiam import claims, limits
 from simsiam.commands.names import plain
 from simsiam.commands.reading import read as read_line
 from simsiam.config import Stem
+from simsiam.limits import Count
 from simsiam.wording import counted
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Command:
     file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
     out: Path | None = None  # folder; without it: runs/import-FILE
     backbone: str | None = None  # the network, where the tensors do not tell; timm:NAME for a timm model
-    width: int | None = None  # channels of the stem, likewise
+    width: Count | None = None  # channels of the stem, likewise
     stem: Stem | None = None  # likewise: the stride of a 3x3 stem leaves no trace
     channel_order: Literal["auto", "rgb", "bgr"] = "auto"  # of the images it was trained on; auto: by zoo file name
     branch: str | None = None  # of several networks in the file, a piece of the name of the one to take: student

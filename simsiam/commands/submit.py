@@ -10,16 +10,17 @@ from typing import Any, Literal
 from simsiam import limits
 from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError, install_extra
+from simsiam.limits import Count, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """Submit another verb to SLURM: simsiam submit [OPTIONS] -- pretrain DATA --recipe NAME ..."""
 
-    nodes: int = 1  # machines
+    nodes: Count = 1  # machines
     gpus: int = 8  # a machine; one process each
-    cpus: int = 8  # a process
-    hours: float = 24.0  # then the job is requeued and goes on
+    cpus: Count = 8  # a process
+    hours: Positive = 24.0  # then the job is requeued and goes on
     partition: str | None = None  # of the cluster
     after: tuple[str, ...] = ()  # numbers of jobs that must end without a failure first
     logs: Path = Path("runs/slurm")  # job files and output

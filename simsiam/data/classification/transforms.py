@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from simsiam.limits import Count, Share
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
@@ -28,10 +30,10 @@ class Augmentation:
     """How a labelled training image becomes a crop."""
 
     crop: Literal["resized", "resize-then-random"]  # RandomResizedCrop; or short edge, centre square, random crop
-    size: int  # pixels of the crop
-    min_scale: float  # `resized`: smallest share of the image's area (torchvision's default is 0.08)
-    resize: int  # `resize-then-random`: short edge and centre square before the random crop
-    flip_probability: float
+    size: Count  # pixels of the crop
+    min_scale: Share  # `resized`: smallest share of the image's area (torchvision's default is 0.08)
+    resize: Count  # `resize-then-random`: short edge and centre square before the random crop
+    flip_probability: Share
     jitter: float  # strength of brightness, contrast and saturation, applied to every image; 0 for none
     lighting: float  # standard deviation of the AlexNet lighting noise; 0 for none
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from simsiam.limits import Count, Share
+
 if TYPE_CHECKING:  # recipes hold a BoxTransform, and are listed without torch
     import numpy as np
     from PIL import Image
@@ -19,9 +21,9 @@ SMALLEST = 1.0  # pixels of the original image; objects with a shorter side are 
 class BoxTransform:
     """The size of the network's images: proportions are kept, and the long side wins where both cannot hold."""
 
-    short_sides: tuple[int, ...]  # pixels; one of these is drawn for each image
-    long_side: int  # pixels, at most
-    flip_probability: float  # of the mirror image
+    short_sides: tuple[Count, ...]  # pixels; one of these is drawn for each image
+    long_side: Count  # pixels, at most
+    flip_probability: Share  # of the mirror image
 
     def scaled_size(self, width: int, height: int, short: int) -> tuple[int, int]:
         """Width and height after resizing, each rounded to the nearest pixel."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from simsiam.data.marks import IGNORE
+from simsiam.limits import Count, Positive, Share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,20 +26,20 @@ HUE_STEPS = 180  # of a full turn: as OpenCV counts, in whose units the publishe
 class MaskAugmentation:
     """How an image and its mask become a training crop."""
 
-    scale_long: int  # pixels: the image is resized to fit a long edge of this
-    scale_short: int  # and a short edge of this, keeping its shape
-    min_ratio: float  # of the two edges, drawn for each image
-    max_ratio: float
-    crop: int  # pixels of the square crop's side; smaller images are padded to it
-    most_of_one_class: float  # of a crop's labelled pixels, else it is drawn again, up to ten times
-    flip_probability: float  # horizontal
+    scale_long: Count  # pixels: the image is resized to fit a long edge of this
+    scale_short: Count  # and a short edge of this, keeping its shape
+    min_ratio: Positive  # of the two edges, drawn for each image
+    max_ratio: Positive
+    crop: Count  # pixels of the square crop's side; smaller images are padded to it
+    most_of_one_class: Share  # of a crop's labelled pixels, else it is drawn again, up to ten times
+    flip_probability: Share  # horizontal
     brightness: float  # largest shift, of 255
     min_contrast: float
     max_contrast: float
     min_saturation: float
     max_saturation: float
     hue: float  # largest turn, of 180 to the full circle
-    distort_probability: float  # of each of the four
+    distort_probability: Share  # of each of the four
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from simsiam.data.splits import data_id
 from simsiam.errors import UserError
 from simsiam.evaluation.classification.features import PooledFeatures, normalised
 from simsiam.evaluation.protocol import Measured, Protocol
+from simsiam.limits import Count
 from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted
@@ -24,9 +25,9 @@ class Clustering(Protocol["Source"]):
 
     protocol: ClassVar[str] = "clustering"
     features: PooledFeatures
-    clusters: int | None  # without it: as many as there are classes
-    starts: int  # of k-means (k-means++); the tightest clustering counts
-    iterations: int  # at most, of each start
+    clusters: Count | None  # without it: as many as there are classes
+    starts: Count  # of k-means (k-means++); the tightest clustering counts
+    iterations: Count  # at most, of each start
 
     @property
     def main_metric(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from simsiam.config import Machine
 from simsiam.data.preprocess import Preprocess
 from simsiam.errors import UserError
+from simsiam.limits import Count
 from simsiam.weights.pretrained import PretrainedBackbone
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ NORM_FLOOR = 1e-5  # added to each row's norm
 class PooledFeatures:
     """Pooled features of a centre crop."""
 
-    resize: int  # pixels of the short edge
-    size: int  # pixels
+    resize: Count  # pixels of the short edge
+    size: Count  # pixels
     precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the backbone
-    batch_size: int  # images in a forward pass; no effect on the numbers beyond rounding
+    batch_size: Count  # images in a forward pass; no effect on the numbers beyond rounding
 
     def extract(self, subject: PretrainedBackbone, source: Source, machine: Machine) -> Features:
         """The features of a source."""
@@ -52,11 +53,11 @@ class SvmFeatures:
     layers: Literal["stages", "pooled"]
     pooling: Literal["specified", "adaptive"]  # of the stage maps
     kind: Literal["squash", "center"]  # how an image is brought to size
-    resize: int  # pixels of the short edge
-    size: int  # pixels
+    resize: Count  # pixels of the short edge
+    size: Count  # pixels
     precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the backbone
     storage: Literal["fp32", "fp16"]  # of the features in their files
-    batch_size: int  # images in a forward pass; no effect on the numbers beyond rounding
+    batch_size: Count  # images in a forward pass; no effect on the numbers beyond rounding
 
     def extract(self, subject: PretrainedBackbone, part: MultiLabelSet, machine: Machine) -> Features:
         """The features of one set."""

@@ -11,6 +11,7 @@ from simsiam.errors import UserError
 from simsiam.evaluation.classification.features import PooledFeatures, normalised
 from simsiam.evaluation.intervals import bootstrap_interval
 from simsiam.evaluation.protocol import Measured, Protocol
+from simsiam.limits import Count, Folds, Positive
 from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted, plural
@@ -31,11 +32,11 @@ class FewLabels(Protocol["Source"]):
     protocol: ClassVar[str] = "few_labels"
     features: PooledFeatures
     classifier: Literal["logistic", "knn"]
-    costs: tuple[float, ...]  # logistic: inverse regularisation strengths to choose from
-    k: int  # knn: neighbours, or as many as a training fold has
-    temperature: float  # knn: of the vote
-    folds: int  # or as many as the rarest class has images
-    repeats: int  # each with another division into folds
+    costs: tuple[Positive, ...]  # logistic: inverse regularisation strengths to choose from
+    k: Count  # knn: neighbours, or as many as a training fold has
+    temperature: Positive  # knn: of the vote
+    folds: Folds  # or as many as the rarest class has images
+    repeats: Count  # each with another division into folds
 
     @property
     def main_metric(self) -> str:

@@ -15,6 +15,7 @@ from simsiam.data.splits import Splits
 from simsiam.errors import UserError
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.features.neighbours import QUERY_ROWS, Neighbours, nearest, vote
+from simsiam.limits import Count, Positive
 from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted
@@ -35,14 +36,14 @@ class Knn(Protocol[Splits]):
     """kNN on the pooled features: the training images are the references, the test images the queries."""
 
     protocol: ClassVar[str] = "knn"
-    k: tuple[int, ...]  # neighbours
-    quoted_k: int  # one of k: the number quoted alone, and the one that the confusion matrix is of
-    temperature: float
-    resize: int  # pixels of the short edge
-    size: int  # pixels of the central crop
+    k: tuple[Count, ...]  # neighbours
+    quoted_k: Count  # one of k: the number quoted alone, and the one that the confusion matrix is of
+    temperature: Positive
+    resize: Count  # pixels of the short edge
+    size: Count  # pixels of the central crop
     precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the backbone
     storage: Literal["fp32", "fp16"]  # of the features in their files
-    batch_size: int  # images in a forward pass; no effect on the numbers beyond rounding
+    batch_size: Count  # images in a forward pass; no effect on the numbers beyond rounding
 
     @property
     def main_metric(self) -> str:

@@ -15,6 +15,7 @@ from simsiam.data.splits import Splits
 from simsiam.errors import UserError
 from simsiam.evaluation.classification.training_config import TrainingConfig
 from simsiam.evaluation.protocol import Measured, Protocol
+from simsiam.limits import Count
 from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted, left_out
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 class StageHeads:
     """One classifier on each of the five feature maps, all five trained in one pass through the backbone."""
 
-    stages: int  # feature maps of the backbone, each with a head; five in the published ResNets
+    stages: Count  # feature maps of the backbone, each with a head; five in the published ResNets
     pooling: Literal["specified", "adaptive"]  # of the maps to about 9,000 values
     schooling: TrainingConfig
-    expected_classes: int | None  # of the published data set; other counts are allowed and noted
+    expected_classes: Count | None  # of the published data set; other counts are allowed and noted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ class LinearAvgPool(Protocol[Splits]):
 
     protocol: ClassVar[str] = "linear_avgpool"
     schooling: TrainingConfig
-    expected_classes: int | None  # of the published data set; other counts are allowed and noted
+    expected_classes: Count | None  # of the published data set; other counts are allowed and noted
 
     @property
     def main_metric(self) -> str:

@@ -25,6 +25,7 @@ from simsiam.evaluation.classification.low_shot_samples import (
 )
 from simsiam.evaluation.intervals import area_average_precision
 from simsiam.evaluation.protocol import Measured, Protocol
+from simsiam.limits import Count, Positive
 from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 
@@ -47,13 +48,13 @@ class LowShot(Protocol["MultiLabelSplits"]):
     protocol: ClassVar[str] = "low_shot_voc07"
     features: SvmFeatures
     layer: str  # feature1 ... feature5, or pooled
-    k: tuple[int, ...]  # positives a class; negatives are (classes - 1) times as many
-    samples: int
+    k: tuple[Count, ...]  # positives a class; negatives are (classes - 1) times as many
+    samples: Count
     sampling: Sampling
     sample_files: Path | None  # the folder, where sampling is "files"
     selection: Selection
-    costs: tuple[float, ...]
-    positive_weight: float  # the class weight of positives; negatives have 1
+    costs: tuple[Positive, ...]
+    positive_weight: Positive  # the class weight of positives; negatives have 1
 
     @property
     def main_metric(self) -> str:

@@ -18,6 +18,7 @@ from simsiam.data.classification.transforms import Augmentation, Augmenter
 from simsiam.data.splits import Splits
 from simsiam.errors import UserError
 from simsiam.evaluation.protocol import Measured, Protocol
+from simsiam.limits import Count, Positive, Share
 from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import left_out
@@ -41,14 +42,14 @@ class LinearProbe(Protocol[Splits]):
 
     protocol: ClassVar[str] = "linear_probe"
     augmentation: Augmentation
-    copies: int  # augmented copies of the training set
-    test_resize: int  # pixels: short edge before the centre crop
-    lrs: tuple[float, ...]
+    copies: Count  # augmented copies of the training set
+    test_resize: Count  # pixels: short edge before the centre crop
+    lrs: tuple[Positive, ...]
     weight_decays: tuple[float, ...]
-    momentum: float
-    epochs: int  # of training on the stored features
-    batch_size: int
-    validation_fraction: float  # of each class of the training set
+    momentum: Share
+    epochs: Count  # of training on the stored features
+    batch_size: Count
+    validation_fraction: Share  # of each class of the training set
     precision: Literal["fp32", "tf32", "bf16"]  # of the backbone
     storage: Literal["fp16", "fp32"]  # of the stored features
 

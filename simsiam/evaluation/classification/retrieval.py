@@ -10,6 +10,7 @@ from simsiam.data.splits import Splits
 from simsiam.evaluation.classification.features import PooledFeatures
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.features.neighbours import nearest
+from simsiam.limits import Count
 from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 
@@ -20,7 +21,7 @@ class Retrieval(Protocol[Splits]):
 
     protocol: ClassVar[str] = "retrieval"
     features: PooledFeatures
-    k: tuple[int, ...]
+    k: tuple[Count, ...]
     gallery: Literal["train", "test"]  # test: the other test images
 
     @property

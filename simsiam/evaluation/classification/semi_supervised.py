@@ -14,6 +14,7 @@ from simsiam.config import Machine
 from simsiam.data.splits import Splits
 from simsiam.evaluation.classification.training_config import TrainingConfig
 from simsiam.evaluation.protocol import Measured, Protocol
+from simsiam.limits import Count, Positive, Share
 from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted, left_out
@@ -29,11 +30,11 @@ class SemiSupervised(Protocol[Splits]):
 
     protocol: ClassVar[str] = "semi_supervised"
     schooling: TrainingConfig  # its lr is replaced by each of `lrs`
-    lrs: tuple[float, ...]
-    head_multipliers: tuple[float, ...]
+    lrs: tuple[Positive, ...]
+    head_multipliers: tuple[Positive, ...]
     selection: Literal["test", "held-out"]  # test: the published practice; held-out: part of train decides
-    held_out_fraction: float  # of train's images of each class, for `held-out`
-    expected_classes: int | None
+    held_out_fraction: Share  # of train's images of each class, for `held-out`
+    expected_classes: Count | None
 
     @property
     def main_metric(self) -> str:

@@ -18,6 +18,7 @@ from simsiam.errors import UserError
 from simsiam.evaluation.classification.features import SvmFeatures
 from simsiam.evaluation.intervals import area_average_precision
 from simsiam.evaluation.protocol import Measured, Protocol
+from simsiam.limits import Folds, Positive
 from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted
@@ -35,9 +36,9 @@ class Svm(Protocol["MultiLabelSplits"]):
 
     protocol: ClassVar[str] = "svm_voc07"
     features: SvmFeatures
-    costs: tuple[float, ...]
-    positive_weight: float  # the class weight of positives; negatives have 1
-    folds: int  # stratified, in the order of the images
+    costs: tuple[Positive, ...]
+    positive_weight: Positive  # the class weight of positives; negatives have 1
+    folds: Folds  # stratified, in the order of the images
 
     @property
     def main_metric(self) -> str:

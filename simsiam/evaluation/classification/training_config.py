@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from simsiam import limits
 from simsiam.data.classification.transforms import Augmentation
+from simsiam.limits import Count, Positive, Share
 
 if TYPE_CHECKING:
     import torch
@@ -20,14 +21,14 @@ class Optimisation:
     """Optimiser, schedule and length of a supervised training; the rate changes between epochs only."""
 
     optimizer: Literal["sgd", "nesterov", "lars", "larc"]  # lars and larc: the two forms of simsiam.engine.lars
-    lr: float  # at the batch size below, as published: it is not scaled
-    momentum: float
+    lr: Positive  # at the batch size below, as published: it is not scaled
+    momentum: Share
     weight_decay: float  # on every parameter that is trained
     schedule: Literal["steps", "cosine"]
     milestones: tuple[int, ...]  # `steps`: epochs done at which the rate falls by gamma
-    gamma: float
-    epochs: int
-    batch_size: int  # global; the last batch of an epoch is smaller and is kept
+    gamma: Share
+    epochs: Count
+    batch_size: Count  # global; the last batch of an epoch is smaller and is kept
 
     def build(self, groups: list[Group]) -> torch.optim.Optimizer:
         """The optimiser over the groups, each at its own initial rate."""
@@ -67,7 +68,7 @@ class TrainingConfig:
 
     optimisation: Optimisation
     augmentation: Augmentation
-    test_resize: int  # pixels: short edge before the centre crop of the augmentation's size
-    evaluate_every: int  # epochs; the last epoch is always evaluated
+    test_resize: Count  # pixels: short edge before the centre crop of the augmentation's size
+    evaluate_every: Count  # epochs; the last epoch is always evaluated
     keep: Literal["last", "best"]  # which evaluated epoch is reported; best: by test accuracy, as main_lincls does
     precision: Literal["fp32", "tf32", "bf16"]  # of the forward passes; published: fp32

@@ -8,6 +8,7 @@ from typing import Literal, Self
 from simsiam import limits
 from simsiam.data.detection.transforms import BoxTransform
 from simsiam.errors import UserError
+from simsiam.limits import Count, Positive, Share
 
 Benchmark = Literal["voc0712", "voc07", "coco", "coco_2x", "coco_c4", "coco_c4_2x", "cityscapes_instances", "folder"]
 ACCUMULATION = (
@@ -23,26 +24,26 @@ CLOSEST = 100  # iterations between two evaluations of a shortened training, at 
 class Assignment:
     """Which object an anchor or a proposal stands for, by the overlap (IoU) of the two boxes."""
 
-    positive: float  # from here on it stands for the object that it overlaps most
-    negative: float  # below, it is background; between the two it takes no part
+    positive: Share  # from here on it stands for the object that it overlaps most
+    negative: Share  # below, it is background; between the two it takes no part
     low_quality: Literal["on", "off"]  # on: the boxes that overlap an object most stand for it in any case ...
-    lowest: float  # ... from this overlap on
+    lowest: Share  # ... from this overlap on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How many of an image's anchors or proposals are trained on."""
 
-    count: int  # an image
-    positive_fraction: float  # at most; background fills up
+    count: Count  # an image
+    positive_fraction: Share  # at most; background fills up
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposals:
     """How many proposals come out of the region proposal network."""
 
-    before_nms: int  # the best of each level
-    kept: int  # an image
+    before_nms: Count  # the best of each level
+    kept: Count  # an image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +51,14 @@ class Rpn:
     """The region proposal network (Ren et al. 2015)."""
 
     channels: int  # of its 3x3 convolution; 0: as many as the map has
-    scales: tuple[float, ...]  # an anchor's side in strides of its level
-    ratios: tuple[float, ...]  # height / width
+    scales: tuple[Positive, ...]  # an anchor's side in strides of its level
+    ratios: tuple[Positive, ...]  # height / width
     assignment: Assignment
     sampling: Sampling
     border: Literal["inside", "any"]  # inside: anchors that cross the image's border do not train
     train: Proposals
     test: Proposals
-    nms: float
+    nms: Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +68,10 @@ class Boxes:
     head: Literal["res5", "4conv1fc"]  # res5: the backbone's last stage; else four convolutions, one linear layer
     channels: int  # of the four convolutions
     hidden: int  # of the linear layer
-    pool: int  # side of RoIAlign's output
+    pool: Count  # side of RoIAlign's output
     assignment: Assignment
     sampling: Sampling
-    deviations: tuple[float, float, float, float]  # box targets are divided by these: x, y, width, height
+    deviations: tuple[Positive, Positive, Positive, Positive]  # box targets are divided by these: x, y, width, height
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +80,17 @@ class Masks:
 
     convs: int  # 3x3 convolutions before the upsampling; 0 in the C4 form, which takes res5's output
     channels: int
-    pool: int  # side of RoIAlign's output
-    threshold: float  # of a mask's probability
+    pool: Count  # side of RoIAlign's output
+    threshold: Share  # of a mask's probability
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """What counts as a detection."""
 
-    score: float  # at least
-    nms: float  # per class
-    detections: int  # an image, at most
+    score: Share  # at least
+    nms: Share  # per class
+    detections: Count  # an image, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,25 +121,25 @@ class DetectionSettings:
     ]  # training images with difficult objects or crowds alone; your own negatives
     train_images: BoxTransform
     test_images: BoxTransform
-    lr: float  # at `lr_batch` images a step; scaled in proportion to the batch size
-    lr_batch: int
-    batch_size: int  # global, over all devices
-    accumulate: int  # passes a step; more than 1 only without BatchNorm that learns
-    momentum: float
+    lr: Positive  # at `lr_batch` images a step; scaled in proportion to the batch size
+    lr_batch: Count
+    batch_size: Count  # global, over all devices
+    accumulate: Count  # passes a step; more than 1 only without BatchNorm that learns
+    momentum: Share
     weight_decay: float  # on every parameter
     unit: Literal["iterations", "epochs"]  # of the next two, and of evaluate_every
-    length: int
+    length: Count
     milestones: tuple[int, ...]  # where the rate falls by gamma
-    gamma: float
+    gamma: Share
     warmup_iterations: int  # a linear rise from warmup_ratio of the rate
-    warmup_ratio: float
-    evaluate_every: int  # must divide the length
+    warmup_ratio: Share
+    evaluate_every: Count  # must divide the length
     precise_bn_iterations: int  # training batches to measure BatchNorm's statistics on before a test; 0: running means
     precision: Literal["fp32", "tf32", "bf16"]
-    lr_sweep: tuple[float, ...]  # rates to try first, each on its own short schedule; empty: none
-    sweep_iterations: int  # of that schedule, in which the rate falls at the same fractions
+    lr_sweep: tuple[Positive, ...]  # rates to try first, each on its own short schedule; empty: none
+    sweep_iterations: Count  # of that schedule, in which the rate falls at the same fractions
     sweep_choice: Literal["report", "best"]  # report: train at `lr` all the same; best: at the one that scored best
-    expected_classes: int | None  # of the published data set; other counts are allowed and noted
+    expected_classes: Count | None  # of the published data set; other counts are allowed and noted
 
     @property
     def main_metric(self) -> str:

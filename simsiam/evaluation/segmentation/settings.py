@@ -8,6 +8,7 @@ from typing import Literal
 from simsiam import limits
 from simsiam.data.segmentation.transforms import MaskAugmentation
 from simsiam.errors import UserError
+from simsiam.limits import Count, Positive, Share
 from simsiam.wording import counted
 
 ACCUMULATION_REFUSED = (
@@ -22,10 +23,10 @@ ACCUMULATION_REFUSED = (
 class SegmentorConfig:
     """The network around the backbone."""
 
-    output_stride: int  # pixels of the image to one of the last map; late strides become dilations
-    head_channels: int
-    auxiliary_channels: int  # of the head on the map before the last
-    dropout: float  # of whole channels, before each classifier
+    output_stride: Count  # pixels of the image to one of the last map; late strides become dilations
+    head_channels: Count
+    auxiliary_channels: Count  # of the head on the map before the last
+    dropout: Share  # of whole channels, before each classifier
     corners: Literal["aligned", "half-pixel"]  # how scores are resized: align_corners True or False
     norm: Literal["batch", "group"]  # of the heads; batch as published
     backbone_norm: Literal["trained", "frozen"]  # frozen: BatchNorm keeps the statistics of the weights
@@ -35,18 +36,18 @@ class SegmentorConfig:
 class SegmentationSchedule:
     """Loss, optimiser and length; the rate changes every iteration."""
 
-    iterations: int
-    batch_size: int  # global
-    accumulate: int  # passes that a device's share of the batch is cut into; above 1 only without BatchNorm training
-    lr: float  # for a batch of `lr_batch`; scaled linearly for others
-    lr_batch: int
+    iterations: Count
+    batch_size: Count  # global
+    accumulate: Count  # passes that a device's share of the batch is cut into; above 1 only without BatchNorm training
+    lr: Positive  # for a batch of `lr_batch`; scaled linearly for others
+    lr_batch: Count
     min_lr: float  # the rate falls to this: (lr - min_lr) x (1 - t)^power + min_lr
-    power: float
-    momentum: float
+    power: Positive
+    momentum: Share
     weight_decay: float  # on every parameter
     auxiliary_weight: float  # of the auxiliary head's loss
     mean_over: Literal["all", "labelled"]  # pixels that a loss is divided by
-    evaluate_every: int  # iterations; a checkpoint as often
+    evaluate_every: Count  # iterations; a checkpoint as often
     precision: Literal["fp32", "tf32", "bf16"]
 
     @property
@@ -83,19 +84,19 @@ class SegmentationSchedule:
 class Testing:
     """How an image is scored: one scale, not flipped."""
 
-    test_long: int  # pixels: resized to fit this long edge
-    test_short: int  # and this short edge
+    test_long: Count  # pixels: resized to fit this long edge
+    test_short: Count  # and this short edge
     windows: Literal["whole", "slide"]  # whole: in one pass; slide: overlapping windows, averaged
-    window: int  # pixels of a window's side
-    window_stride: int  # pixels from one to the next
+    window: Count  # pixels of a window's side
+    window_stride: Count  # pixels from one to the next
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateSearch:
     """Several rates tried on a short schedule, scored on a tenth of the training images that is held out for it."""
 
-    lr_sweep: tuple[float, ...]  # rates for a batch of `lr_batch`; empty: no search
-    sweep_iterations: int
+    lr_sweep: tuple[Positive, ...]  # rates for a batch of `lr_batch`; empty: no search
+    sweep_iterations: Count
     sweep_choice: Literal["report", "best"]  # report: train at `lr` all the same; best: at the rate with the best mIoU
 
 
@@ -108,8 +109,8 @@ class Segmentation:
     course: SegmentationSchedule
     testing: Testing
     search: RateSearch
-    expected_classes: int | None  # of the published data set; others are noted
-    published_iterations: int | None  # other lengths are noted
+    expected_classes: Count | None  # of the published data set; others are noted
+    published_iterations: Count | None  # other lengths are noted
 
     @property
     def notes(self) -> list[str]:
