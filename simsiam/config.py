@@ -23,36 +23,36 @@ Stem = Literal["imagenet", "small", "small-stride2"]
 class Views:
     """How one random view of an image is made; both views use it (MoCo v2 augmentation, paper section 3)."""
 
-    size: Count  # pixels; the view is size x size
-    min_scale: Share  # of the image's area, the smallest crop
-    max_scale: Share
-    jitter_probability: Share  # of the four colour operations together, in random order
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: Hue
-    grayscale_probability: Share
-    blur_probability: Share
-    blur_sigma_min: float  # pixels; PIL GaussianBlur(radius=sigma)
-    blur_sigma_max: float
-    flip_probability: Share  # horizontal
-    mean: tuple[Finite, Finite, Finite]  # RGB, of pixels in [0, 1]
-    std: tuple[Positive, Positive, Positive]
+    size: Count  # Pixels of a view's side.
+    min_scale: Share  # Smallest crop, as a share of the image's area.
+    max_scale: Share  # Largest crop, as a share of the image's area.
+    jitter_probability: Share  # How often the four colour operations are applied, together and in random order.
+    brightness: float  # Most that brightness changes: a factor of 1 - b to 1 + b.
+    contrast: float  # Most that contrast changes, as a factor.
+    saturation: float  # Most that saturation changes, as a factor.
+    hue: Hue  # Most that hue turns; 0.5 is half the colour circle.
+    grayscale_probability: Share  # How often a view loses its colour.
+    blur_probability: Share  # How often a view is blurred.
+    blur_sigma_min: float  # Smallest blur: the Gaussian's sigma in pixels, as Pillow's radius.
+    blur_sigma_max: float  # Largest blur, in pixels.
+    flip_probability: Share  # How often a view is mirrored left to right.
+    mean: tuple[Finite, Finite, Finite]  # Mean of red, green and blue that is subtracted, of pixels in [0, 1].
+    std: tuple[Positive, Positive, Positive]  # Standard deviation of red, green and blue that is divided by.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """The network: backbone, projector (f's head) and predictor h (paper section 3, "Baseline settings")."""
 
-    backbone: str  # resnet10, resnet18, resnet34, resnet50, resnet101, resnet152, or timm:NAME
-    width: Count  # channels of the stem; 64 in every published ResNet
-    stem: Stem  # imagenet: 7x7 stride 2 and max-pool; small: 3x3 stride 1; small-stride2: 3x3 stride 2
-    projector_layers: Count
-    projector_hidden: int  # width of the hidden layers; 0: the backbone's own feature width, as published
-    projector_dim: Count  # output width d
-    predictor: Literal["mlp", "none"]  # none: the paper's ablation, which collapses
-    predictor_dim: Count  # hidden width
-    stop_gradient: Literal["on", "off"]  # off: the paper's ablation, which collapses
+    backbone: str  # The network: resnet8, 10, 18, 34, 50, 101 or 152 (resnet18, say), or timm:NAME.
+    width: Count  # Channels of the stem; 64 in every published ResNet.
+    stem: Stem  # imagenet: 7x7 stride 2 and max-pool; small: 3x3 stride 1; small-stride2: 3x3 stride 2.
+    projector_layers: Count  # Layers of the projector.
+    projector_hidden: int  # Width of the projector's hidden layers; 0: the backbone's own feature width, as published.
+    projector_dim: Count  # Width d of the projections.
+    predictor: Literal["mlp", "none"]  # mlp, or none: the paper's ablation without a predictor, which collapses.
+    predictor_dim: Count  # Width of the predictor's hidden layer.
+    stop_gradient: Literal["on", "off"]  # off: the paper's ablation without stop-gradient, which collapses.
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -96,23 +96,27 @@ class Pretraining:
 
     name: str
     about: str  # one line: what it is for and where it comes from
-    data_kind: Literal["folder", "list", "imagenet", "cifar10", "shards", "demo"]  # how the images are stored
+    # How the images are stored; chosen by what lies at DATA.
+    data_kind: Literal["folder", "list", "imagenet", "cifar10", "shards", "demo"]
     model: Model
     views: Views
-    epochs: Count
-    batch_size: Count  # global: over all devices
-    base_lr: float  # lr = base_lr x batch_size / 256
-    momentum: Share
-    weight_decay: float  # on every parameter
-    schedule: Literal["epoch", "step"]  # the cosine is stepped once an epoch (published) or every step
-    warmup_epochs: int
+    epochs: Count  # Passes over the images.
+    batch_size: Count  # Images in a step, over all devices; the learning rate follows it.
+    base_lr: float  # Learning rate for a batch of 256: lr = base_lr x batch_size / 256.
+    momentum: Share  # Momentum of SGD.
+    weight_decay: float  # Weight decay, on every parameter.
+    # When the cosine schedule is stepped: once an epoch, as published, or every step.
+    schedule: Literal["epoch", "step"]
+    warmup_epochs: int  # Epochs over which the learning rate rises from zero.
+    # fixed: the predictor keeps the initial rate, as published; cosine: it follows the schedule.
     predictor_lr: Literal["fixed", "cosine"]
+    # Number format of the forward pass; bf16 and fp16 need a GPU that has them.
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
-    monitor_images: int  # held out where there is no test split; 0: none, training images are watched
-    monitor_every: Count  # epochs
-    checkpoint_every: Count  # epochs
-    keep_checkpoints: Count
-    seed: int
+    monitor_images: int  # Images held out to watch for collapse; 0: none, and training images are watched.
+    monitor_every: Count  # Epochs from one check for collapse to the next.
+    checkpoint_every: Count  # Epochs from one checkpoint to the next.
+    keep_checkpoints: Count  # How many checkpoints are kept.
+    seed: int  # Of everything random.
 
     @property
     def lr(self) -> float:
@@ -124,14 +128,15 @@ class Pretraining:
 class Machine:
     """What may differ from one machine to the next without changing what is computed."""
 
-    out: Path | None = None  # folder of the run or result; without it: one named after what is run
-    device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
-    workers: Workers = -1  # processes that decode images; -1: one less than the cores, at most 8
-    views_engine: Literal["auto", "pil", "batch"] = "auto"  # auto: batch where the set lives in memory or on a GPU
-    channels_last: Literal["auto", "on", "off"] = "auto"  # how images lie in memory; auto: what is usually faster
-    compile: Literal["on", "off"] = "off"  # torch.compile: minutes at the start, faster steps after
-    cache: Path | None = None  # of downloads; without it: SIMSIAM_CACHE, else ~/.cache/simsiam
-    checkpoint_minutes: float = 5.0  # also save inside an epoch when this long has passed
+    out: Path | None = None  # Folder of the run or result; without it, one named after what is run.
+    device: str = "auto"  # Where to compute: auto, cpu, cuda, cuda:N or mps.
+    workers: Workers = -1  # Processes that decode images; -1: one less than there are cores, at most 8.
+    # How views are made; auto: batch where the set is in memory or on a GPU.
+    views_engine: Literal["auto", "pil", "batch"] = "auto"
+    channels_last: Literal["auto", "on", "off"] = "auto"  # How images lie in memory; auto: what is usually faster.
+    compile: Literal["on", "off"] = "off"  # torch.compile: takes minutes at the start, then steps are faster.
+    cache: Path | None = None  # Folder of downloads and features; without it, SIMSIAM_CACHE or ~/.cache/simsiam.
+    checkpoint_minutes: float = 5.0  # Also save inside an epoch when this many minutes have passed.
 
 
 def cache_folder(cache: Path | None) -> Path:

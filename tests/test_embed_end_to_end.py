@@ -219,7 +219,7 @@ def test_names_that_are_no_utf8_pass_through(tmp_path: Path, capfd: pytest.Captu
         (["embed", WEIGHTS, "PHOTOS", "--out", "x.txt"], "must end in .parquet, .npy, .csv"),
         (["embed", WEIGHTS, "PHOTOS", "--out", "x.npy", "--size", "big"], "size"),
         (["embed", WEIGHTS, "PHOTOS", "--out", "x.npy", "--size", "3"], "--size 3: 8 pixels or more"),
-        (["embed", WEIGHTS, "PHOTOS", "--out", "x.npy", "--size", "0"], "--size 0: a whole number"),
+        (["embed", WEIGHTS, "PHOTOS", "--out", "x.npy", "--size", "0"], "--size 0: must be above zero"),
         (["embed", WEIGHTS, "PHOTOS", "--out", "x.npy", "--resize", "20"], "--resize 20: the centre of 32 pixels"),
         (["embed", WEIGHTS, "PHOTOS", "--out", "x.npy", "--batch-size", "0"], "--batch-size 0"),
         (["embed", WEIGHTS, "PHOTOS/none", "--out", "x.npy"], "no such folder"),

@@ -9,7 +9,6 @@ from typing import Annotated
 import tyro
 
 from simsiam.commands.embedding_options import read, say
-from simsiam.commands.names import value_of
 from simsiam.commands.progress import share_bar
 from simsiam.errors import UserError
 from simsiam.wording import counted
@@ -25,17 +24,22 @@ interrupted command goes on where it stopped when it is given again.
 class Options:
     """The file."""
 
-    out: Path | None = None  # ends in .parquet, .npy or .csv; needed
-    again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # replace a file that exists
+    out: Path | None = None  # The file to write, which ends in .parquet, .npy or .csv; needed.
+    again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # Replace a file that exists.
 
 
 def run(arguments: list[str]) -> int:
     """Embed the images and write the file."""
-    asks_help = "-h" in arguments or "--help" in arguments
-    out = Path() if asks_help else _place(value_of("--out", arguments))
-    asked = read(arguments, Options(), about=ABOUT, prog="simsiam embed")
     from simsiam.embedding import files as embedding_files
 
+    asked = read(
+        arguments,
+        Options(),
+        about=ABOUT,
+        prog="simsiam embed",
+        before=lambda options: embedding_files.check(_named(options)),
+    )
+    out = _named(asked.options)
     with embedding_files.hold(out, reads=asked.reads):
         if out.exists() and not asked.options.again:
             raise UserError(f"--out {out}: exists already. Give another name, or --again to replace it.")
@@ -50,15 +54,11 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _place(named: str | None) -> Path:
-    """The file to write, before the weights are loaded; raises UserError if it cannot be written."""
-    if named is None:
+def _named(options: Options) -> Path:
+    """The file to write; raises UserError if none is named."""
+    if options.out is None:
         raise UserError("--out: name the file to write, for instance --out features.parquet (or .npy, .csv).")
-    from simsiam.embedding import files as embedding_files
-
-    out = Path(named)
-    embedding_files.check(out)
-    return out
+    return options.out
 
 
 def _purpose(file: Path) -> str:

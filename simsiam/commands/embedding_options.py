@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -11,12 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import tyro
 
 from simsiam import limits
-from simsiam.commands.names import value_of
 from simsiam.commands.reading import read as read_line
 from simsiam.config import Machine
 from simsiam.embedding.vectors import Embedding, embedding
-from simsiam.errors import UserError
-from simsiam.limits import Workers
+from simsiam.limits import Count, Workers
 from simsiam.wording import counted, one_line
 
 if TYPE_CHECKING:
@@ -36,11 +35,12 @@ class Inputs:
 
     weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS", help=WEIGHTS)]
     images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES", help=IMAGES)]
-    split: Literal["train", "test"] = "train"  # of a set that has two
-    backbone: str | None = None  # the network, where the file does not tell; timm:NAME for a timm model
-    device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
-    workers: Workers = -1  # processes that decode images; -1: one less than the cores, at most 8
-    cache: Path | None = None  # of vectors and downloads; without it: SIMSIAM_CACHE, else ~/.cache/simsiam
+    split: Literal["train", "test"] = "train"  # Which part of a set that has two, such as cifar10.
+    size: Count | None = None  # Pixels of the images; without it, the side that the weights were trained at.
+    backbone: str | None = None  # The network, where the file of weights does not tell it: resnet18, or timm:NAME.
+    device: str = "auto"  # Where to compute: auto, cpu, cuda, cuda:N or mps.
+    workers: Workers = -1  # Processes that decode images; -1: one less than there are cores, at most 8.
+    cache: Path | None = None  # Folder of vectors and downloads; without it, SIMSIAM_CACHE or ~/.cache/simsiam.
 
     @property
     def machine(self) -> Machine:
@@ -84,7 +84,9 @@ class Asked:
         return embedded
 
 
-def read(arguments: list[str], options: Any, *, about: str, prog: str) -> Asked:
+def read(
+    arguments: list[str], options: Any, *, about: str, prog: str, before: Callable[[Any], None] | None = None
+) -> Asked:
     """Read the words over the usual settings at the size that the weights were trained at.
 
     Args:
@@ -92,14 +94,17 @@ def read(arguments: list[str], options: Any, *, about: str, prog: str) -> Asked:
         options: a record with the verb's own flags, at its defaults.
         about: the sentence that `--help` begins with.
         prog: what usage lines call the command.
+        before: looks at the verb's own flags before the weights are loaded.
 
     Raises UserError if the weights cannot be loaded.
     """
     inputs, found, _ = _parse(arguments, options, embedding(224), about, prog)
+    if before is not None:
+        before(found)
     from simsiam.weights.pretrained import open_subject
 
     subject = open_subject(inputs.weights, seed=0, backbone=inputs.backbone)
-    usual = embedding(_whole(value_of("--size", arguments)) or subject.size)
+    usual = embedding(inputs.size or subject.size)
     inputs, found, settings = _parse(arguments, options, usual, about, prog)
     return Asked(inputs=inputs, options=found, settings=settings, subject=subject)
 
@@ -136,7 +141,9 @@ def _parse(
         kw_only=True,
     )
     command.__doc__ = about
-    read = cast("Any", read_line(command, arguments, config=(tyro.conf.OmitArgPrefixes,), prog=prog))
+    read = cast(
+        "Any", read_line(command, arguments, config=(tyro.conf.OmitArgPrefixes,), prog=prog, hidden=("Embedding.size",))
+    )
     limits.check(read.inputs, prefixes=False)
     return read.inputs, read.options, read.settings
 
@@ -144,11 +151,3 @@ def _parse(
 def say(text: str) -> None:
     """A line beside the results, which go to standard output."""
     print(text, file=sys.stderr)
-
-
-def _whole(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not text.isdecimal() or int(text) == 0:
-        raise UserError(f"--size {text}: a whole number of pixels.")
-    return int(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,17 +10,22 @@ from typing import Annotated, Literal
 import tyro
 
 from simsiam import results
-from simsiam.commands.names import value_of
+from simsiam.commands.reading import asks_help
 from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import say
 from simsiam.config import Machine, Pretraining, command_line
 from simsiam.errors import UserError
 from simsiam.pretraining.library import choose_recipe
+from simsiam.recipes.pretrain import RECIPES
 
 ACCUMULATE = (
     "--accumulate: SimSiam cannot accumulate gradients over small batches. BatchNorm takes its statistics over the "
     "images of one pass, so that two passes of 128 are another method than one of 256. Use a smaller --batch-size (the "
     "rate follows), --precision bf16, or more devices."
+)
+SHOWN = (  # by `--help`
+    *("data", "recipe", "labels", "init", "compare", "out", "device", "workers"),
+    *("epochs", "batch_size", "base_lr", "precision", "seed", "Model.backbone", "Views.size"),
 )
 EXIT_CODES = {"collapsed": 3, "partial collapse": 4, "worse than its start": 4, "not learning": 4}
 
@@ -28,15 +34,15 @@ EXIT_CODES = {"collapsed": 3, "partial collapse": 4, "worse than its start": 4, 
 class Options:
     """What a run needs besides recipe and machine."""
 
-    # Folder, list or shards with the images; or a set's name: cifar10.
+    # A folder, a text list or tar shards with the images; or the name of a set: cifar10.
     data: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[DATA]")] = None
-    recipe: str | None = None  # `simsiam recipes` lists them; for a folder, one is fitted to it
-    labels: Path | None = None  # labelled folder or CSV of path,label for the online kNN; need not be trained on
-    compare: tuple[str, ...] = ()  # weights to measure beside the trained ones, a supervised backbone say
-    init: str | None = None  # weights to start from; a folder's recipe takes the network that is in them
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # insist that there is a run to go on with
-    on_collapse: Literal["stop", "warn"] = "stop"  # at a collapse; either way the exit code is 3
-    track: tuple[Literal["tensorboard", "wandb"], ...] = ()  # also send the numbers there
+    recipe: str | None = None  # Settings by a name that `simsiam recipes` lists; without it, chosen to suit the data.
+    labels: Path | None = None  # Labelled images for the kNN check: class folders or a CSV of path,label.
+    compare: tuple[str, ...] = ()  # Weights to measure beside the trained ones, such as a supervised backbone's.
+    init: str | None = None  # Weights to start from; without --recipe, their network is trained.
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # Stop with an error where there is no run to resume.
+    on_collapse: Literal["stop", "warn"] = "stop"  # What to do at a collapse; the exit code is 3 either way.
+    track: tuple[Literal["tensorboard", "wandb"], ...] = ()  # Trackers that get the numbers too.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,27 +62,31 @@ def run(arguments: list[str]) -> int:
     """Read the arguments over the recipe's settings and run it."""
     if any(argument.partition("=")[0] == "--accumulate" for argument in arguments):
         raise UserError(ACCUMULATE)
-    asks_help = "-h" in arguments or "--help" in arguments
-    data = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    if not asks_help:
-        results.require_writable(Path(value_of("--out", arguments) or "runs"))
-    base = choose_recipe(
-        value_of("--recipe", arguments),
-        data,
-        device=value_of("--device", arguments),
-        fit=not asks_help,
-        init=value_of("--init", arguments),
+    if asks_help(arguments):
+        names = [word.removeprefix("--recipe=") for word in arguments]
+        name = next((word for word in names if word in RECIPES), None)
+        data = "cifar10" if "cifar10" in arguments else None
+        _read(arguments, choose_recipe(name, data, device=None, fit=False))
+    asked = _read(arguments, choose_recipe("folder", None, device=None, fit=False))
+    results.require_writable(asked.machine.out or Path("runs"))
+    recipe = choose_recipe(
+        asked.options.recipe, asked.options.data, device=asked.machine.device, fit=True, init=asked.options.init
     )
-    command = read_line(
+    return _pretrain(_read(arguments, recipe), arguments)
+
+
+def _read(arguments: list[str], recipe: Pretraining) -> Command:
+    """The words over the values of a recipe."""
+    return read_line(
         Command,
         arguments,
-        default=Command(settings=base),
+        default=Command(settings=recipe),
         prog="simsiam pretrain",
         hidden=("Pretraining.name", "Pretraining.about"),
+        shown=SHOWN,
+        about=f"{inspect.cleandoc(Command.__doc__ or '')}\n\nThe settings shown are those of the recipe {recipe.name}: "
+        f"{recipe.about}",
     )
-    if asks_help:
-        return 0
-    return _pretrain(command, arguments)
 
 
 def _pretrain(command: Command, arguments: list[str]) -> int:
