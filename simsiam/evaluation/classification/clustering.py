@@ -24,10 +24,11 @@ class Clustering(Protocol["Source"]):
     """k-means on unit-length pooled features."""
 
     protocol: ClassVar[str] = "clustering"
+    everyday: ClassVar[tuple[str, ...]] = ("clusters",)
     features: PooledFeatures
-    clusters: Count | None  # without it: as many as there are classes
-    starts: Count  # of k-means (k-means++); the tightest clustering counts
-    iterations: Count  # at most, of each start
+    clusters: Count | None  # How many clusters; without it, as many as there are classes.
+    starts: Count  # How often k-means starts anew; the tightest clustering counts.
+    iterations: Count  # Most steps of k-means from each start.
 
     @property
     def main_metric(self) -> str:

@@ -25,10 +25,10 @@ NORM_FLOOR = 1e-5  # added to each row's norm
 class PooledFeatures:
     """Pooled features of a centre crop."""
 
-    resize: Count  # pixels of the short edge
-    size: Count  # pixels
-    precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the backbone
-    batch_size: Count  # images in a forward pass; no effect on the numbers beyond rounding
+    resize: Count  # Pixels that the short edge is resized to, before the centre crop.
+    size: Count  # Pixels of the crop.
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]  # Number format of the backbone's forward pass.
+    batch_size: Count  # Images in a forward pass; it does not change the figure beyond rounding.
 
     def extract(self, subject: PretrainedBackbone, source: Source, machine: Machine) -> Features:
         """The features of a source."""
@@ -50,14 +50,15 @@ class PooledFeatures:
 class SvmFeatures:
     """Which features the SVMs see."""
 
-    layers: Literal["stages", "pooled"]
-    pooling: Literal["specified", "adaptive"]  # of the stage maps
-    kind: Literal["squash", "center"]  # how an image is brought to size
-    resize: Count  # pixels of the short edge
-    size: Count  # pixels
-    precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the backbone
-    storage: Literal["fp32", "fp16"]  # of the features in their files
-    batch_size: Count  # images in a forward pass; no effect on the numbers beyond rounding
+    layers: Literal["stages", "pooled"]  # stages: every feature map; pooled: the pooled output alone.
+    # How maps are pooled to about 9,000 numbers: as published, or to a grid that fits other maps.
+    pooling: Literal["specified", "adaptive"]
+    kind: Literal["squash", "center"]  # How an image is brought to size: squash both edges, or cut out its centre.
+    resize: Count  # Pixels that the short edge is resized to, for --kind center.
+    size: Count  # Pixels of the image that the network sees.
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]  # Number format of the backbone's forward pass.
+    storage: Literal["fp32", "fp16"]  # Number format of the features in their files.
+    batch_size: Count  # Images in a forward pass; it does not change the figure beyond rounding.
 
     def extract(self, subject: PretrainedBackbone, part: MultiLabelSet, machine: Machine) -> Features:
         """The features of one set."""

@@ -30,13 +30,14 @@ class FewLabels(Protocol["Source"]):
     """Repeated stratified cross-validation of a simple classifier on all labelled images there are."""
 
     protocol: ClassVar[str] = "few_labels"
+    everyday: ClassVar[tuple[str, ...]] = ("classifier", "folds", "repeats")
     features: PooledFeatures
-    classifier: Literal["logistic", "knn"]
-    costs: tuple[Positive, ...]  # logistic: inverse regularisation strengths to choose from
-    k: Count  # knn: neighbours, or as many as a training fold has
-    temperature: Positive  # knn: of the vote
-    folds: Folds  # or as many as the rarest class has images
-    repeats: Count  # each with another division into folds
+    classifier: Literal["logistic", "knn"]  # Logistic regression, or nearest neighbours.
+    costs: tuple[Positive, ...]  # Logistic: inverse strengths of regularisation to choose from.
+    k: Count  # Nearest neighbours: how many vote.
+    temperature: Positive  # Nearest neighbours: a vote weighs exp(cosine / temperature).
+    folds: Folds  # Folds of the cross-validation; fewer where a class has fewer images.
+    repeats: Count  # How often the cross-validation is repeated with other folds.
 
     @property
     def main_metric(self) -> str:

@@ -36,14 +36,15 @@ class Knn(Protocol[Splits]):
     """kNN on the pooled features: the training images are the references, the test images the queries."""
 
     protocol: ClassVar[str] = "knn"
-    k: tuple[Count, ...]  # neighbours
-    quoted_k: Count  # one of k: the number quoted alone, and the one that the confusion matrix is of
-    temperature: Positive
-    resize: Count  # pixels of the short edge
-    size: Count  # pixels of the central crop
-    precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the backbone
-    storage: Literal["fp32", "fp16"]  # of the features in their files
-    batch_size: Count  # images in a forward pass; no effect on the numbers beyond rounding
+    everyday: ClassVar[tuple[str, ...]] = ("k", "temperature")
+    k: tuple[Count, ...]  # How many neighbours vote; a figure for each.
+    quoted_k: Count  # The k whose figure is quoted alone; one of --k.
+    temperature: Positive  # A neighbour's vote weighs exp(cosine / temperature).
+    resize: Count  # Pixels that the short edge is resized to, before the centre crop.
+    size: Count  # Pixels of the crop.
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]  # Number format of the backbone's forward pass.
+    storage: Literal["fp32", "fp16"]  # Number format of the features in their files.
+    batch_size: Count  # Images in a forward pass; it does not change the figure beyond rounding.
 
     @property
     def main_metric(self) -> str:

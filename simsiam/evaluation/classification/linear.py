@@ -38,6 +38,7 @@ class StageHeads:
 class _StageProtocol(Protocol[Splits]):
     """A head on each stage; what the benchmarks below have in common."""
 
+    everyday: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "lr")
     heads: StageHeads
 
     @property
@@ -88,6 +89,7 @@ class LinearAvgPool(Protocol[Splits]):
     """AvgPool of the model zoo page: one linear classifier on globally pooled features."""
 
     protocol: ClassVar[str] = "linear_avgpool"
+    everyday: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "lr")
     schooling: TrainingConfig
     expected_classes: Count | None  # of the published data set; other counts are allowed and noted
 

@@ -46,15 +46,16 @@ class LowShot(Protocol["MultiLabelSplits"]):
     """One against rest on a few images of one layer."""
 
     protocol: ClassVar[str] = "low_shot_voc07"
+    everyday: ClassVar[tuple[str, ...]] = ("k", "samples", "selection")
     features: SvmFeatures
-    layer: str  # feature1 ... feature5, or pooled
-    k: tuple[Count, ...]  # positives a class; negatives are (classes - 1) times as many
-    samples: Count
-    sampling: Sampling
-    sample_files: Path | None  # the folder, where sampling is "files"
-    selection: Selection
-    costs: tuple[Positive, ...]
-    positive_weight: Positive  # the class weight of positives; negatives have 1
+    layer: str  # The map that is used: feature1 to feature5, or pooled.
+    k: tuple[Count, ...]  # Positive images a class; (classes - 1) times as many negatives are drawn.
+    samples: Count  # How many samples are drawn for each k.
+    sampling: Sampling  # How samples are drawn: by the seed, without one as published, or read from --sample-files.
+    sample_files: Path | None  # Folder of train_targets_sample1_k1.npy and so on, for --sampling files.
+    selection: Selection  # What a cost is chosen on: the test set, as published, or the training images left unused.
+    costs: tuple[Positive, ...]  # Costs C of the SVM to choose from.
+    positive_weight: Positive  # How much a positive image weighs against a negative one.
 
     @property
     def main_metric(self) -> str:

@@ -41,17 +41,18 @@ class LinearProbe(Protocol[Splits]):
     """A linear classifier on stored pooled features."""
 
     protocol: ClassVar[str] = "linear_probe"
+    everyday: ClassVar[tuple[str, ...]] = ("epochs", "lrs")
     augmentation: Augmentation
-    copies: Count  # augmented copies of the training set
-    test_resize: Count  # pixels: short edge before the centre crop
-    lrs: tuple[Positive, ...]
-    weight_decays: tuple[float, ...]
-    momentum: Share
-    epochs: Count  # of training on the stored features
-    batch_size: Count
-    validation_fraction: Share  # of each class of the training set
-    precision: Literal["fp32", "tf32", "bf16"]  # of the backbone
-    storage: Literal["fp16", "fp32"]  # of the stored features
+    copies: Count  # Augmented copies of the training set whose features are stored.
+    test_resize: Count  # Pixels that a test image's short edge is resized to, before the centre crop.
+    lrs: tuple[Positive, ...]  # Learning rates to try; one is chosen on a part of the training set.
+    weight_decays: tuple[float, ...]  # Weight decays to try with each rate.
+    momentum: Share  # Momentum of SGD.
+    epochs: Count  # Passes over the stored features.
+    batch_size: Count  # Images in a step.
+    validation_fraction: Share  # Share of each class of the training set that chooses rate and weight decay.
+    precision: Literal["fp32", "tf32", "bf16"]  # Number format of the backbone's forward pass.
+    storage: Literal["fp16", "fp32"]  # Number format of the features in their files.
 
     @property
     def main_metric(self) -> str:

@@ -20,9 +20,10 @@ class Retrieval(Protocol[Splits]):
     """Recall@k: the share of test images that have one of their class among their k nearest of the gallery."""
 
     protocol: ClassVar[str] = "retrieval"
+    everyday: ClassVar[tuple[str, ...]] = ("k", "gallery")
     features: PooledFeatures
-    k: tuple[Count, ...]
-    gallery: Literal["train", "test"]  # test: the other test images
+    k: tuple[Count, ...]  # How many nearest images are looked at; a figure for each.
+    gallery: Literal["train", "test"]  # Where they are looked for: the other test images, or the training images.
 
     @property
     def main_metric(self) -> str:

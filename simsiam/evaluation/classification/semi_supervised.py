@@ -29,6 +29,7 @@ class SemiSupervised(Protocol[Splits]):
     """Fine-tuning on few labels; `train` is the labelled part."""
 
     protocol: ClassVar[str] = "semi_supervised"
+    everyday: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "lrs", "head_multipliers")
     schooling: TrainingConfig  # its lr is replaced by each of `lrs`
     lrs: tuple[Positive, ...]
     head_multipliers: tuple[Positive, ...]

@@ -35,10 +35,11 @@ class Svm(Protocol["MultiLabelSplits"]):
     """One against rest on each layer, the cost of each class by cross-validation."""
 
     protocol: ClassVar[str] = "svm_voc07"
+    everyday: ClassVar[tuple[str, ...]] = ("costs",)
     features: SvmFeatures
-    costs: tuple[Positive, ...]
-    positive_weight: Positive  # the class weight of positives; negatives have 1
-    folds: Folds  # stratified, in the order of the images
+    costs: tuple[Positive, ...]  # Costs C of the SVM to choose from by cross-validation, for each class.
+    positive_weight: Positive  # How much a positive image weighs against a negative one.
+    folds: Folds  # Folds of the cross-validation, stratified.
 
     @property
     def main_metric(self) -> str:

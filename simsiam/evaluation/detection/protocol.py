@@ -25,6 +25,7 @@ class Detection(DetectionSettings, Protocol["BoxSets"]):
     """The settings of a detection benchmark as a protocol."""
 
     nested_flags: ClassVar[bool] = True
+    everyday: ClassVar[tuple[str, ...]] = ("lr", "batch_size", "accumulate", "lr_sweep", "sweep_choice", "precision")
 
     @property
     def protocol(self) -> str:  # type: ignore[override]  # one class serves several benchmarks, told apart by a field

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class _MaskProtocol(Protocol["MaskSplits"]):
     """A segmentor around the backbone, trained whole; what the benchmarks below have in common."""
 
+    everyday: ClassVar[tuple[str, ...]] = ("iterations", "batch_size", "lr", "lr_sweep", "sweep_choice", "precision")
     segmentation: Segmentation
 
     @property
