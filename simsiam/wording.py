@@ -29,3 +29,8 @@ def some(names: Sequence[str], most: int = 5) -> str:
 def one_line(text: str) -> str:
     """A file's name for people: line breaks, control characters and bytes that are no UTF-8 appear as `?`."""
     return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def plain(text: str) -> str:
+    """A text as part of a file's name."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in text).strip("-.")

@@ -13,7 +13,6 @@ import tyro
 
 from simsiam import claims, limits, protocols, results
 from simsiam.commands import reading
-from simsiam.commands.names import plain
 from simsiam.commands.running import interruptible, is_first_process, say, say_unfinished, several_processes
 from simsiam.commands.tables import Outcome, print_outcomes
 from simsiam.config import Machine
@@ -22,6 +21,7 @@ from simsiam.evaluation.datasets import NO_FLAGS, DataFlags
 from simsiam.evaluation.protocol import RESULT_FILE, Protocol, run_once
 from simsiam.limits import Count
 from simsiam.protocols import PROTOCOLS, Evaluation, Wanted
+from simsiam.wording import plain
 
 ALL = "all"
 SHOWN = ("out", "device", "workers", "weights", "start", "recipe", "size", "iterations", "seeds", "again")

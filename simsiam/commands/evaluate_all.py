@@ -12,7 +12,6 @@ import tyro
 
 from simsiam import protocols
 from simsiam.commands.evaluate import Line, Options, check_places, measure, refuse_repeated_seeds
-from simsiam.commands.names import plain
 from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import interruptible, is_first_process, say, several_processes
 from simsiam.commands.tables import print_outcomes
@@ -20,6 +19,7 @@ from simsiam.config import Machine
 from simsiam.errors import UserError
 from simsiam.protocols import PROTOCOLS
 from simsiam.results import Result
+from simsiam.wording import plain
 
 
 @dataclass(frozen=True, kw_only=True)

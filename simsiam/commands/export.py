@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 import tyro
 
 from simsiam import limits
-from simsiam.commands.names import plain
 from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import say_unfinished
 from simsiam.config import Stem
 from simsiam.errors import UserError
 from simsiam.limits import Count
 from simsiam.weights.modelcard import Target
+from simsiam.wording import plain
 
 
 @dataclass(frozen=True, kw_only=True)

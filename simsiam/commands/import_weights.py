@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from simsiam import claims, limits
-from simsiam.commands.names import plain
 from simsiam.commands.reading import read as read_line
 from simsiam.config import Stem
 from simsiam.limits import Count
-from simsiam.wording import counted
+from simsiam.wording import counted, plain
 
 if TYPE_CHECKING:
     from torch import Tensor
