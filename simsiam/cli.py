@@ -22,8 +22,8 @@ OF_THE_PLACE = {  # what a disk or its rights may say no matter which verb runs,
     errno.EROFS: _ANOTHER,
     errno.ENOTDIR: "A file stands where a folder should be. " + _ANOTHER,
     errno.EEXIST: "A file stands where a folder should be. " + _ANOTHER,
-    errno.ENOSPC: "Free some space; the same command goes on from what was saved.",
-    errno.EDQUOT: "Free some space; the same command goes on from what was saved.",
+    errno.ENOSPC: "Free some space; the same command resumes from what was saved.",
+    errno.EDQUOT: "Free some space; the same command resumes from what was saved.",
 }
 OUT_OF_MEMORY = (
     "the memory of the device is full. Give a smaller --batch-size (rates follow it) or smaller images, or on a GPU "
@@ -108,7 +108,7 @@ def spin_shortly_on_a_busy_machine() -> None:
 
 
 def others_running() -> int:
-    """How many other threads want a core now, as Linux counts them; 0 where that cannot be told.
+    """How many other threads want a core now, as Linux counts them; 0 where that is unknown.
 
     The load average will not do: minutes after an installation it still speaks of it.
     """

@@ -22,8 +22,8 @@ Click a picture to see those most like it, or drop one of your own on the page. 
 class Options:
     """The page."""
 
-    port: int = 0  # of 127.0.0.1; 0: any that is free
-    no_open: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # print the address and open no browser
+    port: int = 0  # Port of 127.0.0.1; 0: any that is free.
+    no_open: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # Print the address and open no browser.
 
 
 def run(arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ from simsiam.wording import counted
 ABOUT = """Write one vector for each image to a file that other programs read.
 
 Rows keep the order of the images and carry their paths; images that cannot be read are listed beside the file. An
-interrupted command goes on where it stopped when it is given again.
+interrupted command resumes when it is given again.
 """
 
 

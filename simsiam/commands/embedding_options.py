@@ -75,7 +75,7 @@ class Asked:
         try:
             embedded = embed_source(self.subject, source, self.settings, machine=self.inputs.machine)
         except KeyboardInterrupt:
-            say("the same command goes on where this one was stopped")
+            say("the same command resumes where this one stopped")
             raise
         for bad in embedded.bad[:SHOWN]:
             say(f"left out: {one_line(bad.path)}: {bad.reason}")

@@ -29,13 +29,15 @@ class Command:
 
     # Run folder, checkpoint, weights file of any format, or zoo name.
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    to: tuple[Target, ...]  # one or more
-    out: Path | None = None  # folder; without it SOURCE/export if that is a folder, else exports/SOURCE; then TARGET
-    licence: str | None = None  # of the weights, for the card; without it: what the zoo or an import says
-    backbone: str | None = None  # the network, where the tensors do not tell; timm:NAME for a timm model
-    width: Count | None = None  # channels of the stem, likewise
-    stem: Stem | None = None  # likewise: the stride of a 3x3 stem leaves no trace
-    channel_order: Literal["auto", "rgb", "bgr"] = "auto"  # of the images it was trained on; auto: by zoo file name
+    to: tuple[Target, ...]  # Programs to write for, one or more.
+    out: Path | None = None  # Folder; without it, SOURCE/export or exports/SOURCE, with a sub-folder for each target.
+    licence: str | None = None  # Licence of the weights, for the card; without it, what the zoo or an import says.
+    # The network, where its tensors do not say which: resnet18, or timm:NAME for a timm model.
+    backbone: str | None = None
+    width: Count | None = None  # Channels of the stem, where the tensors do not say; 64 in published ResNets.
+    stem: Stem | None = None  # Kind of the stem; the stride of a 3x3 stem leaves no trace in the tensors.
+    # Channel order of the images that it was trained on; auto: by the zoo's file names.
+    channel_order: Literal["auto", "rgb", "bgr"] = "auto"
 
 
 def run(arguments: list[str]) -> int:

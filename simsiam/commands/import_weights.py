@@ -33,14 +33,17 @@ class Command:
 
     # A weights file, or the name of a zoo model.
     file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
-    out: Path | None = None  # folder; without it: runs/import-FILE
-    backbone: str | None = None  # the network, where the tensors do not tell; timm:NAME for a timm model
-    width: Count | None = None  # channels of the stem, likewise
-    stem: Stem | None = None  # likewise: the stride of a 3x3 stem leaves no trace
-    channel_order: Literal["auto", "rgb", "bgr"] = "auto"  # of the images it was trained on; auto: by zoo file name
-    branch: str | None = None  # of several networks in the file, a piece of the name of the one to take: student
-    channels: Literal["rgb", "widen"] = "rgb"  # widen: repeat a first layer of one channel (grey images) for RGB
-    licence: str | None = None  # of the weights, kept for later exports; without it: the zoo card's, if it is one
+    out: Path | None = None  # Folder to write; without it, runs/import-FILE.
+    # The network, where its tensors do not say which: resnet18, or timm:NAME for a timm model.
+    backbone: str | None = None
+    width: Count | None = None  # Channels of the stem, where the tensors do not say; 64 in published ResNets.
+    stem: Stem | None = None  # Kind of the stem; the stride of a 3x3 stem leaves no trace in the tensors.
+    # Channel order of the images that it was trained on; auto: by the zoo's file names.
+    channel_order: Literal["auto", "rgb", "bgr"] = "auto"
+    branch: str | None = None  # Of several networks in the file, part of the name of the one to read: student, say.
+    channels: Literal["rgb", "widen"] = "rgb"  # widen: a first layer of one channel (grey images) is repeated for RGB.
+    # Licence of the weights, kept for later exports; without it, that of the zoo's card if there is one.
+    licence: str | None = None
 
 
 def run(arguments: list[str]) -> int:
@@ -66,7 +69,7 @@ def run(arguments: list[str]) -> int:
     with claims.claim(folder, command="import", makes=IMPORT_FILES, inputs=[Path(command.file)], whole=True):
         write_import(loaded, folder, licence=licence)
     _print_facts(command.file, loaded, licence)
-    print(f"\nwritten: {folder}\ngo on with:")
+    print(f"\nwritten: {folder}\nnext, for instance:")
     print(f"  simsiam evaluate knn {shlex.quote(str(folder))} --data SET")
     print(f"  simsiam export {shlex.quote(str(folder))} --to timm")
     print(f"  simsiam pretrain IMAGES {' '.join(training_flags(loaded))} --init {shlex.quote(str(folder))}")

@@ -33,12 +33,12 @@ GROUPS_SHOWN = 12  # on a contact sheet
 class Options:
     """What is looked for."""
 
-    query: tuple[Path, ...] = ()  # pictures whose neighbours are wanted; they need not be among the images
-    k: int = 10  # neighbours of each
-    duplicates: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # list images that show the same thing
-    threshold: float = 0.95  # of --duplicates: the cosine from which two images count as the same
-    out: Path | None = None  # also as a contact sheet: a .png, .jpg or .webp
-    table: Path | None = None  # also as a .csv, for a program to go on with
+    query: tuple[Path, ...] = ()  # Pictures to find the neighbours of; they need not be among the images.
+    k: int = 10  # Neighbours of each picture.
+    duplicates: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # List images that show the same thing.
+    threshold: float = 0.95  # With --duplicates: the cosine from which two images count as the same.
+    out: Path | None = None  # Also write a contact sheet: a .png, .jpg or .webp.
+    table: Path | None = None  # Also write a table: a .csv.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,11 +26,10 @@ class Command:
 
     # Run folders, or folders that hold evaluations.
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN ...")]
-    format: Format = "markdown"  # of the tables
-    rows: Literal["fitting", "all", "ours"] = (
-        "fitting"  # Published rows: where ours are of the same data, all, or none.
-    )
-    out: Path | None = None  # folder for tables in four formats and plots; without it: tables to the terminal
+    format: Format = "markdown"  # Format of the tables.
+    # fitting: published rows beside results on the same data; all: beside any; ours: nowhere.
+    rows: Literal["fitting", "all", "ours"] = "fitting"
+    out: Path | None = None  # Folder for tables in four formats and plots; without it, tables go to the terminal.
 
 
 def run(arguments: list[str]) -> int:

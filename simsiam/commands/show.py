@@ -25,7 +25,7 @@ class Command:
     """Print one recipe whole: every setting that decides the result."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]  # as `simsiam recipes` lists it
-    format: Literal["text", "json"] = "text"
+    format: Literal["text", "json"] = "text"  # text, or json.
 
 
 def run(arguments: list[str]) -> int:

@@ -17,14 +17,14 @@ from simsiam.limits import Count, Positive
 class Command:
     """Submit another verb to SLURM: simsiam submit [OPTIONS] -- pretrain DATA --recipe NAME ..."""
 
-    nodes: Count = 1  # machines
-    gpus: int = 8  # a machine; one process each
-    cpus: Count = 8  # a process
-    hours: Positive = 24.0  # then the job is requeued and goes on
-    partition: str | None = None  # of the cluster
-    after: tuple[str, ...] = ()  # numbers of jobs that must end without a failure first
-    logs: Path = Path("runs/slurm")  # job files and output
-    cluster: Literal["slurm", "local"] = "slurm"  # local: processes on this machine, to try it out
+    nodes: Count = 1  # Machines.
+    gpus: int = 8  # GPUs of each machine; one process for each.
+    cpus: Count = 8  # CPU cores of each process.
+    hours: Positive = 24.0  # Longest time; then the job is queued again and resumes.
+    partition: str | None = None  # Partition of the cluster; without it, the usual one.
+    after: tuple[str, ...] = ()  # Numbers of jobs that must end without a failure first.
+    logs: Path = Path("runs/slurm")  # Folder of job files and output.
+    cluster: Literal["slurm", "local"] = "slurm"  # slurm, or local: processes on this machine, to try it out.
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Job:
         return find_verb(self.arguments[0])(list(self.arguments[1:]))
 
     def checkpoint(self) -> Any:
-        """What the pre-empted job is requeued as: the same command, which goes on from its last checkpoint."""
+        """What the pre-empted job is requeued as: the same command, which resumes from its last checkpoint."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)

@@ -14,7 +14,7 @@ VERBS = {
     "submit": ("simsiam.commands.submit", "Run another verb as a SLURM job."),
     "evaluate": ("simsiam.commands.evaluate", "Measure backbones by a benchmark protocol and print the table."),
     "zoo": ("simsiam.commands.zoo", "The published models and your own; `zoo page` writes the page of all figures."),
-    "import": ("simsiam.commands.import_weights", "Read weights of any program and write a folder to go on from."),
+    "import": ("simsiam.commands.import_weights", "Convert weights of any program to a folder that every verb reads."),
     "export": ("simsiam.commands.export", "Write a backbone for another program and compare its features there."),
     "predict": ("simsiam.commands.predict", "Draw what a trained detector or segmentor finds in images."),
     "report": ("simsiam.commands.report", "Write the report of a run, or the tables of several."),

@@ -56,8 +56,8 @@ class Add:
     """Take a run of yours into the zoo, as one folder with a Markdown card."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]  # the folder of a finished run
-    licence: str  # of the weights, in words or as an SPDX name: Apache-2.0, CC BY 4.0
-    name: str | None = None  # of the model; without it: the run folder's own
+    licence: str  # Licence of the weights, in words or as an SPDX name: Apache-2.0, CC BY 4.0.
+    name: str | None = None  # Name of the model; without it, the run folder's.
 
 
 @dataclass(frozen=True, kw_only=True)

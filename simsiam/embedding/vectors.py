@@ -33,14 +33,14 @@ BLOCK_ROWS = 8192  # read, scaled and written at a time: 64 MiB at 2048 numbers
 class Embedding:
     """All that an image's vector depends on, besides the weights; `embedding` names every field."""
 
-    layer: Layer  # pooled: the network's output; featureN: the map of stage N, averaged over its area
-    normalise: Normalise  # l2: each vector at length 1, so that a dot product is the cosine
-    fit: Literal["center", "squash"]  # a picture that is not square: cut its centre out, or squeeze it
-    resize: int  # pixels of the short edge before the cut
-    size: int  # pixels of the square that the network sees
-    precision: Literal["fp32", "tf32", "bf16", "fp16"]  # of the forward pass
-    storage: Literal["fp32", "fp16"]  # of the raw features
-    batch_size: int  # images in a forward pass; no effect on the numbers beyond rounding
+    layer: Layer  # pooled: the network's output; featureN: the map of stage N, averaged over its area.
+    normalise: Normalise  # l2: every vector has length 1, so that a dot product is the cosine.
+    fit: Literal["center", "squash"]  # What is done to a picture that is not square: cut out its centre, or squeeze it.
+    resize: int  # Pixels that the short edge is resized to before the cut.
+    size: int  # Pixels of the square that the network sees.
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]  # Number format of the forward pass.
+    storage: Literal["fp32", "fp16"]  # Number format of the stored features.
+    batch_size: int  # Images in a forward pass; it does not change the vectors beyond rounding.
 
     def check(self) -> None:
         """Raise UserError for a size that no network takes, or a crop larger than what it is cut from."""
