@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test slow gpu check format lock clean
+.PHONY: demo test slow gpu fuzz check format lock clean
 
 demo: $(VENV)/.ready
 	$(BIN)/simsiam pretrain --recipe demo --out $(RUN)
@@ -17,6 +17,9 @@ slow: $(VENV)/.ready
 
 gpu: $(VENV)/.ready
 	$(BIN)/python -m pytest -m gpu
+
+fuzz: $(VENV)/.ready
+	$(BIN)/python -m tests.fuzz
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

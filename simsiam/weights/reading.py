@@ -39,7 +39,7 @@ def read(path: Path) -> Content:
     if (path.suffix == ".safetensors" and name not in ("html", "lfs", "empty", "zeros")) or name == "safetensors":
         return _read_safetensors(path)
     if name in ("zip", "torch") and head.startswith(b"PK\x03\x04"):
-        return Content(path=path, raw=_read_zip(path))
+        return Content(path=path, raw=_guarded(path, _read_zip))
     if name == "torch":
         return Content(path=path, raw=_guarded(path, _read_legacy))
     if name == "pickle":
@@ -74,7 +74,7 @@ def _read_zip(path: Path) -> Any:
         raise UserError(
             f"{path}: a zip archive, but not one that torch.save writes. Unpack it and give the file inside."
         )
-    return _guarded(path, tensors.read_zip)
+    return tensors.read_zip(path)
 
 
 def _read_legacy(path: Path) -> Any:
@@ -86,6 +86,8 @@ def _guarded(path: Path, read: Callable[[Path], Any]) -> Any:
     """Whatever a reader stumbles over is damage, but for what it refuses."""
     try:
         return read(path)
+    except UserError:
+        raise
     except RefusedPickleError as error:
         raise UserError(
             f"{path}: refused. It names {error}, which runs code or opens files, and which no weights file needs. "

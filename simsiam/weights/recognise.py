@@ -73,7 +73,8 @@ def state_dicts(raw: Any, path: Path) -> list[Part]:
             raise UserError(f"{path}: an optimizer's state without a network. Give the file that holds the weights.")
         found = f"a dict with {', '.join(map(str, list(raw)[:8]))}" if raw else "an empty dict"
     else:
-        found = f"an object of {raw.origin}" if isinstance(raw, Inert) and raw.origin else f"a {type(raw).__name__}"
+        kind = "nothing" if raw is None else f"a {type(raw).__name__}"
+        found = f"an object of {raw.origin}" if isinstance(raw, Inert) and raw.origin else kind
     raise UserError(f"{path}: no state dict in it (found {found}). Save model.state_dict() and give that.")
 
 

@@ -42,7 +42,7 @@ _RUNS_CODE = tuple(
     commands. site.
     """.split()
 )
-_DEEPEST, _LARGEST = 100, 10_000_000  # of nested tuples: hashing one visits every leaf, shared or not
+_DEEPEST, _LARGEST = 100, 1_000_000  # of nested tuples: hashing one visits every leaf, shared or not
 _CLASSES = 10_000  # of other programs in one file
 
 
@@ -189,11 +189,11 @@ class InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
     def measure(self) -> None:
         """Stop at a tuple on the stack whose hash would take for ever, or overflow the stack of C."""
         made = self.stack[-1]
-        known = [self._extent.get(id(part), (1, 0)) for part in made]
+        known = [self._extent.get(id(part), (1, int(isinstance(part, tuple)))) for part in made]
         leaves, depth = 1 + sum(size for size, _ in known), 1 + max((deep for _, deep in known), default=0)
-        if leaves > _LARGEST or depth > _DEEPEST:
+        if depth > _DEEPEST or (depth > 1 and leaves > _LARGEST):
             raise pickle.UnpicklingError("tuples nested without end")
-        if depth > 1 or leaves > 100:
+        if depth > 1 or leaves > 8:
             self._extent[id(made)] = (leaves, depth)
             self._kept.append(made)
 
