@@ -9,7 +9,7 @@ from typing import Any
 from simsiam.browse.jobs import Job
 from simsiam.browse.plane import Method, chosen, plane
 from simsiam.browse.thumbnails import Thumbnails
-from simsiam.embedding.duplicates import Group, content_of, near_duplicates
+from simsiam.embedding.duplicates import Group, near_duplicates
 from simsiam.embedding.embedder import Embedder
 from simsiam.embedding.similarity import Hit, Index
 from simsiam.embedding.vectors import Embedded
@@ -90,7 +90,6 @@ class Collection:
         return {"state": "done", "points": job.result, "total": len(self)}
 
     def _duplicates_job(self, threshold: float) -> Job[list[Group]]:
-        indices = self.embedded.features.indices
         with self._jobs:
             if self._groups is None or self._groups[0] != threshold:
                 if self._groups is not None:
@@ -99,7 +98,7 @@ class Collection:
                     lambda progress: near_duplicates(
                         self.index.rows,
                         threshold=threshold,
-                        content=lambda row: content_of(self.embedded.source, int(indices[row])),
+                        digests=self.embedded.digests(),
                         progress=progress,
                     )
                 )

@@ -133,15 +133,14 @@ def _neighbours(asked: Asked, embedded: Embedded, index: Index) -> Found:
 def _duplicates(options: Options, embedded: Embedded, index: Index) -> Found:
     from simsiam.browse.contact_sheet import Row
     from simsiam.commands.progress import share_bar
-    from simsiam.embedding.duplicates import content_of, near_duplicates
+    from simsiam.embedding.duplicates import near_duplicates
     from simsiam.embedding.similarity import Hit
 
-    indices = embedded.features.indices
     with share_bar("comparing all pairs") as progress:
         groups = near_duplicates(
             index.rows,
             threshold=options.threshold,
-            content=lambda row: content_of(embedded.source, int(indices[row])),
+            digests=embedded.digests(),
             progress=progress,
         )
     found = Found(sheet=[], table=_print_groups(options, embedded, groups))

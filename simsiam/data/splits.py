@@ -62,17 +62,22 @@ def data_id(*sources: Identified) -> DataId:
     return DataId(name=name, sha256=joined, images=sum(len(source) for source in sources), hashed="content")
 
 
-def split_notes(train: Identified, test: Identified) -> list[str]:
-    """What a reader of figures must know of the sets: test images that are training images too, classes not tested."""
+def shared_images(train: Identified, test: Identified, *, what: str = "test image") -> list[str]:
+    """A note on images that are learnt from and scored, or none: the same content, under any name."""
     from simsiam.data.content import repeated
 
-    notes = []
     again = int(repeated(test.digests(), train.digests()).sum())
-    if again:
-        notes.append(
-            f"{again:,} of {counted(len(test), 'test image')} {plural(again, 'is', 'are')} among the training images: "
-            "the figures say in part how well those are remembered"
-        )
+    if not again:
+        return []
+    return [
+        f"{again:,} of {counted(len(test), what)} {plural(again, 'is', 'are')} among the training images: the "
+        "figures say in part how well those are remembered"
+    ]
+
+
+def split_notes(train: Identified, test: Identified) -> list[str]:
+    """What a reader of figures must know of the sets: test images that are training images too, classes not tested."""
+    notes = shared_images(train, test)
     names, labels = getattr(test, "classes", None), getattr(test, "labels", None)
     if names is not None and labels is not None:
         shown = set(labels.tolist())

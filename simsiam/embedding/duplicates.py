@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from simsiam.data.images import UnreadableImage
-from simsiam.data.sources import FileSource, Source, Subset
 from simsiam.errors import UserError
 
 BLOCK, CHUNK = 256, 16_384  # rows against rows at a time: 16 MiB of similarities
@@ -42,7 +39,7 @@ def near_duplicates(
     rows: np.ndarray,
     *,
     threshold: float,
-    content: Callable[[int], str],
+    digests: np.ndarray,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Group]:
     """Groups of two or more images, the largest first.
@@ -54,7 +51,7 @@ def near_duplicates(
     Args:
         rows: N x C float32 of length 1.
         threshold: cosine, above 0 and at most 1.
-        content: a digest of what a row's image holds; asked for members of groups only.
+        digests: of the content of each row's image, N x 16 uint8.
         progress: told the share that is done, from 0 to 1.
 
     Raises UserError for a threshold that makes no sense.
@@ -72,23 +69,9 @@ def near_duplicates(
             others = np.flatnonzero(alike[place] & ~taken)
             if len(others):
                 taken[others] = True
-                groups.append(_group(rows, np.array([row, *others]), content))
+                groups.append(_group(rows, np.array([row, *others]), digests))
         progress(_share(min(start + BLOCK, len(rows)), len(rows)))
     return sorted(groups, key=lambda group: (-len(group.members), group.members[0].row))
-
-
-def content_of(source: Source, index: int) -> str:
-    """A digest of an image's content: the bytes of its file, or its pixels where it is no file of its own."""
-    if isinstance(source, Subset):
-        return content_of(source.base, int(source.indices[index]))
-    try:
-        if isinstance(source, FileSource):
-            with open(source.root / source.path(index), "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        image = source.read(index)
-    except (OSError, UnreadableImage):  # gone since it was embedded: equal to nothing else
-        return f"unreadable {index}"
-    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
 
 
 def _alike(rows: np.ndarray, start: int, threshold: float) -> np.ndarray:
@@ -105,12 +88,12 @@ def _share(done: int, total: int) -> float:
     return 1 - ((total - done) / total) ** 2
 
 
-def _group(rows: np.ndarray, run: np.ndarray, content: Callable[[int], str]) -> Group:
+def _group(rows: np.ndarray, run: np.ndarray, digests: np.ndarray) -> Group:
     similarity = rows[run] @ rows[run[0]]
-    seen: defaultdict[str, list[int]] = defaultdict(list)
+    seen: defaultdict[bytes, list[int]] = defaultdict(list)
     members = []
     for row, alike in zip(run.tolist(), similarity.tolist(), strict=True):
-        same = seen[content(row)]
+        same = seen[digests[row].tobytes()]
         members.append(Member(row=row, similarity=min(alike, 1.0), same_as=same[0] if same else None))
         same.append(row)
     return Group(members=tuple(members))

@@ -103,11 +103,13 @@ class Embedded:
 
     def label(self, row: int) -> str | None:
         """The class of a row's image, where the source knows it."""
-        labels, names = self.source.labels, self.source.classes
-        number = -1 if labels is None else int(labels[self.features.indices[row]])
-        if number < 0:
-            return None
-        return names[number] if names is not None and number < len(names) else str(number)
+        labels = self.source.labels
+        return None if labels is None else self.source.class_name(int(labels[self.features.indices[row]]))
+
+    def digests(self) -> np.ndarray:
+        """A digest of the content of each row's image, N x 16 uint8."""
+        found: np.ndarray = self.source.digests()[self.features.indices]
+        return found
 
     def blocks(self, *, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
         """The vectors block by block, each B x C float32, scaled as the settings say."""

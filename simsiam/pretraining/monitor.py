@@ -22,6 +22,7 @@ from simsiam.data.loading import image_batches
 from simsiam.data.own_dataset import as_source
 from simsiam.data.preprocess import Preprocess, short_edge
 from simsiam.data.sources import Source
+from simsiam.data.splits import data_id
 from simsiam.data.two_views.loader import pair_batches
 from simsiam.errors import UserError
 from simsiam.features.extraction import Features, extract
@@ -50,6 +51,10 @@ class Labelled:
     def k(self) -> int:
         """20, or as many as there are."""
         return min(KNN_K, len(self.references) - (self.own_row == "skip"))
+
+    def fingerprint(self) -> str:
+        """sha256 over the images' content and their labels."""
+        return data_id(self.references, self.queries).sha256
 
     def describe(self) -> str:
         """The protocol in a line."""

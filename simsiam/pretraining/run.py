@@ -98,7 +98,17 @@ def pretrain(
         distributed.per_device_batch(recipe.batch_size, process.world)
         inputs = run_folder.open_inputs(recipe, data=data, labels=labels, machine=machine)
         folder = held.enter_context(
-            run_folder.claim(recipe, machine, inputs, process, init=init, resume=resume, reads=(data, labels))
+            run_folder.claim(
+                recipe,
+                machine,
+                inputs,
+                process,
+                init=init,
+                resume=resume,
+                labels=labels,
+                compare=compare,
+                reads=(data, labels),
+            )
         )
         if (finished := folder.finished()) is not None:
             return finished

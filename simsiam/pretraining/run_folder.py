@@ -20,6 +20,7 @@ from simsiam.config import Machine, Pretraining, as_dict, cache_folder, loader_w
 from simsiam.data.classification.labels import labelled_source
 from simsiam.data.images import BadImage, write_skipped
 from simsiam.data.sources import Source, open_source, split_held_out
+from simsiam.data.splits import data_id, shared_images
 from simsiam.engine import distributed
 from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
@@ -94,6 +95,7 @@ def open_inputs(recipe: Pretraining, *, data: str | Path | None, labels: Path | 
         train, held_out = _split(open_source(data, kind=recipe.data_kind, cache=cache), recipe)
     if _watches_training(recipe):
         notes.append("No image is held out (--monitor-images 0): what is measured is measured on training images.")
+    notes += shared_images(train, held_out, what="held-out image")
     return Inputs(train=train, held_out=held_out, labelled=_labelled(train, held_out, labels, recipe), notes=notes)
 
 
@@ -258,6 +260,8 @@ def claim(
     *,
     init: str | None,
     resume: Literal["auto", "required"],
+    labels: Path | None = None,
+    compare: Sequence[str] = (),
     reads: Sequence[str | Path | None] = (),
 ) -> Iterator[RunFolder]:
     """Hold the run folder: a new one, or the one that holds this very run. No other process trains there meanwhile.
@@ -269,10 +273,14 @@ def claim(
     mine = {
         "recipe": as_dict(recipe),
         "init": init,
-        "data": {"name": inputs.name, "images": len(inputs.train), "sha256": inputs.train.fingerprint()},
+        "data": dataclasses.asdict(data_id(inputs.train)),
+        "labels": None if inputs.labelled is None else inputs.labelled.fingerprint(),
+        "compare": list(compare),
     }
     if folder.recipe.exists():
-        _refuse_another(read_json(folder.recipe), mine, folder)
+        there = read_json(folder.recipe)
+        _refuse_another(there, mine, folder)
+        _refuse_other_measures(there, mine, folder, labels)
     elif resume == "required":
         raise UserError(f"--resume: {folder.root} holds no run to go on with. Check --out, or leave --resume out.")
     elif process.is_main and any(not each.name.startswith(".simsiam") for each in folder.root.glob("*")):
@@ -284,6 +292,8 @@ def claim(
             if not folder.recipe.exists():
                 began = {"command": sys.argv, "launcher": distributed.launcher()}
                 write_json(folder.recipe, {**mine, "machine": as_dict(machine), **began})
+            elif there.get("compare") != mine["compare"]:  # measured at the end, which is still to come
+                write_json(folder.recipe, {**there, "compare": mine["compare"]})
         distributed.barrier()
         yield folder
 
@@ -294,10 +304,35 @@ def _refuse_another(there: dict[str, Any], mine: dict[str, Any], folder: RunFold
     if differing:
         listed = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in differing)
         raise UserError(f"{folder.root} holds a run of another recipe ({listed}). Name a new folder with --out.")
-    if there["data"]["sha256"] != mine["data"]["sha256"]:
+    keys = ("sha256",) if "hashed" in there["data"] else ("name", "images")  # earlier versions hashed names and sizes
+    if any(there["data"][key] != mine["data"][key] for key in keys):
         raise UserError(
             f"{folder.root} holds a run on other images ({there['data']['images']:,} of {there['data']['name']!r}; now "
             f"{mine['data']['images']:,}): files were added, removed or changed. Name a new folder with --out."
+        )
+
+
+def _refuse_other_measures(there: dict[str, Any], mine: dict[str, Any], folder: RunFolder, labels: Path | None) -> None:
+    """Raise UserError for labels, or weights to compare with, that a run as far as it is can no longer take in."""
+    other_labels = there.get("labels", mine["labels"]) != mine["labels"]
+    if folder.finished() is None and other_labels:
+        raise UserError(
+            f"{folder.root} holds a run whose kNN was measured with other labels, and figures of both do not go "
+            "together. Resume it with the labels that it began with, or name a new folder with --out."
+        )
+    if folder.finished() is None:
+        return
+    if labels is not None and other_labels:
+        raise UserError(
+            f"--labels {labels}: {folder.root} is finished, and was measured without these labels. To measure it with "
+            f"them: simsiam evaluate few-labels {folder.root} --data {labels}"
+        )
+    late = [source for source in mine["compare"] if source not in there.get("compare", mine["compare"])]
+    if late:
+        others = " ".join(late)
+        raise UserError(
+            f"--compare {others}: {folder.root} is finished, and was not compared with that. To compare them now: "
+            f"simsiam evaluate knn {folder.root} {others} --train DIR --test DIR"
         )
 
 

@@ -60,3 +60,13 @@ def test_newline_in_file_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert '"new\nline.png"' in out.read_text()  # a program gets the name as it is
     with Image.open(sheet) as drawn:
         assert drawn.width > 160
+
+
+def test_names_are_text_in_the_report(tmp_path: Path) -> None:
+    """The page of `browse` is tested with such a name in tests/test_browse_server.py."""
+    hostile = "<img src=x onerror=alert(1)>"
+    root = folders(tmp_path / hostile, {hostile: 0, "<b>": 4})
+    assert simsiam("evaluate", "few-labels", WEIGHTS, "--data", root, *CPU, "--out", tmp_path / "r") == 0
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert "<img src=x" not in page

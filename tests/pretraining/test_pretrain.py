@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,14 @@ import torch
 from PIL import Image
 
 from simsiam import cli
+from simsiam.config import Machine
+from simsiam.pretraining import run_folder
+from simsiam.recipes.pretrain import folder_cpu
 from simsiam.report.answer import answer
 from simsiam.report.runfolder import read_run
 from simsiam.results import Result, read_metrics
 from simsiam.weights.load import load_backbone, unfinished
+from tests import tiny
 
 NETWORK = (
     "--views.size 16 --model.stem small-stride2 --model.width 8 --model.backbone resnet10 --model.projector-layers 2 "
@@ -283,3 +288,35 @@ def test_bad_images_are_skipped_counted_and_listed(photos: Path, tmp_path: Path)
     assert "empty.jpg" in listed
     assert "text.png" in listed
     assert json.loads((out / "result.json").read_text())["detail"]["skipped"]["count"] == 2
+
+
+def test_labels_and_comparisons_that_come_too_late_are_refused(
+    unbroken: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (unbroken / "result.json").read_bytes()
+    labels = tiny.folder(tmp_path / "labels", classes=2, images=3)
+    assert simsiam(*run_arguments(photos, unbroken), "--labels", str(labels)) == 2
+    assert f"simsiam evaluate few-labels {unbroken} --data {labels}" in capsys.readouterr().err
+    assert simsiam(*run_arguments(photos, unbroken), "--compare", "random:resnet10") == 2
+    assert "was not compared with that" in capsys.readouterr().err
+    assert simsiam(*run_arguments(photos, unbroken)) == 0
+    assert (unbroken / "result.json").read_bytes() == before
+
+
+def test_a_run_that_knew_its_images_by_names_and_sizes_is_taken_up(
+    unbroken: Path, photos: Path, tmp_path: Path
+) -> None:
+    older = Path(shutil.copytree(unbroken, tmp_path / "older"))
+    recipe = json.loads((older / "recipe.json").read_text())
+    recipe["data"] = {"name": recipe["data"]["name"], "images": recipe["data"]["images"], "sha256": "0" * 64}
+    del recipe["labels"], recipe["compare"]
+    (older / "recipe.json").write_text(json.dumps(recipe))
+    assert simsiam(*run_arguments(photos, older)) == 0
+
+
+def test_held_out_images_that_are_training_images_are_noted(tmp_path: Path) -> None:
+    root = tiny.flat_folder(tmp_path / "photos", images=20)
+    for file in list(root.iterdir()):
+        (root / f"copy of {file.name}").write_bytes(file.read_bytes())
+    inputs = run_folder.open_inputs(folder_cpu(), data=root, labels=None, machine=Machine())
+    assert f"of {len(inputs.held_out)} held-out images" in inputs.notes[0]
