@@ -131,8 +131,8 @@ class Machine:
     out: Path | None = None  # Folder of the run or result; without it, one named after what is run.
     device: str = "auto"  # Where to compute: auto, cpu, cuda, cuda:N or mps.
     workers: Workers = -1  # Processes that decode images; -1: one less than there are cores, at most 8.
-    # How views are made; auto: batch where the set is in memory or on a GPU.
-    views_engine: Literal["auto", "pil", "batch"] = "auto"
+    # What makes the views: opencv; pil, the slow reference; batch, in memory or on a GPU. auto: what fits the data.
+    views_engine: Literal["auto", "pil", "opencv", "batch"] = "auto"
     channels_last: Literal["auto", "on", "off"] = "auto"  # How images lie in memory; auto: what is usually faster.
     compile: Literal["on", "off"] = "off"  # torch.compile: takes minutes at the start, then steps are faster.
     cache: Path | None = None  # Folder of downloads and features; without it, SIMSIAM_CACHE or ~/.cache/simsiam.

@@ -55,7 +55,7 @@ class ShardSource(Source):
         """One image as 8-bit RGB; raises UnreadableImage."""
         name = self.path(index)
         try:
-            return read_image(self._bytes(index), name=name)
+            return read_image(self._bytes(index), name=name, short_side=self.short_side)
         except OSError as error:
             raise UnreadableImage(name, f"the shard cannot be read ({error.strerror})") from error
 

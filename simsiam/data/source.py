@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -29,6 +30,7 @@ class Source(ABC):
     name: str
     classes: tuple[str, ...] | None
     labels: np.ndarray | None
+    short_side: int | None = None  # pixels that suffice of an image, see `at_scale`
 
     @property
     def pixels(self) -> np.ndarray | None:
@@ -80,6 +82,12 @@ class Source(ABC):
         """A view of some images, in the order given."""
         return Subset(self, np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices, np.int64))
 
+    def at_scale(self, short_side: int) -> Source:
+        """The same set, with larger JPEG files decoded at a lower scale that still has `short_side` pixels."""
+        scaled = copy.copy(self)
+        scaled.short_side = short_side
+        return scaled
+
 
 class Subset(Source):
     """Some images of another source."""
@@ -105,6 +113,12 @@ class Subset(Source):
     def read(self, index: int) -> Image.Image:
         """One image as 8-bit RGB; raises UnreadableImage."""
         return self.base.read(int(self.indices[index]))
+
+    def at_scale(self, short_side: int) -> Source:
+        """The same choice from the base set at that scale."""
+        scaled = copy.copy(self)
+        scaled.base = self.base.at_scale(short_side)
+        return scaled
 
     def path(self, index: int) -> str:
         """The name that the base set gives it."""
@@ -196,7 +210,7 @@ class FileSource(Source):
     def read(self, index: int) -> Image.Image:
         """One file as 8-bit RGB; raises UnreadableImage."""
         name = self.path(index)
-        return read_image(self.root / name, name=name)
+        return read_image(self.root / name, name=name, short_side=self.short_side)
 
     def path(self, index: int) -> str:
         """The file's path relative to the root (or absolute, where a list names it so)."""

@@ -307,7 +307,7 @@ def _loader(
     in_memory = inputs.train.pixels is not None
     engine: Any = machine.views_engine
     if engine == "auto":
-        engine = "batch" if in_memory or process.device.type != "cpu" else "pil"
+        engine = "batch" if in_memory or process.device.type != "cpu" else "opencv"
     return ViewLoader(
         inputs.train,
         recipe.views,

@@ -53,7 +53,7 @@ def crop_in_memory(images: Tensor, views: Views, draws: Draws) -> Tensor:
     Per image one matrix resamples the rows and one the columns, which is PIL's separable bilinear filter.
     """
     count, height, width = images.shape[:3]
-    boxes = crop_boxes(views, draws, np.full(count, height), np.full(count, width))
+    boxes = crop_boxes(views, draws.crop, np.full(count, height), np.full(count, width))
     top, left, tall, wide = to_device(torch.from_numpy(boxes).float(), images.device).unbind(1)  # B each
     down = resize_matrices(top, tall, height, views.size)  # B x S x H
     across = resize_matrices(left, wide, width, views.size)  # B x S x W

@@ -2,7 +2,7 @@
 
 They are drawn on the CPU for a whole global batch from a generator that depends on seed, epoch and step alone; each
 process then takes its own rows. So a run's views do not depend on devices, workers or where it was resumed, and both
-engines (`pil_views`, `batch_views`) can be given the same draws and compared.
+engines (`pil`, `opencv`, `batch`) can be given the same draws and compared.
 """
 
 from __future__ import annotations
@@ -103,13 +103,13 @@ def draw(views: Views, count: int, generator: torch.Generator | None) -> Draws:
     )
 
 
-def crop_boxes(views: Views, draws: Draws, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+def crop_boxes(views: Views, draws: Tensor, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
     """The crop of each image as RandomResizedCrop chooses it; B x 4 int64: top, left, height, width.
 
-    `heights` and `widths` are B, in pixels. The first try that fits is taken; if none does, the largest central crop
-    whose ratio is within bounds.
+    `draws` are B x 10 x 4, `Draws.crop`; `heights` and `widths` are B, in pixels. The first try that fits is taken; if
+    none does, the largest central crop whose ratio is within bounds.
     """
-    crop = draws.crop.numpy()  # B x 10 x 4
+    crop = draws.numpy()
     rows, columns = heights.astype(np.float64)[:, None], widths.astype(np.float64)[:, None]  # B x 1
     area = rows * columns * (views.min_scale + crop[:, :, 0] * (views.max_scale - views.min_scale))  # B x 10
     ratio = np.exp(math.log(RATIO[0]) + crop[:, :, 1] * (math.log(RATIO[1]) - math.log(RATIO[0])))
@@ -125,9 +125,17 @@ def crop_boxes(views: Views, draws: Draws, heights: np.ndarray, widths: np.ndarr
 
 def crop_box(views: Views, draws: Draws, row: int, *, height: int, width: int) -> Box:
     """The crop of one image of the given size."""
-    boxes = crop_boxes(views, draws.rows(row, row + 1), np.array([height]), np.array([width]))
+    boxes = crop_boxes(views, draws.crop[row : row + 1], np.array([height]), np.array([width]))
     top, left, tall, wide = boxes[0].tolist()
     return Box(top=top, left=left, height=tall, width=wide)
+
+
+def decoded_side(views: Views) -> int:
+    """The short side in pixels from which even the smallest crop is shrunk to a view, not enlarged.
+
+    An image that is larger can be decoded at a lower scale: its crops then still hold as many pixels as the view.
+    """
+    return math.ceil(views.size / math.sqrt(views.min_scale * RATIO[0]))
 
 
 def _central(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -18,12 +18,13 @@ from simsiam.data.normalise import Normalisation, unit
 from simsiam.data.reading import Loaded, Request, Work, no_pixels
 from simsiam.data.source import Source
 from simsiam.data.two_views.batch import batch_views, finish_views
-from simsiam.data.two_views.draws import Draws, ViewPair, draw_pair, step_generator
-from simsiam.data.two_views.pil import pil_crop, pil_view
+from simsiam.data.two_views.draws import Draws, ViewPair, decoded_side, draw_pair, step_generator
+from simsiam.data.two_views.opencv import opencv_crop, opencv_view
+from simsiam.data.two_views.pil import pil_view
 from simsiam.errors import UserError
 from simsiam.wording import counted
 
-Engine = Literal["pil", "batch"]
+Engine = Literal["pil", "opencv", "batch"]
 
 _PAIRS_EPOCH = 2**31  # no training epoch: the draws of `pair_batches` are their own
 
@@ -87,7 +88,12 @@ class ViewLoader(Loader[Batch]):
         self.steps = len(source) // batch_size  # the last, partial batch is dropped
         self._first_row = rank * self.local_size
         self._work = TrainingWork(
-            source=source, views=views, batch_size=batch_size, seed=seed, first_row=self._first_row, engine=engine
+            source=_decoded_for(source, views, engine),
+            views=views,
+            batch_size=batch_size,
+            seed=seed,
+            first_row=self._first_row,
+            engine=engine,
         )
         self._pixels: Tensor | None = None
         if engine == "batch" and source.pixels is not None:
@@ -111,7 +117,7 @@ class ViewLoader(Loader[Batch]):
         return (self._from_memory(request, self._pixels) for request in requests)
 
     def finish(self, loaded: Loaded) -> Batch:
-        """The views, of crops (batch engine) or whole views (PIL engine)."""
+        """The views, of crops (batch engine) or whole views."""
         draws = self._work.draws(loaded.request) if self.engine == "batch" else None
         x1, x2 = _finished(loaded, self._work.views, draws, channels_last=self.channels_last)
         return Batch(x1=x1, x2=x2, epoch=loaded.request.epoch, step=loaded.request.step, bad=loaded.bad)
@@ -148,13 +154,13 @@ def pair_batches(
         x1, x2 = _finished(loaded, views, chosen, channels_last=False)
         return Pairs(x1=x1, x2=x2, indices=loaded.kept, bad=loaded.bad)
 
-    work = PairWork(source=source, views=views, draws=draws, engine=engine)
+    work = PairWork(source=_decoded_for(source, views, engine), views=views, draws=draws, engine=engine)
     yield from WorkerPool(work, workers=workers, device=device).run(requests, finish)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingWork(Work):
-    """Two views (PIL engine) or two crops (batch engine) of each image of this process's rows of a global batch.
+    """Two views, or two crops for the batch engine, of each image of this process's rows of a global batch.
 
     An unreadable image is replaced by another of the set, always the same one.
     """
@@ -204,8 +210,15 @@ def pixels_on(source: Source, device: torch.device) -> Tensor:
 
 
 def _two(image: Image, views: Views, draws: ViewPair, row: int, engine: Engine) -> tuple[np.ndarray, np.ndarray]:
-    make = pil_view if engine == "pil" else pil_crop
-    return make(image, views, draws.view1, row), make(image, views, draws.view2, row)
+    if engine == "pil":
+        return pil_view(image, views, draws.view1, row), pil_view(image, views, draws.view2, row)
+    make, pixels = opencv_view if engine == "opencv" else opencv_crop, np.asarray(image)
+    return make(pixels, views, draws.view1, row), make(pixels, views, draws.view2, row)
+
+
+def _decoded_for(source: Source, views: Views, engine: Engine) -> Source:
+    """The source as an engine reads it: the PIL engine, the reference, decodes each image at full size."""
+    return source if engine == "pil" else source.at_scale(decoded_side(views))
 
 
 def _finished(loaded: Loaded, views: Views, draws: ViewPair | None, *, channels_last: bool) -> tuple[Tensor, Tensor]:

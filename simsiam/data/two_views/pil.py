@@ -34,15 +34,6 @@ def pil_view(image: Image.Image, views: Views, draws: Draws, row: int) -> np.nda
     return np.array(image)
 
 
-def pil_crop(image: Image.Image, views: Views, draws: Draws, row: int) -> np.ndarray:
-    """The crop alone, flipped where drawn: S x S x 3 uint8, for the batch engine to go on with.
-
-    The flip commutes with every later operation, so it is done here, where it is a copy that is made anyway.
-    """
-    pixels = np.array(crop(image, views, draws, row))
-    return np.ascontiguousarray(pixels[:, ::-1]) if draws.flip[row] else pixels
-
-
 def crop(image: Image.Image, views: Views, draws: Draws, row: int) -> Image.Image:
     """The random resized crop (bilinear)."""
     box = crop_box(views, draws, row, height=image.height, width=image.width)

@@ -20,7 +20,8 @@ from simsiam.data.two_views import batch as batch
 from simsiam.data.two_views import colour
 from simsiam.data.two_views.draws import crop_box, draw, step_generator
 from simsiam.data.two_views.loader import ViewLoader
-from simsiam.data.two_views.pil import pil_crop, pil_view
+from simsiam.data.two_views.opencv import opencv_crop
+from simsiam.data.two_views.pil import pil_view
 from tests.data.published import PUBLISHED, only, views
 
 CPU = torch.device("cpu")
@@ -113,9 +114,9 @@ def test_pil_engine_is_torchvisions_operations_in_the_published_order() -> None:
 
 
 def test_crops_made_by_workers_end_as_views(photos: ArraySource) -> None:
-    """The batch engine on PIL's crops (sets on disk) and on its own (sets in memory)."""
+    """The batch engine on crops (sets on disk) and on its own (sets in memory)."""
     draws = draw(PUBLISHED, 96, step_generator(seed=0, epoch=0, step=0))
-    crops = np.stack([pil_crop(photos.read(row), PUBLISHED, draws, row) for row in range(96)])
+    crops = np.stack([opencv_crop(photos.read(row), PUBLISHED, draws, row) for row in range(96)])
     a = batch.finish_views(unit(torch.from_numpy(crops)), PUBLISHED, draws, channels_last=False)
     assert photos.pixels is not None
     b = batch.batch_views(torch.from_numpy(photos.pixels), torch.arange(96), PUBLISHED, draws, channels_last=True)

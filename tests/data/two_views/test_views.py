@@ -29,7 +29,7 @@ def theirs(height: int, width: int, count: int = 2500) -> np.ndarray:
 
 
 def ours(height: int, width: int, count: int = COUNT) -> np.ndarray:
-    return crop_boxes(PUBLISHED, drawn(count), np.full(count, height), np.full(count, width))
+    return crop_boxes(PUBLISHED, drawn(count).crop, np.full(count, height), np.full(count, width))
 
 
 @pytest.mark.parametrize(("height", "width"), [(224, 300), (32, 32), (400, 120), (60, 500)])
@@ -48,7 +48,7 @@ def test_crop_against_the_rule_written_out() -> None:
     """Try by try, with the same numbers, as torchvision's source says."""
     draws = drawn(300)
     sizes = np.random.default_rng(0).integers(1, 90, (300, 2))
-    got = crop_boxes(PUBLISHED, draws, sizes[:, 0], sizes[:, 1])
+    got = crop_boxes(PUBLISHED, draws.crop, sizes[:, 0], sizes[:, 1])
     fallbacks = 0
     for row, (height, width) in enumerate(sizes.tolist()):
         wanted = None
@@ -82,7 +82,7 @@ def test_extreme_shapes_are_cropped_inside(height: int, width: int) -> None:
 
 def test_one_box_is_its_row_of_many() -> None:
     draws = drawn(20)
-    boxes = crop_boxes(PUBLISHED, draws, np.full(20, 50), np.full(20, 70))
+    boxes = crop_boxes(PUBLISHED, draws.crop, np.full(20, 50), np.full(20, 70))
     box = crop_box(PUBLISHED, draws, 13, height=50, width=70)
     assert (box.top, box.left, box.height, box.width) == tuple(boxes[13])
 
