@@ -21,7 +21,7 @@ from simsiam.results import WeightsId, read_json
 from simsiam.weights import cards
 from simsiam.weights.architecture import Choice, check_forward, fill, infer, recognised
 from simsiam.weights.convert import Converted, convert, convert_timm
-from simsiam.weights.reading import Content, read
+from simsiam.weights.reading import ONNX, Content, read
 
 BACKBONE_FORMAT = "simsiam-backbone-1"
 CHECKPOINT_FORMAT = "simsiam-checkpoint-1"
@@ -181,6 +181,9 @@ def _find(path: Path, wanted: Choice, *, branch: str | None = None, widen: bool 
     if wanted.backbone and wanted.backbone.startswith(TIMM):
         return _Found(converted=convert_timm(content.raw, wanted.backbone, path, branch=branch))
     found = _Found(converted=convert(content.raw, path, branch=branch, widen=widen))
+    if content.metadata.get("format") == ONNX:
+        found.converted.format = ONNX
+        found.declared = Choice(stem=cast("Stem | None", content.metadata.get("stem")))
     conv1 = found.converted.backbone["conv1.weight"]
     if found.converted.format == "solo-learn" and conv1.shape[-1] == 3:
         found.declared = Choice(stem_padding=2)  # solo-learn pads its CIFAR stem by two

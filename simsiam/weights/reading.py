@@ -11,9 +11,11 @@ from typing import Any
 from simsiam.errors import UserError
 from simsiam.sniff import HEAD, looks_like, sniff
 from simsiam.weights import tensors
+from simsiam.weights.onnx_in import read_onnx_weights
 from simsiam.weights.unpickle import RefusedPickleError
 from simsiam.wording import counted
 
+ONNX = "ONNX"  # the format in the metadata of a graph
 _AGAIN = "Fetch the file again and compare its size or checksum with the source's."
 
 
@@ -23,11 +25,11 @@ class Content:
 
     path: Path
     raw: Any  # nested containers with tensors or arrays
-    metadata: dict[str, str] = field(default_factory=dict)  # of a safetensors file
+    metadata: dict[str, str] = field(default_factory=dict)  # of a safetensors file or an ONNX graph
 
 
 def read(path: Path) -> Content:
-    """Read a torch, safetensors or pickle file on the CPU.
+    """Read a torch, safetensors, ONNX or pickle file on the CPU.
 
     Raises:
         UserError: the file is missing, empty, truncated, a web page, a Git LFS pointer or of no known kind, or
@@ -42,6 +44,9 @@ def read(path: Path) -> Content:
         return Content(path=path, raw=_guarded(path, _read_zip))
     if name == "torch":
         return Content(path=path, raw=_guarded(path, _read_legacy))
+    if name == "onnx" or (kind is None and path.suffix == ".onnx"):
+        content: Content = _guarded(path, _read_onnx)
+        return content
     if name == "pickle":
         return Content(path=path, raw=_guarded(path, tensors.read_pickle))
     again = f" {_AGAIN}" if kind and (kind.family in ("impostor", "empty") or name in ("json", "xml")) else ""
@@ -82,6 +87,11 @@ def _read_legacy(path: Path) -> Any:
         return tensors.read_legacy(file, path.stat().st_size)
 
 
+def _read_onnx(path: Path) -> Content:
+    state, facts = read_onnx_weights(path)
+    return Content(path=path, raw=state, metadata={"format": ONNX, **facts})
+
+
 def _guarded(path: Path, read: Callable[[Path], Any]) -> Any:
     """Whatever a reader stumbles over is damage, but for what it refuses."""
     try:
@@ -105,8 +115,8 @@ def _read_safetensors(path: Path) -> Content:
             raw = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             return Content(path=path, raw=raw, metadata=dict(file.metadata() or {}))
 
-    content: Content = _guarded(path, read)
-    return content
+    found: Content = _guarded(path, read)
+    return found
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

@@ -339,6 +339,38 @@ def test_tensors_that_share_are_cut_or_turned(dtype: torch.dtype, legacy: bool, 
         assert ours[name].dtype == tensor.dtype
 
 
+@pytest.mark.parametrize("stem", ["imagenet", "small", "small-stride2"])
+@pytest.mark.parametrize("name", ["resnet10", "resnet50"])
+def test_an_onnx_graph_comes_back(name: str, stem: str, tmp_path: Path) -> None:
+    """What `simsiam export --to onnx` writes: the exporter folds each BatchNorm into the convolution before it."""
+    pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
+    from simsiam.weights.graphs import write_onnx
+    from simsiam.weights.save import write_import
+
+    torch.manual_seed(0)
+    network = shake(build_backbone(name, width=4, stem=stem))  # type: ignore[arg-type]
+    torch.save(network.state_dict(), tmp_path / "f.pth")
+    loaded = load_backbone(tmp_path / "f.pth", stem=stem)  # type: ignore[arg-type]
+    again = load_backbone(write_onnx(loaded, tmp_path))
+    assert again.source_format == "ONNX"
+    with torch.no_grad():
+        expected = network(IMAGES)
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(again.backbone(IMAGES), expected, rtol=0, atol=1e-5 * scale)
+        kept = load_backbone(write_import(again, tmp_path / "in")).backbone
+        torch.testing.assert_close(kept(IMAGES), expected, rtol=0, atol=1e-5 * scale)
+
+
+def test_an_onnx_graph_of_something_else_is_named(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="the onnx extra is not installed")
+    helper = onnx.helper
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Gelu", ["x"], ["y"])], "g", [value], [value])
+    onnx.save(helper.make_model(graph, producer_name="pytorch"), str(tmp_path / "m.onnx"))
+    with pytest.raises(UserError, match=r"an ONNX model that is none of resnet8.*its operations: Gelu"):
+        load_backbone(tmp_path / "m.onnx")
+
+
 WHAT_IT_IS = {
     "a ViT": ({"cls_token": torch.zeros(1, 1, 4), "blocks.0.attn.qkv.weight": torch.zeros(3, 3)}, "vision transformer"),
     "Swin": ({"layers.0.blocks.0.attn.relative_position_bias_table": torch.zeros(3, 3)}, "Swin transformer"),
