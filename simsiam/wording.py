@@ -1,4 +1,4 @@
-"""Counts in sentences: `1 image is`, `2 images are`."""
+"""Counts and times in sentences: `1 image is`, `2 images are`, `3 min 20 s`."""
 
 from __future__ import annotations
 
@@ -34,3 +34,17 @@ def one_line(text: str) -> str:
 def plain(text: str) -> str:
     """A text as part of a file's name."""
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in text).strip("-.")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them: 42 s, 3 min 20 s, 5 h 12 min, 2 d 4 h."""
+    if seconds != seconds:
+        return "unknown"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

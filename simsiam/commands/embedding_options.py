@@ -65,6 +65,7 @@ class Asked:
 
     def embed(self) -> Embedded:
         """The vectors of the images, from the cache or computed into it, with a word on those left out."""
+        from simsiam.data import inventory
         from simsiam.embedding.vectors import embed_source
 
         source = open_images(self.inputs)
@@ -72,6 +73,8 @@ class Asked:
             f"{counted(len(source), 'image')} of {source.name}, {self.subject.backbone.name} at "
             f"{self.settings.size} pixels"
         )
+        for line in inventory.lines([source]):
+            say(line)
         try:
             embedded = embed_source(self.subject, source, self.settings, machine=self.inputs.machine)
         except KeyboardInterrupt:
@@ -124,7 +127,8 @@ def open_images(inputs: Inputs) -> Source:
     path = Path(place)
     if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
         return FileSource(path.parent, [path.name], None, name=path.stem, classes=None)
-    return open_source(place, kind=kind_of(place), split=inputs.split, cache=inputs.cache)
+    kind = kind_of(place)
+    return open_source(place, kind=kind, split="all" if kind == "folder" else inputs.split, cache=inputs.cache)
 
 
 def _parse(

@@ -6,40 +6,60 @@ import os
 from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from simsiam.data.class_names import numbered, numbered_ids
-from simsiam.data.images import IMAGE_SUFFIXES
+from simsiam.data.images import IMAGE_SUFFIXES, is_image
+from simsiam.data.inventory import Inventory, LeftOut, other_files
 from simsiam.data.source import UNKNOWN, FileSource
 from simsiam.errors import UserError
+from simsiam.sniff import looks_like
 from simsiam.wording import counted, plural
 
 _DIGITS = 19  # fewer fit into 64 bits; longer numbers are names
+_SPLITS = {  # names of folders that split a set, not classes
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 
 class FolderSource(FileSource):
-    """Every image below a folder, sorted by path; labelled where each lies in one of two or more sub-folders."""
+    """Every image below a folder, sorted by path; labelled where each lies in one of two or more sub-folders.
 
-    def __init__(self, root: Path | str) -> None:
+    Folders named train, val and test are splits, not classes: `split` picks one ("test": test, else val), and the
+    classes are the folders in them.
+    """
+
+    def __init__(self, root: Path | str, *, split: Literal["train", "test", "all"] = "all") -> None:
         root = Path(root)
         if not root.exists():
             raise UserError(f"{root}: no such folder. Check the path.")
         if not root.is_dir():
-            raise UserError(f"{root}: a file, not a folder of images. Name the folder, or use the data kind 'list'.")
+            raise UserError(
+                f"{root}: {looks_like(root)}, not a folder of images. Name the folder, or use the data kind 'list'."
+            )
         found = _walk(root)
         if not found.names:
-            raise UserError(f"{root}: no image found ({found.others}). Known kinds: {_known_suffixes()}.")
-        tops = [name.split("/", 1)[0] if "/" in name else None for name in found.names]
-        classes, labels = numbered(tops)
-        labelled = None not in tops and len(classes) >= 2
-        super().__init__(
-            root,
-            found.names,
-            labels if labelled else None,
-            name=root.resolve().name,
-            classes=classes if labelled else None,
+            reasons = [each.reason for each in other_files(found.others)]
+            only = f"only {reasons[0]}" if reasons else "the folder is empty"
+            raise UserError(f"{root}: no image found ({only}). Known kinds: {' '.join(sorted(IMAGE_SUFFIXES))}.")
+        part = _part_of(found.names, split)
+        folders = [name.split("/")[part.depth : -1] for name in part.names]
+        tops = [below[0] if below else None for below in folders]
+        classes, numbers = numbered(tops)
+        labels = numbers if None not in tops and len(classes) >= 2 else None
+        inventory = Inventory(
+            found=len(found.names),
+            used=len(part.names),
+            left_out=(*part.left_out, *other_files(found.others), *found.unreadable),
+            notes=part.notes,
         )
+        named = root.resolve().name
+        known = classes if labels is not None else None
+        super().__init__(root, part.names, labels, name=named, classes=known, inventory=inventory)
 
 
 class ListSource(FileSource):
@@ -58,7 +78,9 @@ class ListSource(FileSource):
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise UserError(f"{file}: not a text list in UTF-8 ({error.reason} at byte {error.start}).") from error
+            raise UserError(
+                f"{file}: {looks_like(file)}, not a text list in UTF-8 ({error.reason} at byte {error.start})."
+            ) from error
         entries = [_entry(line) for line in lines if line.strip()]
         if not entries:
             raise UserError(f'{file}: an empty list. Write one image a line, as "path" or "path label".')
@@ -93,7 +115,16 @@ def imagenet_source(root: Path | str, split: str = "train") -> FileSource:
 @dataclass(frozen=True, kw_only=True)
 class _Found:
     names: list[str]  # relative to the root, with "/"
-    others: str  # what else lay there, in words
+    others: Counter[str]  # what else lay there, by suffix
+    unreadable: tuple[LeftOut, ...]  # folders that could not be listed
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    names: list[str]
+    depth: int  # of the folders that name classes
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +136,7 @@ class _Entry:
 def _walk(root: Path) -> _Found:
     names: list[str] = []
     others: Counter[str] = Counter()
+    unreadable = 0
     seen: set[tuple[int, int]] = set()  # folders by device and inode: none is entered twice, so loops end
     waiting = deque([("", root)])
     while waiting:
@@ -115,7 +147,7 @@ def _walk(root: Path) -> _Found:
         except OSError as error:
             if folder == root:
                 raise UserError(f"{root}: cannot be listed ({error.strerror}).") from error
-            others["unreadable folders"] += 1
+            unreadable += 1
             continue
         if (status.st_dev, status.st_ino) in seen:
             continue
@@ -129,12 +161,28 @@ def _walk(root: Path) -> _Found:
                     waiting.appendleft(found)
                 else:
                     waiting.append(found)
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+            elif is_image(entry.name):
                 names.append(prefix + entry.name)
             else:
-                others[os.path.splitext(entry.name)[1].lower() or "no suffix"] += 1
-    described = ", ".join(f"{count} x {kind}" for kind, count in others.most_common(5)) or "the folder is empty"
-    return _Found(names=sorted(names), others=f"only {described}" if others else described)
+                others[os.path.splitext(entry.name)[1].lower()] += 1
+    lost = (LeftOut(what="folders", count=unreadable, reason="they cannot be listed"),) if unreadable else ()
+    return _Found(names=sorted(names), others=others, unreadable=lost)
+
+
+def _part_of(names: list[str], split: Literal["train", "test", "all"]) -> _Part:
+    """The images of one split, where the folders at the top are splits."""
+    tops = Counter(name.split("/", 1)[0] if "/" in name else "" for name in names)
+    kinds = {top: _SPLITS.get(top.lower()) for top in tops}
+    if len(tops) < 2 or None in kinds.values() or "train" not in kinds.values():
+        return _Part(names=names, depth=0)
+    shown = ", ".join(f"{top}/" for top in sorted(tops))
+    if split == "all":
+        return _Part(names=names, depth=1, notes=(f"{shown} are splits of the set, not classes; all are used",))
+    wanted = "train" if split == "train" else "test" if "test" in kinds.values() else "val"
+    used = [name for name in names if kinds[name.split("/", 1)[0]] == wanted]
+    rest = ", ".join(f"{count:,} in {top}/" for top, count in sorted(tops.items()) if kinds[top] != wanted)
+    other = LeftOut(what="images of other splits", count=len(names) - len(used), reason=rest)
+    return _Part(names=used, depth=1, left_out=(other,))
 
 
 def _entry(line: str) -> _Entry:
@@ -174,7 +222,3 @@ def _labels(words: list[str | None]) -> tuple[tuple[str, ...] | None, np.ndarray
     if all(word.removeprefix("-").isdecimal() and len(word) < _DIGITS for word in known):
         return numbered_ids(np.array([UNKNOWN if word is None else int(word) for word in words], np.int64))
     return numbered(words)
-
-
-def _known_suffixes() -> str:
-    return " ".join(sorted(IMAGE_SUFFIXES))

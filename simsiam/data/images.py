@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,15 +15,23 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from simsiam.results import write_atomic
+from simsiam.sniff import looks_like
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 )
 
-_WHITE = (255, 255, 255, 255)
+_WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
+_PALE = 250  # a drawing whose every pixel is at least this on white is laid on black
+_FULL = (255, 1023, 4095, 65535)  # full range of 8, 10, 12 and 16 bits
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # grey with more than 8 bits a pixel
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its complaints of damaged files reach the terminal
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name says that it is an image, and no hidden file (macOS leaves ._NAME.jpg beside NAME.jpg)."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -53,6 +62,10 @@ class UnreadableImage(Exception):
 def read_image(file: Path | bytes, *, name: str, short_side: int | None = None) -> Image.Image:
     """Decode one image as the eye should see it: 8-bit RGB, upright, first frame, transparency on white.
 
+    White drawings on a transparent ground lie on black, for on white nothing would be left of them. Images of 16 bits
+    a channel that use at most the lowest 8, 10 or 12 are taken for images of that depth, each image by its own highest
+    value.
+
     Args:
         file: its path, or its bytes.
         name: what the error calls it.
@@ -63,6 +76,7 @@ def read_image(file: Path | bytes, *, name: str, short_side: int | None = None) 
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd EXIF, palettes and sizes; each is handled below
+        content = b""
         try:
             content = file if isinstance(file, bytes) else file.read_bytes()
             if not content:
@@ -71,11 +85,11 @@ def read_image(file: Path | bytes, *, name: str, short_side: int | None = None) 
                 if short_side is not None:
                     image.draft(None, (short_side, short_side))  # does nothing to other formats
                 image.load()
-                return _as_rgb(_upright(image))
+                return _as_rgb(_upright(_deep_colour(image, content)))
         except UnreadableImage:
             raise
         except Exception as error:  # decoders raise many kinds on damaged input, and none may stop a training
-            raise UnreadableImage(name, _reason(error)) from error
+            raise UnreadableImage(name, _reason(error, content)) from error
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -100,6 +114,24 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
+def _deep_colour(image: Image.Image, content: bytes) -> Image.Image:
+    """The image, decoded anew where it is a 16-bit colour PNG of few bits: Pillow keeps the upper eight alone."""
+    is_deep_png = content[:4] == b"\x89PNG" and content[24:25] == b"\x10" and content[25:26] in (b"\2", b"\6")
+    if not is_deep_png or np.asarray(image.convert("RGB")).max() >= 16:  # over 12 bits
+        return image
+    import torch
+    from torchvision.io import ImageReadMode, decode_png
+
+    stored = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+    levels = stored.to(torch.int32).permute(1, 2, 0).numpy()  # H x W x 3 or 4
+    full = next(full for full in _FULL if int(levels[:, :, :3].max()) <= full)
+    deep = Image.fromarray(np.rint(levels[:, :, :3] * (255 / full)).astype(np.uint8))
+    if levels.shape[2] == 4:
+        deep.putalpha(Image.fromarray((levels[:, :, 3] >> 8).astype(np.uint8)))
+    deep.info.update(image.info)
+    return deep
+
+
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
@@ -107,16 +139,21 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(_eight_bit(np.asarray(image), image.mode)).convert("RGB")
     if image.has_transparency_data:
         colours = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", colours.size, _WHITE), colours).convert("RGB")
+        on_white, on_black = (
+            Image.alpha_composite(Image.new("RGBA", colours.size, ground), colours).convert("RGB")
+            for ground in (_WHITE, _BLACK)
+        )
+        unseen = np.asarray(on_white).min() >= _PALE and on_black.getbbox() is not None
+        return on_black if unseen else on_white
     return image.convert("RGB")
 
 
 def _eight_bit(pixels: np.ndarray, mode: str) -> np.ndarray:
-    """Grey levels of any depth as uint8: 16-bit by its full range, others by the range that their values tell."""
+    """Grey levels of any depth as uint8: 16-bit by the smallest usual depth that holds them, others by their range."""
     values = np.nan_to_num(pixels.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if mode.startswith("I;16") or (mode == "I" and low >= 0 and 255 < high <= 65535):
-        low, high = 0.0, 65535.0
+        low, high = 0.0, float(next(full for full in _FULL if high <= full))
     elif mode == "F" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
     elif low >= 0 and high <= 255:
@@ -125,7 +162,7 @@ def _eight_bit(pixels: np.ndarray, mode: str) -> np.ndarray:
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, content: bytes) -> str:
     match error:
         case FileNotFoundError():
             return "no such file"
@@ -134,7 +171,7 @@ def _reason(error: Exception) -> str:
         case PermissionError():
             return "no permission to read it"
         case UnidentifiedImageError():
-            return "not an image, or a format that Pillow does not know"
+            return f"not an image that Pillow can read: {looks_like(content)}"
         case Image.DecompressionBombError():
             return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels (a decompression bomb, or far too large)"
         case MemoryError():

@@ -67,4 +67,4 @@ def as_source(images: Any) -> Source:
         return ArraySource(images, name="array")
     if hasattr(images, "__getitem__") and not isinstance(images, str):
         return DatasetSource(images)
-    return open_source(images, kind=kind_of(str(images)))
+    return open_source(images, kind=kind_of(images), split="all")

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, of pixels in [0, 1]
-
 _CHUNK = 512  # images of a set in memory resampled at once
 
 

@@ -6,18 +6,20 @@ import hashlib
 import io
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from simsiam.data.images import IMAGE_SUFFIXES
 from simsiam.data.source import UNKNOWN
 from simsiam.errors import UserError
 from simsiam.results import write_atomic
 
-_IMAGES = ("jpg", "jpeg", "png", "webp")
-_LAYOUT = 1  # of the index file
+_SIDECARS = ("cls", "json", "txt")  # of an image: its label, its description
+_LAYOUT = 2  # of the index file
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstandard"}
 
 
@@ -31,6 +33,7 @@ class ShardIndex:
     labels: np.ndarray  # N int64, -1: none
     names: bytes  # all members' names, one after the other
     ends: np.ndarray  # N int64: where each name ends
+    left_out: dict[str, int]  # members that are no images, by suffix; "" for second images of a sample
 
     def member(self, index: int) -> str:
         """The image member's name."""
@@ -71,9 +74,10 @@ def load_or_build(shards: list[Path], *, cache: Path | None) -> ShardIndex:
 def _build(shards: list[Path]) -> ShardIndex:
     samples: list[_Sample] = []
     counts = []
+    left_out: Counter[str] = Counter()
     for path in shards:
         before = len(samples)
-        samples.extend(_samples(path))
+        samples.extend(_samples(path, left_out))
         counts.append(len(samples) - before)
     names = [sample.name.encode("utf-8", "surrogateescape") for sample in samples]
     return ShardIndex(
@@ -83,36 +87,52 @@ def _build(shards: list[Path]) -> ShardIndex:
         labels=np.array([sample.label for sample in samples], np.int64),
         names=b"".join(names),
         ends=np.cumsum([len(name) for name in names], dtype=np.int64),
+        left_out=dict(left_out),
     )
 
 
-def _samples(path: Path) -> Iterator[_Sample]:
-    """The image members of one shard in order, each with the label that its neighbours of the same key give."""
+def _samples(path: Path, left_out: Counter[str]) -> Iterator[_Sample]:
+    """The image members of one shard in order, each with the label that its neighbours of the same key give.
+
+    Of a sample with a plain image (0001.jpg) only that one is used: 0001.seg.png beside it is its mask. A sample
+    without one (0001.input.jpg, 0001.output.jpg) gives every image that it has. What is not used is counted.
+    """
     _refuse_packed(path)
-    images: dict[str, _Sample] = {}
+    plain: dict[str, _Sample] = {}
+    others: dict[str, list[_Sample]] = {}
     labels: dict[str, int] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
                 key, suffix = _split(member.name)
-                if not member.isreg():
+                kind = f".{suffix.rpartition('.')[2]}"
+                if not member.isreg() or member.name.rpartition("/")[2].startswith("."):  # ._NAME: of macOS
                     continue
-                if suffix in _IMAGES and key not in images:
-                    images[key] = _Sample(name=member.name, offset=member.offset_data, size=member.size, label=UNKNOWN)
+                if kind in IMAGE_SUFFIXES:
+                    found = _Sample(name=member.name, offset=member.offset_data, size=member.size, label=UNKNOWN)
+                    if "." not in suffix and key not in plain:
+                        plain[key] = found
+                    else:
+                        others.setdefault(key, []).append(found)
                 elif suffix in ("cls", "json"):
                     content = tar.extractfile(member)
                     label = None if content is None else _label(content.read(), suffix)
                     if label is not None:
                         labels.setdefault(key, label)
+                elif kind[1:] not in _SIDECARS:
+                    left_out[kind] += 1
             if not _has_end_mark(path, tar.offset):
                 raise tarfile.ReadError("its end mark is missing")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(
             f"{path}: not a whole tar file ({error}). It may have been cut short while copying: fetch it again."
         ) from error
-    for key, sample in images.items():
-        yield _Sample(name=sample.name, offset=sample.offset, size=sample.size, label=labels.get(key, UNKNOWN))
+    left_out[""] += sum(len(images) for key, images in others.items() if key in plain)
+    used = [(key, [sample]) for key, sample in plain.items()]
+    used += [(key, images) for key, images in others.items() if key not in plain]
+    samples = [replace(sample, label=labels.get(key, UNKNOWN)) for key, images in used for sample in images]
+    yield from sorted(samples, key=lambda sample: sample.offset)
 
 
 def _refuse_packed(path: Path) -> None:
@@ -167,6 +187,7 @@ def _pack(index: ShardIndex, digest: str) -> bytes:
         labels=index.labels,
         names=np.frombuffer(index.names, np.uint8),
         ends=index.ends,
+        left_out=np.frombuffer(json.dumps(index.left_out).encode(), np.uint8),
     )
     return content.getvalue()
 
@@ -183,6 +204,7 @@ def _load(place: Path, digest: str) -> ShardIndex | None:
                 labels=kept["labels"],
                 names=kept["names"].tobytes(),
                 ends=kept["ends"],
+                left_out=json.loads(kept["left_out"].tobytes()),
             )
     except Exception:  # absent, half-written by an older version, or damaged: whatever it is, the index is made again
         return None

@@ -15,7 +15,8 @@ from PIL import Image
 
 from simsiam.data import content
 from simsiam.data.class_names import numbered_ids
-from simsiam.data.images import UnreadableImage, read_image
+from simsiam.data.images import UnreadableImage, is_image, read_image
+from simsiam.data.inventory import Inventory, LeftOut, other_files
 from simsiam.data.progress import watched
 from simsiam.data.shard_index import ShardIndex, load_or_build
 from simsiam.data.source import Source
@@ -42,11 +43,26 @@ class ShardSource(Source):
         if len(self) == 0:
             raise UserError(
                 f"{data}: {counted(len(self.shards), 'shard')}, but no image in "
-                f"{plural(len(self.shards), 'it', 'them')} (jpg, png or webp members)."
+                f"{plural(len(self.shards), 'it', 'them')} (members found: {_kinds(self._index.left_out)})."
             )
+        beside = Path(data) if os.path.isdir(data) else None
+        self._loose = 0 if beside is None else sum(is_image(path.name) for path in beside.iterdir())
+        self._beside: tuple[LeftOut, ...] = ()
+        if self._loose:
+            reason = "they lie beside the tar shards; move either to a folder of its own"
+            self._beside = (LeftOut(what="images", count=self._loose, reason=reason),)
         classes, labels = numbered_ids(self._index.labels)
         self.labels, self.classes = (labels, classes) if classes else (None, None)
         self._open: OrderedDict[int, int] = OrderedDict()  # file descriptors by shard
+
+    @property
+    def inventory(self) -> Inventory:
+        """Members that are not used, and images that lie beside the shards."""
+        second = self._index.left_out.get("", 0)
+        left = other_files({kind: n for kind, n in self._index.left_out.items() if kind}, what="other members")
+        if second:
+            left += (LeftOut(what="images", count=second, reason="beside the plain image of the same sample"),)
+        return Inventory(found=len(self) + second + self._loose, used=len(self), left_out=left + self._beside)
 
     def __len__(self) -> int:
         return len(self._index.offsets)
@@ -118,6 +134,8 @@ class ShardSource(Source):
 
 def find_shards(data: str) -> list[Path]:
     """The tar files that a folder, a file, a glob or a brace pattern names, sorted; raises UserError if none."""
+    if os.path.isfile(data):
+        return [Path(data)]
     if os.path.isdir(data):
         found = sorted(Path(data).glob("*.tar"))
         if not found:
@@ -134,6 +152,10 @@ def find_shards(data: str) -> list[Path]:
             f"{data}: {counted(len(missing), 'shard') + ' missing' if missing else 'no shards found'}: {first}."
         )
     return found
+
+
+def _kinds(members: dict[str, int]) -> str:
+    return ", ".join(each.reason for each in other_files(members)) or "none but labels and descriptions"
 
 
 def _braces(pattern: str) -> list[str]:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from simsiam.data import content
 from simsiam.data.images import read_image
+from simsiam.data.inventory import Inventory
 from simsiam.errors import UserError
 from simsiam.wording import counted
 
@@ -36,6 +37,11 @@ class Source(ABC):
     def pixels(self) -> np.ndarray | None:
         """All images decoded, N x H x W x 3 uint8, or None where they are read one by one."""
         return None
+
+    @property
+    def inventory(self) -> Inventory:
+        """What was found, what is used and what was left out; here that everything is."""
+        return Inventory(found=len(self), used=len(self))
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -106,6 +112,11 @@ class Subset(Source):
         if self._pixels is None and self.base.pixels is not None:
             self._pixels = self.base.pixels[self.indices]
         return self._pixels
+
+    @property
+    def inventory(self) -> Inventory:
+        """That of the base set."""
+        return self.base.inventory
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -195,7 +206,9 @@ class FileSource(Source):
         *,
         name: str,
         classes: tuple[str, ...] | None,
+        inventory: Inventory | None = None,
     ) -> None:
+        self._inventory = inventory or Inventory(found=len(names), used=len(names))
         self.root = root
         self.name = name
         self.classes = classes
@@ -203,6 +216,11 @@ class FileSource(Source):
         encoded = [each.encode("utf-8", "surrogateescape") for each in names]
         self._ends = np.cumsum([len(each) for each in encoded], dtype=np.int64)
         self._block = b"".join(encoded)
+
+    @property
+    def inventory(self) -> Inventory:
+        """What lay below the root."""
+        return self._inventory
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -91,7 +91,7 @@ def embed_folder(
 
     subject = _subject(weights)
     place = machine if machine is not None else Machine()
-    source = open_source(images, kind=kind, cache=place.cache)
+    source = open_source(images, kind=kind, split="all", cache=place.cache)
     return embed_source(subject, source, _settings(subject, layer, normalise, size), machine=place)
 
 

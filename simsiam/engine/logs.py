@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from simsiam.errors import UserError, install_extra
+from simsiam.wording import duration
 
 Tracker = Literal["tensorboard", "wandb"]
 
@@ -153,17 +154,3 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person reads them: 42 s, 3 min 20 s, 5 h 12 min, 2 d 4 h."""
-    if seconds != seconds:
-        return "unknown"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"

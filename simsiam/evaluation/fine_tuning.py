@@ -24,11 +24,11 @@ from simsiam.engine import distributed
 from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
 from simsiam.engine.fit import Diverged, EpochEnd, Plan, Step, Training, fit
-from simsiam.engine.logs import Display, MetricsLog, duration
+from simsiam.engine.logs import Display, MetricsLog
 from simsiam.engine.stopping import Interrupted, StopRequest, stop_requests
 from simsiam.errors import UserError
 from simsiam.weights.pretrained import PretrainedBackbone
-from simsiam.wording import counted
+from simsiam.wording import counted, duration
 
 MEASURED_STEPS = 3  # for the estimate; the first warms up
 WORTH_MEASURING = 200  # steps; a shorter training is over before an estimate of it helps

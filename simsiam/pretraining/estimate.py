@@ -13,9 +13,8 @@ from torch import Tensor
 
 from simsiam.backbones import parameter_bytes
 from simsiam.engine import distributed
-from simsiam.engine.logs import duration
 from simsiam.model import SimSiam
-from simsiam.wording import counted
+from simsiam.wording import counted, duration
 
 MEASURED_STEPS = 4  # the first warms up
 LONG_ENOUGH = 20.0  # seconds; a slow machine measures fewer steps

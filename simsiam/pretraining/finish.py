@@ -104,6 +104,7 @@ def conclude(
         "throughput": throughput,
         "data_notes": [*inputs.notes, *_data_notes(inputs, monitor.about)],
         "next_steps": next_steps(folder, recipe, verdict, throughput),
+        "inventory": inputs.train.inventory.facts(),
         "skipped": {"count": len(bad), "file": folder.skipped.name if bad else None},
     }
     metrics = _metrics(detail, verdict)

@@ -118,7 +118,7 @@ def pretrain(
         network = start.network.to(process.device)
         monitor = run_folder.open_monitor(recipe, machine, inputs, process)
         with closing(_Run(recipe, machine, network, inputs, process, folder, track, init=init)) as run:
-            run.say_unless_resumed(start.notes)
+            run.say_unless_resumed([*inputs.notes, *start.notes])
             verdict = _train(run, monitor, on_collapse)
         if process.is_main:
             finish.conclude(
@@ -212,7 +212,7 @@ class _Run:
         self.display = Display(recipe.epochs * self.loader.steps, shows=process.is_main)
 
     def say_unless_resumed(self, notes: Sequence[str]) -> None:
-        """Where the network's parts come from, at the start of a run."""
+        """What the images are and where the network's parts come from, at the start of a run."""
         if not self.checkpoints.numbered():
             for note in notes:
                 self.display.say(note)

@@ -17,6 +17,7 @@ import torch
 from simsiam import claims
 from simsiam.backbones import ResNet
 from simsiam.config import Machine, Pretraining, as_dict, cache_folder, loader_workers
+from simsiam.data import inventory
 from simsiam.data.classification.labels import labelled_source
 from simsiam.data.images import BadImage, write_skipped
 from simsiam.data.sources import Source, open_source, split_held_out
@@ -96,7 +97,13 @@ def open_inputs(recipe: Pretraining, *, data: str | Path | None, labels: Path | 
     if _watches_training(recipe):
         notes.append("No image is held out (--monitor-images 0): what is measured is measured on training images.")
     notes += shared_images(train, held_out, what="held-out image")
-    return Inputs(train=train, held_out=held_out, labelled=_labelled(train, held_out, labels, recipe), notes=notes)
+    notes += inventory.lines([train])
+    labelled = _labelled(train, held_out, labels, recipe)
+    if labels is None and train.classes is not None and held_out.labels is not None and recipe.data_kind == "folder":
+        useless = None if labelled else inventory.useless_labels(_known_labels(train, held_out))
+        what = f"their {len(train.classes):,} sub-folders are taken as classes, for the kNN accuracy alone"
+        notes.append(f"{train.name}: {what}; {useless}, so none is quoted" if useless else f"{train.name}: {what}")
+    return Inputs(train=train, held_out=held_out, labelled=labelled, notes=notes)
 
 
 def _watches_training(recipe: Pretraining) -> bool:
@@ -125,14 +132,22 @@ def _labelled(train: Source, held_out: Source, labels: Path | None, recipe: Pret
         known = own.subset(np.flatnonzero(own.labels >= 0))
         sample = _sample(known, KNN_REFERENCES, recipe.seed)
         return Labelled(references=sample, queries=sample, own_row="skip")
-    if train.labels is None or held_out.labels is None or len(np.unique(train.labels[train.labels >= 0])) < 2:
+    if inventory.useless_labels(_known_labels(train, held_out)):
         return None
+    assert train.labels is not None
+    assert held_out.labels is not None
     if _watches_training(recipe):
         known = held_out.subset(np.flatnonzero(held_out.labels >= 0))
         return Labelled(references=known, queries=known, own_row="skip") if len(known) > 1 else None
     references = _sample(train.subset(np.flatnonzero(train.labels >= 0)), KNN_REFERENCES, recipe.seed)
     queries = held_out.subset(np.flatnonzero(held_out.labels >= 0))
     return Labelled(references=references, queries=queries, own_row="keep") if len(queries) else None
+
+
+def _known_labels(train: Source, held_out: Source) -> np.ndarray | None:
+    if train.labels is None or held_out.labels is None:
+        return None
+    return np.concatenate([train.labels, held_out.labels])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +306,8 @@ def claim(
             held.enter_context(claims.claim(folder.root, command="pretrain", makes=FILES, inputs=places, whole=True))
             if not folder.recipe.exists():
                 began = {"command": sys.argv, "launcher": distributed.launcher()}
-                write_json(folder.recipe, {**mine, "machine": as_dict(machine), **began})
+                found = {"inventory": inputs.train.inventory.facts()}
+                write_json(folder.recipe, {**mine, **found, "machine": as_dict(machine), **began})
             elif there.get("compare") != mine["compare"]:  # measured at the end, which is still to come
                 write_json(folder.recipe, {**there, "compare": mine["compare"]})
         distributed.barrier()

@@ -42,7 +42,8 @@ def subject_of(module: nn.Module, *, seed: int, size: int | None = None) -> Pret
     import copy
 
     from simsiam.backbones import Backbone, as_backbone
-    from simsiam.weights.load import IMAGENET_MEAN, IMAGENET_STD, fingerprint
+    from simsiam.config import IMAGENET_MEAN, IMAGENET_STD
+    from simsiam.weights.load import fingerprint
 
     inner = getattr(module, "backbone", None)
     network = as_backbone(copy.deepcopy(inner if isinstance(inner, Backbone) else module), size=size or 224)
@@ -104,8 +105,9 @@ def untrained(like: str, *, seed: int, backbone: str | None = None) -> Loaded:
     import torch
 
     from simsiam.backbones import BLOCKS, TIMM, ResNet, build_backbone
+    from simsiam.config import IMAGENET_MEAN, IMAGENET_STD
     from simsiam.errors import UserError, did_you_mean
-    from simsiam.weights.load import IMAGENET_MEAN, IMAGENET_STD, Loaded, Preprocess, fingerprint, load_backbone, locate
+    from simsiam.weights.load import Loaded, Preprocess, fingerprint, load_backbone, locate
 
     preprocess = Preprocess(size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD, origin="assumed")
     with torch.random.fork_rng(devices=[]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 import zipfile
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from simsiam import claims
-from simsiam.data.download import Unavailable, fetch_checked, only_one_process
+from simsiam.data.download import Unavailable, fetch_checked, file_digest, only_one_process
 from simsiam.errors import UserError
 from simsiam.results import Result, now, read_json, write_atomic, write_json
 from simsiam.weights import cards
@@ -104,7 +103,13 @@ def get(name: str, cache: Path | None = None) -> Path:
         ) from error
     write_json(
         path.parent / "fetched.json",
-        {"url": card.url, "sha256": sha256(path), "bytes": path.stat().st_size, "licence": card.licence, "when": now()},
+        {
+            "url": card.url,
+            "sha256": file_digest(path, "sha256"),
+            "bytes": path.stat().st_size,
+            "licence": card.licence,
+            "when": now(),
+        },
     )
     return path
 
@@ -113,7 +118,7 @@ def fault(card: Card, path: Path) -> str | None:
     """What is wrong with a card's file, or None; the name of a `.part` file does not matter."""
     if path.stat().st_size < _SMALLEST:
         return f"only {counted(path.stat().st_size, 'byte')}, so no ResNet-50"
-    found = sha256(path)
+    found = file_digest(path, "sha256")
     if card.sha8 is not None:
         return None if found.startswith(card.sha8) else f"SHA-256 begins with {found[:8]}, not {card.sha8}"
     record = path.parent / "fetched.json"
@@ -122,12 +127,6 @@ def fault(card: Card, path: Path) -> str | None:
     with open(path, "rb") as file:
         is_zip = file.read(2) == b"PK"
     return "the archive is cut off" if is_zip and not zipfile.is_zipfile(path) else None
-
-
-def sha256(path: Path) -> str:
-    """A file's SHA-256 in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def add(run: Path, *, name: str | None = None, licence: str, cache: Path | None = None) -> Path:

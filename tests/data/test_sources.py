@@ -71,7 +71,7 @@ def test_folder_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         FolderSource(tmp_path / "none")
     (tmp_path / "file.txt").write_text("x")
-    with pytest.raises(UserError, match="a file, not a folder"):
+    with pytest.raises(UserError, match="a text file, not a folder"):
         FolderSource(tmp_path / "file.txt")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="the folder is empty"):

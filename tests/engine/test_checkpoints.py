@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from simsiam.engine.checkpoints import Checkpoints, read
-from simsiam.engine.logs import MetricsLog, duration
+from simsiam.engine.logs import MetricsLog
 from simsiam.errors import UserError
 from simsiam.results import read_metrics
+from simsiam.wording import duration
 
 
 class Hostile:

@@ -11,12 +11,12 @@ import torch
 
 from simsiam.backbones import build_backbone
 from simsiam.claims import MANIFEST
-from simsiam.config import Stem
+from simsiam.config import IMAGENET_MEAN, IMAGENET_STD, Stem
 from simsiam.errors import UserError
 from simsiam.results import WeightsId
 from simsiam.weights import export as module
 from simsiam.weights.export import FORMS, Form, Target, export, sample_images
-from simsiam.weights.load import IMAGENET_MEAN, IMAGENET_STD, Loaded, Preprocess, fingerprint, load_backbone
+from simsiam.weights.load import Loaded, Preprocess, fingerprint, load_backbone
 from simsiam.weights.targets import Reader, detectron2_name
 from tests.weights import foreign
 

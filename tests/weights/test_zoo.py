@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from simsiam import published
-from simsiam.config import as_dict
+from simsiam.config import IMAGENET_MEAN, IMAGENET_STD, as_dict
 from simsiam.errors import UserError
 from simsiam.model import SimSiam
 from simsiam.recipes import pretrain
 from simsiam.results import DataId, Result, WeightsId
 from simsiam.weights import cards, zoo
 from simsiam.weights.cards import Card
-from simsiam.weights.load import IMAGENET_MEAN, IMAGENET_STD, load_backbone
+from simsiam.weights.load import load_backbone
 from simsiam.weights.save import write_backbone
 from tests.weights import foreign
 from tests.weights.test_load import MODEL, RECIPE

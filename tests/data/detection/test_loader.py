@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from simsiam.config import IMAGENET_MEAN, IMAGENET_STD
 from simsiam.data.detection.boxes import BoxBatch, BoxSample, BoxSource, Frame, Target
 from simsiam.data.detection.coco import open_coco2017
 from simsiam.data.detection.loader import BoxLoader, network_images, ordered_batches
@@ -22,7 +23,7 @@ from tests.data.detection.test_voc import write
 from tests.tiny_shapes import coco_folder
 
 HOW = BoxTransform(short_sides=(40, 48, 56), long_side=80, flip_probability=0.5)
-IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGENET = Normalisation(mean=IMAGENET_MEAN, std=IMAGENET_STD)
 CPU = torch.device("cpu")
 
 

@@ -1,0 +1,95 @@
+"""What a reader found, what is used of it and what was left out, with the reason: for people and for result.json."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from simsiam.wording import counted, plural
+
+_SHOWN = 6  # kinds of files that one line names
+_HEIC = frozenset((".heic", ".heif", ".hif"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """One kind of thing that is not used."""
+
+    what: str  # in the plural: "other files", "members of other kinds"
+    count: int
+    reason: str  # what they are, or why; ends a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """The account of one set of images."""
+
+    found: int  # images
+    used: int
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()  # how what was found is understood, where that may surprise
+
+    def lines(self) -> list[str]:
+        """Sentences for a person; none where everything was used and nothing is to be said."""
+        if not self.left_out and not self.notes:
+            return []
+        whole = counted(self.used, "image") + (f" of {self.found:,}" if self.found != self.used else "") + " used"
+        left = [f"left out: {each.count:,} {each.what} ({each.reason})" for each in self.left_out]
+        return ["; ".join((whole, *left)), *self.notes]
+
+    def facts(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {**asdict(self), "left_out": [asdict(each) for each in self.left_out], "notes": list(self.notes)}
+
+
+class Inventoried(Protocol):
+    """A set of images that says what lay there."""
+
+    name: str
+
+    @property
+    def inventory(self) -> Inventory:
+        """Its account."""
+
+
+def other_files(suffixes: Mapping[str, int], *, what: str = "other files") -> tuple[LeftOut, ...]:
+    """What was left out, by suffix ("" for none), with how to read iPhone photos where there are any."""
+    total = sum(suffixes.values())
+    if not total:
+        return ()
+    ranked = Counter(suffixes).most_common()
+    kinds = [f"{count:,} x {suffix or 'no suffix'}" for suffix, count in ranked[:_SHOWN]]
+    if len(ranked) > _SHOWN:
+        rest = len(ranked) - _SHOWN
+        kinds.append(f"{sum(count for _, count in ranked[_SHOWN:]):,} of {rest} other {plural(rest, 'kind')}")
+    reason = ", ".join(kinds)
+    if _HEIC & suffixes.keys():
+        reason += "; `pip install pillow-heif` makes HEIC readable"
+    return (LeftOut(what=what, count=total, reason=reason),)
+
+
+def lines(sources: Iterable[Inventoried]) -> list[str]:
+    """What a command says of the sets that it reads, each set named once."""
+    said = [f"{source.name}: {line}" for source in sources for line in source.inventory.lines()]
+    return list(dict.fromkeys(said))
+
+
+def useless_labels(labels: np.ndarray | None) -> str | None:
+    """Why no accuracy can be measured by the labels (N int64, -1: unknown), or None where it can.
+
+    A figure means nothing where no class has a second image: the nearest neighbour is of another class always.
+    """
+    if labels is None:
+        return "the images have no labels"
+    counts = np.unique(labels[labels >= 0], return_counts=True)[1]
+    if len(counts) < 2:
+        return "the labels name fewer than two classes"
+    if counts.max() < 2:
+        return (
+            f"each of the {len(counts):,} classes has a single image: an accuracy by nearest neighbours could only be 0"
+        )
+    return None
