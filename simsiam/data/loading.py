@@ -8,7 +8,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import signal
+import sys
 import threading
+import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -23,12 +25,16 @@ from torch.utils.data import DataLoader
 
 from simsiam.data.images import BadImage
 from simsiam.data.preprocess import Preprocess
-from simsiam.data.reading import Loaded, Request, Work, map_tensors, no_pixels, quiet_worker
+from simsiam.data.reading import Loaded, Request, Sent, Work, map_tensors, no_pixels, quiet_worker, received, was_piped
 from simsiam.data.source import Source
 from simsiam.errors import UserError
 
 T = TypeVar("T")
 
+SHARED_MEMORY = (
+    "simsiam: shared memory (/dev/shm) is full, so batches come from the workers through pipes, which is slower. In a "
+    "container, start it with docker run --shm-size 8g (or --ipc=host), or use fewer --workers."
+)
 _RUNNING: weakref.WeakSet[Any] = weakref.WeakSet()  # iterators over workers
 
 
@@ -47,6 +53,7 @@ class WorkerPool:
     def __init__(self, work: Work, *, workers: int, device: torch.device, lasting: bool = False) -> None:
         self._work, self._device = work, device
         self._requests: list[Request] = []
+        self._slow = False  # shared memory is full, and that has been said
         self._loader: DataLoader[Loaded] | None = None
         if workers > 0:
             arguments: dict[str, Any] = {
@@ -58,7 +65,8 @@ class WorkerPool:
                 "collate_fn": _same,
                 "worker_init_fn": quiet_worker,
             }
-            self._loader = DataLoader(work, **arguments)  # type: ignore[arg-type]
+            with _starting():
+                self._loader = DataLoader(Sent(work=work), **arguments)  # type: ignore[arg-type]
 
     def run(self, requests: list[Request], finish: Callable[[Loaded], T]) -> Iterator[T]:
         """The batches in order: `finish` makes one of what came back, whose tensors lie on the device already.
@@ -82,7 +90,7 @@ class WorkerPool:
     def _in_workers(self, requests: list[Request]) -> Iterator[Loaded]:
         assert self._loader is not None
         self._requests[:] = requests
-        with _own_child_signal():
+        with _starting():
             batches = iter(self._loader)
         _RUNNING.add(batches)
         while True:
@@ -98,7 +106,10 @@ class WorkerPool:
                     f"a data worker process died ({str(error).splitlines()[0]}). Most often memory ran out, or the "
                     f"shared memory of a container (/dev/shm). Use fewer workers, or give the machine more of either."
                 ) from error
-            yield loaded
+            if was_piped(loaded) and not self._slow:
+                self._slow = True
+                print(SHARED_MEMORY, file=sys.stderr)
+            yield received(loaded)
 
 
 class Loader(ABC, Generic[T]):
@@ -242,18 +253,19 @@ def _ready(batch: T, made: torch.cuda.Event, device: torch.device) -> T:
 
 
 @contextlib.contextmanager
-def _own_child_signal() -> Iterator[None]:
-    """Keep torch's SIGCHLD handler out of the training step.
+def _starting() -> Iterator[None]:
+    """Keep torch's SIGCHLD handler out of the training step, and its advice on the number of workers to itself.
 
-    It would raise there the moment a worker dies; without it the loader finds the dead worker within seconds, when
-    the next batch is asked for, where it can be reported as what it is.
+    The handler would raise there the moment a worker dies; without it the loader finds the dead worker within
+    seconds, when the next batch is asked for, where it can be reported as what it is.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGCHLD)
-    yield
-    signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        yield
+    if main:
+        signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
 
 
 def _same(item: Loaded) -> Loaded:

@@ -7,7 +7,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -125,17 +125,55 @@ def read_or_replace(source: Readable[T], index: int, bad: list[BadImage]) -> T:
     )
 
 
-def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
     """The same lists, tuples and records with `change` applied to each tensor in them."""
-    if isinstance(value, Tensor):
+    return _mapped(value, Tensor, change)
+
+
+def _mapped(value: Any, kind: type[T], change: Callable[[T], Any]) -> Any:
+    if isinstance(value, kind):
         return change(value)
     if isinstance(value, list | tuple):
-        return type(value)(map_tensors(each, change) for each in value)
+        return type(value)(_mapped(each, kind, change) for each in value)
     if is_dataclass(value) and not isinstance(value, type):
         held = {field.name: getattr(value, field.name) for field in fields(value)}
-        changed = {name: map_tensors(each, change) for name, each in held.items()}
+        changed = {name: _mapped(each, kind, change) for name, each in held.items()}
         return replace(value, **{name: each for name, each in changed.items() if each is not held[name]})
     return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """Work done in a worker process, its tensors in shared memory or, where that is full, sent through the pipe.
+
+    Were this left to the queue between the processes, a full /dev/shm (64 MB in a container) would lose the batch in
+    a thread of the worker, and the program would wait for it for ever.
+    """
+
+    work: Work
+
+    def __getitem__(self, request: Request) -> Loaded:
+        """Do one request."""
+        loaded = self.work[request]
+        try:
+            return cast("Loaded", map_tensors(loaded, Tensor.share_memory_))
+        except (RuntimeError, OSError):
+            return cast("Loaded", map_tensors(loaded, lambda tensor: _Piped(array=tensor.numpy().copy())))
+
+
+def received(loaded: Loaded) -> Loaded:
+    """What a worker sent, with tensors again where it came through the pipe."""
+    return cast("Loaded", _mapped(loaded, _Piped, lambda piped: torch.from_numpy(piped.array)))
+
+
+def was_piped(loaded: Loaded) -> bool:
+    """Whether shared memory was full."""
+    return isinstance(loaded.kept, _Piped)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piped:
+    array: np.ndarray
 
 
 def quiet_worker(_: int) -> None:

@@ -100,7 +100,8 @@ def test_masks_and_films_of_a_tar_are_left_out_and_counted(tmp_path: Path) -> No
             *("s.tar/a.jpg", "s.tar/b.left.jpg", "s.tar/b.right.jpg")
         ]
         assert source.labels is not None
-        assert source.labels.tolist() == [3, -1, -1]
+        assert source.labels.tolist() == [0, -1, -1]
+        assert source.classes == ("3",)
         assert [(each.what, each.count) for each in source.inventory.left_out] == [("other members", 1), ("images", 1)]
 
 
@@ -215,3 +216,17 @@ def test_an_archive_given_for_images_says_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "photos.zip").write_bytes(b"PK\x03\x04" + bytes(range(256)))
     with pytest.raises(UserError, match=r"photos\.zip: a zip archive, not a text list"):
         opened(tmp_path / "photos.zip")
+
+
+def test_figures_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
+    root = tiny.folder(tmp_path / "photos", classes=2, images=12)
+    arguments = ["--epochs", "2", "--batch-size", "8", "--model.backbone", "resnet10", "--views.size", "32"]
+    results = []
+    for workers in (0, 1, 4):
+        out = tmp_path / f"run{workers}"
+        run = ["pretrain", str(root), *arguments, "--out", str(out), "--device", "cpu", "--workers", str(workers)]
+        with pytest.raises(SystemExit):
+            main(run)
+        result = read_json(out / "result.json")
+        results.append((result["metrics"], result["weights"]["sha256"]))
+    assert results[0] == results[1] == results[2]

@@ -214,6 +214,42 @@ def test_a_killed_worker_is_told(files: FolderSource, monkeypatch: pytest.Monkey
         list(batches)
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_workers_gives_the_same_batches(files: FolderSource, workers: int) -> None:
+    with_workers = loader(files, "pil", workers=workers)
+    assert same(loader(files, "pil").epoch(0), with_workers.epoch(0))
+    with_workers.close()
+    alone, shared = (list(image_batches(files, PLAIN, batch_size=7, device=CPU, workers=n)) for n in (0, workers))
+    assert all(torch.equal(a.images, b.images) for a, b in zip(alone, shared, strict=True))
+
+
+def test_full_shared_memory_slows_but_changes_nothing(
+    files: FolderSource, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(tensor: Tensor) -> Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(Tensor, "share_memory_", full)  # before the worker is forked
+    through_pipes = loader(files, "pil", workers=1)
+    assert same(loader(files, "pil").epoch(0), through_pipes.epoch(0))
+    through_pipes.close()
+    assert capfd.readouterr().err.count("shared memory (/dev/shm) is full") == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_files_deleted_under_way_are_skipped_and_named(tmp_path: Path, workers: int) -> None:
+    source = FolderSource(tiny.folder(tmp_path / "set", classes=2, images=8))
+    order = source.order(seed=5, epoch=0)
+    views_of = loader(source, "pil", batch_size=4, workers=workers)
+    (source.root / source.path(int(order[-1]))).unlink()
+    batches = list(views_of.epoch(0))
+    views_of.close()
+    assert [len(batch.x1) for batch in batches] == [4, 4, 4, 4]
+    assert [(bad.path, bad.reason) for batch in batches for bad in batch.bad] == [
+        (source.path(int(order[-1])), "no such file")
+    ]
+
+
 _LEFT_OPEN = """
 import sys, torch
 from simsiam.data.folders import FolderSource
