@@ -105,6 +105,8 @@ def measure(name: str, evaluation: Evaluation, line: Line) -> list[Outcome]:
 
     Raises UserError, before data are read or networks are trained where that can be known.
     """
+    from simsiam.data import inventory
+
     options = line.options
     if twice := _repeated(line.sources):
         raise UserError(f"{', '.join(twice)}: named twice; each start is measured once.")
@@ -115,6 +117,9 @@ def measure(name: str, evaluation: Evaluation, line: Line) -> list[Outcome]:
         say_unfinished(source)
     _check_weights(line.sources, backbone=options.backbone)
     data = line.data.open(line.machine.cache)
+    for part, account in inventory.of(data).items():
+        for sentence in account.lines():
+            say(f"{part} set: {sentence}")
     return [_measure(name, evaluation, line, source, seed, data) for source in line.sources for seed in options.seeds]
 
 

@@ -165,7 +165,7 @@ def _walk(root: Path) -> _Found:
                 names.append(prefix + entry.name)
             else:
                 others[os.path.splitext(entry.name)[1].lower()] += 1
-    lost = (LeftOut(what="folders", count=unreadable, reason="they cannot be listed"),) if unreadable else ()
+    lost = (LeftOut(what="folder", count=unreadable, reason="they cannot be listed"),) if unreadable else ()
     return _Found(names=sorted(names), others=others, unreadable=lost)
 
 
@@ -181,7 +181,7 @@ def _part_of(names: list[str], split: Literal["train", "test", "all"]) -> _Part:
     wanted = "train" if split == "train" else "test" if "test" in kinds.values() else "val"
     used = [name for name in names if kinds[name.split("/", 1)[0]] == wanted]
     rest = ", ".join(f"{count:,} in {top}/" for top, count in sorted(tops.items()) if kinds[top] != wanted)
-    other = LeftOut(what="images of other splits", count=len(names) - len(used), reason=rest)
+    other = LeftOut(what="image", count=len(names) - len(used), reason=f"of other splits: {rest}")
     return _Part(names=used, depth=1, left_out=(other,))
 
 

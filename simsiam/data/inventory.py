@@ -19,7 +19,7 @@ _HEIC = frozenset((".heic", ".heif", ".hif"))
 class LeftOut:
     """One kind of thing that is not used."""
 
-    what: str  # in the plural: "other files", "members of other kinds"
+    what: str  # in the singular: "other file", "image"
     count: int
     reason: str  # what they are, or why; ends a sentence
 
@@ -38,7 +38,7 @@ class Inventory:
         if not self.left_out and not self.notes:
             return []
         whole = counted(self.used, "image") + (f" of {self.found:,}" if self.found != self.used else "") + " used"
-        left = [f"left out: {each.count:,} {each.what} ({each.reason})" for each in self.left_out]
+        left = [f"left out: {counted(each.count, each.what)} ({each.reason})" for each in self.left_out]
         return ["; ".join((whole, *left)), *self.notes]
 
     def facts(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Inventoried(Protocol):
         """Its account."""
 
 
-def other_files(suffixes: Mapping[str, int], *, what: str = "other files") -> tuple[LeftOut, ...]:
+def other_files(suffixes: Mapping[str, int], *, what: str = "other file") -> tuple[LeftOut, ...]:
     """What was left out, by suffix ("" for none), with how to read iPhone photos where there are any."""
     total = sum(suffixes.values())
     if not total:
@@ -72,10 +72,16 @@ def other_files(suffixes: Mapping[str, int], *, what: str = "other files") -> tu
     return (LeftOut(what=what, count=total, reason=reason),)
 
 
+def of(data: Any) -> dict[str, Inventory]:
+    """The accounts of a protocol's data, of its training and test set or of its one set, where they give any."""
+    parts = {name: getattr(data, name) for name in ("train", "test") if hasattr(data, name)} or {"images": data}
+    sets = {name: getattr(part, "source", part) for name, part in parts.items()}
+    return {name: each.inventory for name, each in sets.items() if hasattr(each, "inventory")}
+
+
 def lines(sources: Iterable[Inventoried]) -> list[str]:
-    """What a command says of the sets that it reads, each set named once."""
-    said = [f"{source.name}: {line}" for source in sources for line in source.inventory.lines()]
-    return list(dict.fromkeys(said))
+    """What a command says of the sets that it reads."""
+    return [f"{source.name}: {line}" for source in sources for line in source.inventory.lines()]
 
 
 def useless_labels(labels: np.ndarray | None) -> str | None:

@@ -50,7 +50,7 @@ class ShardSource(Source):
         self._beside: tuple[LeftOut, ...] = ()
         if self._loose:
             reason = "they lie beside the tar shards; move either to a folder of its own"
-            self._beside = (LeftOut(what="images", count=self._loose, reason=reason),)
+            self._beside = (LeftOut(what="image", count=self._loose, reason=reason),)
         classes, labels = numbered_ids(self._index.labels)
         self.labels, self.classes = (labels, classes) if classes else (None, None)
         self._open: OrderedDict[int, int] = OrderedDict()  # file descriptors by shard
@@ -59,9 +59,9 @@ class ShardSource(Source):
     def inventory(self) -> Inventory:
         """Members that are not used, and images that lie beside the shards."""
         second = self._index.left_out.get("", 0)
-        left = other_files({kind: n for kind, n in self._index.left_out.items() if kind}, what="other members")
+        left = other_files({kind: n for kind, n in self._index.left_out.items() if kind}, what="other member")
         if second:
-            left += (LeftOut(what="images", count=second, reason="beside the plain image of the same sample"),)
+            left += (LeftOut(what="image", count=second, reason="beside the plain image of the same sample"),)
         return Inventory(found=len(self) + second + self._loose, used=len(self), left_out=left + self._beside)
 
     def __len__(self) -> int:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from simsiam import claims, limits
 from simsiam.config import Machine, as_dict
+from simsiam.data import inventory
 from simsiam.data.splits import split_notes
 from simsiam.errors import UserError
 from simsiam.results import DataId, Result, versions
@@ -99,7 +100,14 @@ class Protocol(ABC, Generic[Data]):
 
         def score() -> Measured:
             measured = self.score(subject, data, machine=machine)
-            return replace(measured, notes=[*self.data_notes(data), *measured.notes])
+            accounts = inventory.of(data)
+            found = {name: account.facts() for name, account in accounts.items()}
+            notes = [f"{name} set: {line}" for name, account in accounts.items() for line in account.lines()]
+            return replace(
+                measured,
+                detail={**measured.detail, "inventory": found},
+                notes=[*self.data_notes(data), *notes, *measured.notes],
+            )
 
         return measure(self, subject, self.data_id(data), score, machine)
 

@@ -52,6 +52,21 @@ def test_heic_and_films_beside_photos_are_named(case: Path, tmp_path: Path, caps
     assert "iphone: 12 images used; left out: 60 other files (30 x .heic, 30 x .mov" in said
 
 
+def test_an_evaluation_says_and_keeps_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "test"):
+        tiny.folder(tmp_path / split, classes=2, images=4)
+    (tmp_path / "test" / "circle" / "film.mov").write_bytes(b"film")
+    (tmp_path / "test" / "circle" / "._000.jpg").write_bytes(b"of macOS")
+    places = ("--train", tmp_path / "train", "--test", tmp_path / "test")
+    assert command("evaluate", "knn", "random:resnet10", *places, "--out", tmp_path / "out") == 0
+    sentence = "test set: 8 images used; left out: 1 other file (1 x .mov)"
+    assert sentence in capsys.readouterr().err
+    result = read_json(tmp_path / "out" / "result.json")
+    assert sentence in result["notes"]
+    assert result["detail"]["inventory"]["train"]["left_out"] == []
+    assert result["detail"]["inventory"]["test"]["left_out"][0]["count"] == 1
+
+
 @pytest.mark.parametrize("case", ["stray_tar_in_photo_folder"], indirect=True)
 def test_one_tar_among_photos_is_left_out(case: Path) -> None:
     assert kind_of(case / "stray") == "folder"
@@ -66,7 +81,7 @@ def test_a_photo_among_tars_is_left_out(tmp_path: Path) -> None:
     (root / "._preview.png").write_bytes(b"\0\x05\x16\x07")
     assert kind_of(root) == "shards"
     left = ShardSource(root).inventory.left_out
-    assert [(each.what, each.count) for each in left] == [("images", 1)]
+    assert [(each.what, each.count) for each in left] == [("image", 1)]
 
 
 @pytest.mark.parametrize("case", ["tar_with_bmp_gif_tif"], indirect=True)
@@ -102,7 +117,7 @@ def test_masks_and_films_of_a_tar_are_left_out_and_counted(tmp_path: Path) -> No
         assert source.labels is not None
         assert source.labels.tolist() == [0, -1, -1]
         assert source.classes == ("3",)
-        assert [(each.what, each.count) for each in source.inventory.left_out] == [("other members", 1), ("images", 1)]
+        assert [(each.what, each.count) for each in source.inventory.left_out] == [("other member", 1), ("image", 1)]
 
 
 @pytest.mark.parametrize("case", ["twelve_bit_in_sixteen"], indirect=True)
@@ -168,7 +183,9 @@ def test_folders_of_splits_are_no_classes(tmp_path: Path) -> None:
     assert len(train) == 10
     assert train.classes is not None
     assert len(train.classes) == 2
-    assert [(each.count, each.reason) for each in train.inventory.left_out] == [(10, "6 in test/, 4 in valid/")]
+    assert [(each.count, each.reason) for each in train.inventory.left_out] == [
+        (10, "of other splits: 6 in test/, 4 in valid/")
+    ]
     assert len(open_source(tmp_path / "set", kind="folder", split="test")) == 6
     whole = open_source(tmp_path / "set", kind="folder", split="all")
     assert len(whole) == 20
