@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import tyro
 
 from simsiam import claims
 from simsiam.commands.reading import read as read_line
+from simsiam.commands.running import say
 from simsiam.errors import UserError
 from simsiam.wording import counted
 
@@ -227,7 +229,8 @@ def image_files(places: Sequence[Path]) -> list[Path]:
 
     Raises UserError that lists the places without an image.
     """
-    from simsiam.data.images import IMAGE_SUFFIXES
+    from simsiam.data.images import is_image
+    from simsiam.data.inventory import Inventory, other_files
 
     files: list[Path] = []
     wrong = []
@@ -236,8 +239,11 @@ def image_files(places: Sequence[Path]) -> list[Path]:
             files.append(place)
             continue
         made = claims.made_below(place, "predict") if place.is_dir() else set()
-        inside = sorted(file for file in place.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-        files += (photos := [file for file in inside if file not in made])
+        inside = sorted(file for file in place.rglob("*") if not file.name.startswith(".") and file.is_file())
+        files += (photos := [file for file in inside if is_image(file.name) and file not in made])
+        others = Counter(file.suffix.lower() for file in inside if not is_image(file.name) and file not in made)
+        for line in Inventory(found=len(photos), used=len(photos), left_out=other_files(others)).lines():
+            say(f"{place}: {line}")
         if not photos:
             wrong.append(f"{place}: {'no image in it or below it' if place.is_dir() else 'no such image or folder'}")
     if wrong:

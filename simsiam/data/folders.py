@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from simsiam.data.class_names import numbered, numbered_ids
+from simsiam.data.find_images import ROLES
 from simsiam.data.images import IMAGE_SUFFIXES, is_image
 from simsiam.data.inventory import Inventory, LeftOut, other_files
 from simsiam.data.source import UNKNOWN, FileSource
@@ -19,11 +20,6 @@ from simsiam.sniff import looks_like
 from simsiam.wording import counted, plural
 
 _DIGITS = 19  # fewer fit into 64 bits; longer numbers are names
-_SPLITS = {  # names of folders that split a set, not classes
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 
 class FolderSource(FileSource):
@@ -172,7 +168,7 @@ def _walk(root: Path) -> _Found:
 def _part_of(names: list[str], split: Literal["train", "test", "all"]) -> _Part:
     """The images of one split, where the folders at the top are splits."""
     tops = Counter(name.split("/", 1)[0] if "/" in name else "" for name in names)
-    kinds = {top: _SPLITS.get(top.lower()) for top in tops}
+    kinds = {top: ROLES.get(top.lower()) for top in tops}
     if len(tops) < 2 or None in kinds.values() or "train" not in kinds.values():
         return _Part(names=names, depth=0)
     shown = ", ".join(f"{top}/" for top in sorted(tops))

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from simsiam.cli import main
+from simsiam.commands.predict import image_files
 from simsiam.data.folders import FolderSource
 from simsiam.data.images import UnreadableImage, read_image
 from simsiam.data.inventory import useless_labels
@@ -247,3 +248,11 @@ def test_figures_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
         result = read_json(out / "result.json")
         results.append((result["metrics"], result["weights"]["sha256"]))
     assert results[0] == results[1] == results[2]
+
+
+def test_predict_names_what_it_does_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tiny.flat_folder(tmp_path / "photos", images=2)
+    for name in ("._photo 000.png", "a.heic"):
+        (root / name).write_bytes(b"none")
+    assert [file.name for file in image_files([root])] == ["photo 000.png", "photo 001.png"]
+    assert "2 images used; left out: 1 other file (1 x .heic; `pip install pillow-heif`" in capsys.readouterr().err
