@@ -10,6 +10,20 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     return one if number == 1 else many or f"{one}s"
 
 
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them: 42 s, 3 min 20 s, 5 h 12 min, 2 d 4 h."""
+    if seconds != seconds:
+        return "unknown"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
 def counted(number: int, one: str, many: str | None = None) -> str:
     """The number, with commas, and the word or words that fit it."""
     return f"{number:,} {plural(number, one, many)}"
@@ -34,17 +48,3 @@ def one_line(text: str) -> str:
 def plain(text: str) -> str:
     """A text as part of a file's name."""
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in text).strip("-.")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person reads them: 42 s, 3 min 20 s, 5 h 12 min, 2 d 4 h."""
-    if seconds != seconds:
-        return "unknown"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"

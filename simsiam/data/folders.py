@@ -43,6 +43,7 @@ class FolderSource(FileSource):
             only = f"only {reasons[0]}" if reasons else "the folder is empty"
             raise UserError(f"{root}: no image found ({only}). Known kinds: {' '.join(sorted(IMAGE_SUFFIXES))}.")
         part = _part_of(found.names, split)
+        self.splits = part.splits  # the folders at the top, where they are splits
         folders = [name.split("/")[part.depth : -1] for name in part.names]
         tops = [below[0] if below else None for below in folders]
         classes, numbers = numbered(tops)
@@ -121,6 +122,7 @@ class _Part:
     depth: int  # of the folders that name classes
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,14 +173,16 @@ def _part_of(names: list[str], split: Literal["train", "test", "all"]) -> _Part:
     kinds = {top: ROLES.get(top.lower()) for top in tops}
     if len(tops) < 2 or None in kinds.values() or "train" not in kinds.values():
         return _Part(names=names, depth=0)
-    shown = ", ".join(f"{top}/" for top in sorted(tops))
+    splits = tuple(sorted(tops))
     if split == "all":
-        return _Part(names=names, depth=1, notes=(f"{shown} are splits of the set, not classes; all are used",))
+        shown = ", ".join(f"{top}/" for top in splits)
+        notes = (f"{shown} are splits of the set, not classes; all are used",)
+        return _Part(names=names, depth=1, notes=notes, splits=splits)
     wanted = "train" if split == "train" else "test" if "test" in kinds.values() else "val"
     used = [name for name in names if kinds[name.split("/", 1)[0]] == wanted]
     rest = ", ".join(f"{count:,} in {top}/" for top, count in sorted(tops.items()) if kinds[top] != wanted)
     other = LeftOut(what="image", count=len(names) - len(used), reason=f"of other splits: {rest}")
-    return _Part(names=used, depth=1, left_out=(other,))
+    return _Part(names=used, depth=1, left_out=(other,), splits=splits)
 
 
 def _entry(line: str) -> _Entry:

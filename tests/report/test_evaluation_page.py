@@ -57,7 +57,7 @@ def test_every_kind_has_its_sections(folders: dict[Kind, Path], kind: Kind) -> N
     assert ('id="sweep"' in html) is (kind == "voc")
     assert "3 boxes <cut> at the edge & kept." in text
     assert "sha256 aaaaaaaaaaaa" in text
-    assert "11.5 h" in text
+    assert "11 h 27 min" in text
     assert "resizing.short 480, 512, 800" in text
     assert "http://" not in html
     assert "https://" not in html

@@ -52,7 +52,7 @@ def test_every_number_of_the_result_is_shown(tmp_path: Path) -> None:
     for one in detail["comparisons"]:
         assert f"{abs(one['difference']):.1f} points" in text
         assert f"{one['low']:+.1f} to {one['high']:+.1f}".replace("-", "−") in text
-    for shown in ("612.4", "3.4 %", "7.5 min", "273,408"):
+    for shown in ("612.4", "3.4 %", "7 min 27 s", "273,408"):
         assert shown in text
 
 

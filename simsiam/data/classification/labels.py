@@ -22,12 +22,12 @@ def labelled_source(path: Path) -> Source:
     if not path.is_dir():
         return csv_source(path)
     source = FolderSource(path)
-    if source.labels is None:
+    splits = source.splits or tuple(name for name in source.classes or () if name.lower() in SPLIT_NAMES)
+    if source.labels is None and not splits:
         raise UserError(f"{path}: not a labelled folder: {_why_not(source)}")
-    assert source.classes is not None
-    if {name.lower() for name in source.classes} <= SPLIT_NAMES:
+    if source.splits or len(splits) == len(source.classes or ()):
         raise UserError(
-            f"{path}: its sub-folders are {', '.join(source.classes)}, the parts of a data set and no classes. Name "
+            f"{path}: its sub-folders are {', '.join(splits)}, the parts of a data set and no classes. Name "
             "one of them, or two as --train and --test."
         )
     return source
