@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test slow gpu fuzz check format lock clean
+.PHONY: demo test slow gpu fuzz check format docs mutation lock clean
 
 demo: $(VENV)/.ready
 	$(BIN)/simsiam pretrain --recipe demo --out $(RUN)
@@ -30,6 +30,12 @@ check: $(VENV)/.ready
 format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.ready
+	$(BIN)/python scripts/reference.py
+
+mutation: $(VENV)/.ready
+	$(BIN)/python -m tests.mutation
 
 # The versions that tests and demo run with. Written without the addresses of any index.
 lock: $(VENV)/.ready

@@ -115,21 +115,6 @@ def test_a_torchvision_resnet_for_small_images_is_taken_before_its_classifier() 
     assert other.backbone.features == 576
 
 
-def test_the_predictors_rate_is_fixed() -> None:
-    from simsiam.engine.optimizers import rates, set_lr
-
-    model = simsiam.SimSiam("resnet10", width=8, projector_dim=8)
-    optimizer = torch.optim.SGD(model.parameter_groups(lr=0.05))
-    set_lr(optimizer, 0.5)
-    assert rates(optimizer) == {"encoder": 0.025, "predictor": 0.05}
-    assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == sum(
-        p.numel() for p in model.parameters()
-    )
-    everything = torch.optim.SGD(model.parameter_groups(lr=0.05, predictor_lr="cosine"))
-    set_lr(everything, 0.5)
-    assert rates(everything) == {"encoder": 0.025, "predictor": 0.025}
-
-
 def test_the_two_views_are_the_published_ones() -> None:
     image = tiny.shape("circle", seed=0, size=60)
     views = simsiam.TwoViews(size=24)

@@ -13,6 +13,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from simsiam.backbones import build_backbone
 from simsiam.config import Model
+from simsiam.engine.optimizers import rates, set_lr
 from simsiam.model import SimSiam, build_predictor, build_projector, loss, negative_cosine, spread
 from simsiam.recipes.pretrain import RECIPES
 
@@ -178,3 +179,16 @@ def test_spread_is_the_literal_formula() -> None:
     literal = sum(float(column.std()) for column in unit.T) / 5 * 5**0.5
     assert float(spread(z)) == pytest.approx(literal, abs=1e-12)
     assert spread(z.half()).dtype == torch.float32
+
+
+def test_the_predictors_rate_is_fixed() -> None:
+    model = SimSiam("resnet10", width=8, projector_dim=8)
+    optimizer = torch.optim.SGD(model.parameter_groups(lr=0.05))
+    set_lr(optimizer, 0.5)
+    assert rates(optimizer) == {"encoder": 0.025, "predictor": 0.05}
+    assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == sum(
+        p.numel() for p in model.parameters()
+    )
+    everything = torch.optim.SGD(model.parameter_groups(lr=0.05, predictor_lr="cosine"))
+    set_lr(everything, 0.5)
+    assert rates(everything) == {"encoder": 0.025, "predictor": 0.025}

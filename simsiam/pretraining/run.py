@@ -70,7 +70,7 @@ def pretrain(
     resume: Literal["auto", "required"] = "auto",
     track: Iterable[Tracker] = (),
 ) -> Result:
-    """Run a recipe, or go on with it where it was interrupted.
+    """Run a recipe, or resume it where it was interrupted.
 
     Args:
         recipe: the experiment, from `simsiam.recipes.pretrain`.
@@ -80,7 +80,7 @@ def pretrain(
         compare: weights to measure beside the trained ones, such as a supervised backbone.
         init: weights to start from; projector and predictor too where the file has them.
         on_collapse: stop at a collapse, or only warn.
-        resume: auto goes on where the run folder holds this run, and else starts; required starts nothing new.
+        resume: auto resumes where the run folder holds this run, and else starts; required starts nothing new.
         track: other places to send the numbers to.
 
     Returns:
@@ -237,7 +237,7 @@ class _Run:
             device=self.process.device,
         )
         self.display.say(found.line(self.process.device))
-        self.display.say(f"run folder {self.folder.root}; Ctrl-C saves and stops, the same command goes on")
+        self.display.say(f"run folder {self.folder.root}; Ctrl-C saves and stops, the same command resumes")
         return []
 
     def epochs(self) -> Iterator[EpochEnd]:

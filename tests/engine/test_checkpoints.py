@@ -33,6 +33,17 @@ def test_the_last_ones_are_kept_and_the_newest_is_read(tmp_path: Path) -> None:
     assert newest["step"] == 10
 
 
+def test_the_best_is_kept_beside_the_last_ones(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    path = checkpoints.save_best({"step": 1})
+    for step in (2, 3):
+        checkpoints.save({"step": step}, global_step=step)
+    assert path == tmp_path / "best.pt"
+    assert read(path)["step"] == 1
+    assert checkpoints.numbered() == [tmp_path / "step-000000003.pt"]
+    assert read(checkpoints.save_best({"step": 4}))["step"] == 4
+
+
 def test_a_half_written_neighbour_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / ".step-000000005.pt.77.part").write_bytes(b"half")
     checkpoints = Checkpoints(tmp_path, keep=2)
