@@ -12,6 +12,7 @@ from tests.fuzz.hostile import Corpus
 
 TARGETS = {  # the target, and how many cases the whole has
     "images": ("tests.fuzz.images:Files", 10_000),
+    "annotations": ("tests.fuzz.annotations:Files", 2_000),
     "weights": ("tests.fuzz.weights:Files", 1_000),
     "pickles": ("tests.fuzz.weights:Pickles", 1_000),
     "hostile": ("tests.fuzz.hostile:Corpus", len(Corpus().cases)),  # each once

@@ -166,7 +166,8 @@ def _faults(source: BoxFiles, images: list[BoxImage], owners: np.ndarray) -> dic
 
 
 def _cut(source: BoxFiles, images: list[BoxImage], owners: np.ndarray) -> np.ndarray:
-    sizes = np.array([(image.width, image.height) for image in images], np.float32).reshape(-1, 2)[owners]
+    with np.errstate(over="ignore"):
+        sizes = np.array([(image.width, image.height) for image in images], np.float32).reshape(-1, 2)[owners]
     cut: np.ndarray = np.clip(source.objects.boxes, 0, np.concatenate([sizes, sizes], 1))
     return cut
 

@@ -229,7 +229,8 @@ def _box(found: Any) -> Box:
 
 def _refuse_corners(source: BoxFiles) -> None:
     """Raise UserError where the boxes fit their images, or their areas, only as two corners x1, y1, x2 and y2."""
-    sizes = np.array([(image.width, image.height) for image in source.images], np.float32).reshape(-1, 2)
+    with np.errstate(over="ignore"):
+        sizes = np.array([(image.width, image.height) for image in source.images], np.float32).reshape(-1, 2)
     boxes, areas, sizes = source.objects.boxes, source.objects.area, sizes[source.owners]
     corner, extent = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
     if len(boxes) < FEW or not ((extent > corner) & (extent <= sizes + APART)).all():
@@ -284,4 +285,6 @@ def _shape(found: Any, image: BoxImage) -> Polygons | Rle | None:
                 f"run lengths of {image.path} add up to {counted(sum(counts), 'pixel')}, not {height} x {width}"
             )
         return from_runs(counts, height=height, width=width)
-    return Rle(height=height, width=width, counts=counts.encode("ascii"))
+    packed = Rle(height=height, width=width, counts=counts.encode("ascii"))
+    _pixels(packed, image)  # raises ValueError for damaged run lengths
+    return packed

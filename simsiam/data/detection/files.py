@@ -95,8 +95,6 @@ class Shapes:
     @property
     def extents(self) -> np.ndarray:
         """M x 4 float64: the box around each object's mask, x1 y1 x2 y2; nan where there is none."""
-        from faster_coco_eval.core import mask
-
         found = np.full((len(self.ends), 4), np.nan)
         drawn = np.flatnonzero(np.diff(self.ends, prepend=0))
         if len(drawn):
@@ -105,8 +103,7 @@ class Shapes:
             found[drawn, :2] = np.minimum.reduceat(self.points, starts)
             found[drawn, 2:] = np.maximum.reduceat(self.points, starts)
         for row, rle in self.rles.items():
-            x, y, width, height = np.asarray(mask.toBbox([rle.as_coco()]), np.float64).reshape(-1)[:4]
-            found[row] = (x, y, x + width, y + height) if width and height else np.nan
+            found[row] = np.nan if (extent := rle.extent) is None else extent
         return found
 
     def __getitem__(self, row: int) -> Polygons | Rle:

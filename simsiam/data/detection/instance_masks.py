@@ -23,6 +23,14 @@ class Rle:
         """As the COCO tools take it."""
         return {"size": [self.height, self.width], "counts": self.counts}
 
+    @property
+    def extent(self) -> tuple[float, float, float, float] | None:
+        """The box around the pixels, x1 y1 x2 y2; None without any. Raises ValueError for damaged run lengths."""
+        from faster_coco_eval.core import mask
+
+        x, y, width, height = np.asarray(mask.toBbox([self.as_coco()]), np.float64).reshape(-1)[:4].tolist()
+        return (x, y, x + width, y + height) if width and height else None
+
     def decode(self) -> np.ndarray:
         """H x W bool."""
         from faster_coco_eval.core import mask

@@ -69,6 +69,9 @@ def assembled(
     items = [item for one in kept for item in one]
     boxes = np.array([item.box for item in items], np.float64).reshape(-1, 4)
     areas = [item.area if item.area is not None else np.nan for item in items]
+    with np.errstate(over="ignore"):  # of numbers that no image has, which the checks report
+        as_float = boxes.astype(np.float32)
+        area = np.where(np.isnan(areas), np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), areas).astype(np.float32)
     shapes = Shapes.of([item.shape if item.shape is not None else Polygons(parts=()) for item in items])
     return BoxFiles(
         name=name,
@@ -77,11 +80,11 @@ def assembled(
         images=[record.image for record in records],
         counts=np.array([len(one) for one in kept], np.int64),
         objects=Objects(
-            boxes=boxes.astype(np.float32),
+            boxes=as_float,
             labels=np.array([number[item.name] for item in items], np.int64),
             difficult=np.array([item.difficult for item in items], bool),
             crowd=np.array([item.crowd for item in items], bool),
-            area=np.where(np.isnan(areas), np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), areas).astype(np.float32),
+            area=area,
             names=tuple(item.where for item in items),
         ),
         shapes=shapes if not shapes.missing.all() else None,

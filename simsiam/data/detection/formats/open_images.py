@@ -73,7 +73,7 @@ def _read(file: Path, images: Path | None, names: dict[str, str], classes: Seque
 
 
 def _item(row: dict[str, str], size: tuple[int, int], names: dict[str, str], where: str) -> Item:
-    x1, x2, y1, y2 = (float(row[key]) for key in ("XMin", "XMax", "YMin", "YMax"))
+    x1, x2, y1, y2 = (float(row[key] or "") for key in ("XMin", "XMax", "YMin", "YMax"))
     width, height = size
     label = names.get(row["LabelName"], row["LabelName"])
     box = (x1 * width, y1 * height, x2 * width, y2 * height)
