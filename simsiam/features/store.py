@@ -226,7 +226,7 @@ class _Table:
             return {name: np.empty(shape, dtype) for name, (shape, dtype) in wanted.items()}
         free = shutil.disk_usage(self.folder).free
         if size > free:
-            raise _NotKept(f"{self.folder}: they take {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free")
+            raise _NotKept(f"{self.folder}: they take {size / 1e6:,.2f} MB and {free / 1e6:,.2f} MB are free")
         with _keeping(self.folder):
             return {name: _reserved(self.folder / f"{name}.npy", *each) for name, each in wanted.items()}
 

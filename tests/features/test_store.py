@@ -186,7 +186,7 @@ def test_features_too_large_for_the_disk_are_not_begun_there(
     source = splits(train=20, test=6).train
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
     assert len(kept(source, tmp_path).pooled) == 20
-    assert "0.0 GB are free" in capsys.readouterr().err
+    assert "0.00 MB are free" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.npy"))
 
 
