@@ -238,6 +238,8 @@ def _segmentation(name: str, about: str, flags: data.DataFlags) -> Evaluation:
 
 
 def _at_crop(make: segmentation.Make, wanted: Wanted) -> Protocol[Any]:
+    if wanted.size is not None and wanted.size < 8:
+        raise UserError(f"--size {wanted.size}: a crop has 8 pixels or more.")
     return make() if wanted.size is None else segmentation.sized(make(), wanted.size)
 
 

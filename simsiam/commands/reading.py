@@ -150,4 +150,4 @@ def _may_be_left_out(kind: Any) -> str | None:
 
 
 def _default(value: str) -> str:
-    return f"(default: {value})" if value not in ("", "None") else ""
+    return f"(default: {value})" if value not in ("", "None", "False") else ""

@@ -29,13 +29,14 @@ LIGHTING_EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140),
 class Augmentation:
     """How a labelled training image becomes a crop."""
 
-    crop: Literal["resized", "resize-then-random"]  # RandomResizedCrop; or short edge, centre square, random crop
-    size: Count  # pixels of the crop
-    min_scale: Share  # `resized`: smallest share of the image's area (torchvision's default is 0.08)
-    resize: Count  # `resize-then-random`: short edge and centre square before the random crop
-    flip_probability: Share
-    jitter: float  # strength of brightness, contrast and saturation, applied to every image; 0 for none
-    lighting: float  # standard deviation of the AlexNet lighting noise; 0 for none
+    # RandomResizedCrop; or short edge, centre square and a random crop of it.
+    crop: Literal["resized", "resize-then-random"]
+    size: Count  # Pixels of the crop.
+    min_scale: Share  # Smallest crop as a share of the image's area, with --crop resized.
+    resize: Count  # Pixels of the short edge and the centre square, with --crop resize-then-random.
+    flip_probability: Share  # How often a crop is mirrored left to right.
+    jitter: float  # Strength of the changes of brightness, contrast and saturation; 0: none.
+    lighting: float  # Standard deviation of AlexNet's lighting noise; 0: none.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,9 @@ SMALLEST = 1.0  # pixels of the original image; objects with a shorter side are 
 class BoxTransform:
     """The size of the network's images: proportions are kept, and the long side wins where both cannot hold."""
 
-    short_sides: tuple[Count, ...]  # pixels; one of these is drawn for each image
-    long_side: Count  # pixels, at most
-    flip_probability: Share  # of the mirror image
+    short_sides: tuple[Count, ...]  # Pixels of the short side; one is drawn for each image.
+    long_side: Count  # Most pixels of the long side.
+    flip_probability: Share  # How often an image is mirrored left to right.
 
     def scaled_size(self, width: int, height: int, short: int) -> tuple[int, int]:
         """Width and height after resizing, each rounded to the nearest pixel."""

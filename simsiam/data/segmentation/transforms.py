@@ -26,20 +26,20 @@ HUE_STEPS = 180  # of a full turn: as OpenCV counts, in whose units the publishe
 class MaskAugmentation:
     """How an image and its mask become a training crop."""
 
-    scale_long: Count  # pixels: the image is resized to fit a long edge of this
-    scale_short: Count  # and a short edge of this, keeping its shape
-    min_ratio: Positive  # of the two edges, drawn for each image
-    max_ratio: Positive
-    crop: Count  # pixels of the square crop's side; smaller images are padded to it
-    most_of_one_class: Share  # of a crop's labelled pixels, else it is drawn again, up to ten times
-    flip_probability: Share  # horizontal
-    brightness: float  # largest shift, of 255
-    min_contrast: float
-    max_contrast: float
-    min_saturation: float
-    max_saturation: float
-    hue: float  # largest turn, of 180 to the full circle
-    distort_probability: Share  # of each of the four
+    scale_long: Count  # Pixels that an image's long edge must fit in.
+    scale_short: Count  # Pixels that its short edge must fit in.
+    min_ratio: Positive  # Smallest factor of that size, drawn for each image.
+    max_ratio: Positive  # Largest factor of that size.
+    crop: Count  # Pixels of the square crop's side; smaller images are padded.
+    most_of_one_class: Share  # Largest share of one class in a crop, else it is drawn again, up to ten times.
+    flip_probability: Share  # How often a crop is mirrored left to right.
+    brightness: float  # Largest shift of brightness, of 255.
+    min_contrast: float  # Smallest factor of contrast.
+    max_contrast: float  # Largest factor of contrast.
+    min_saturation: float  # Smallest factor of saturation.
+    max_saturation: float  # Largest factor of saturation.
+    hue: float  # Largest turn of hue, of 180 for the full circle.
+    distort_probability: Share  # How often each of the four colour changes is applied.
 
 
 @dataclass(frozen=True, kw_only=True)

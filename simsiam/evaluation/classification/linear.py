@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 class StageHeads:
     """One classifier on each of the five feature maps, all five trained in one pass through the backbone."""
 
-    stages: Count  # feature maps of the backbone, each with a head; five in the published ResNets
-    pooling: Literal["specified", "adaptive"]  # of the maps to about 9,000 values
+    stages: Count  # Feature maps of the backbone, each with a classifier.
+    # How maps are pooled to about 9,000 numbers: as published, or to a grid that fits other maps.
+    pooling: Literal["specified", "adaptive"]
     schooling: TrainingConfig
-    expected_classes: Count | None  # of the published data set; other counts are allowed and noted
+    expected_classes: Count | None  # Classes of the published data set; another number is allowed and noted.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ class LinearAvgPool(Protocol[Splits]):
     protocol: ClassVar[str] = "linear_avgpool"
     everyday: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "lr")
     schooling: TrainingConfig
-    expected_classes: Count | None  # of the published data set; other counts are allowed and noted
+    expected_classes: Count | None  # Classes of the published data set; another number is allowed and noted.
 
     @property
     def main_metric(self) -> str:

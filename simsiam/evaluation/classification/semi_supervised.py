@@ -31,11 +31,12 @@ class SemiSupervised(Protocol[Splits]):
     protocol: ClassVar[str] = "semi_supervised"
     everyday: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "lrs", "head_multipliers")
     schooling: TrainingConfig  # its lr is replaced by each of `lrs`
-    lrs: tuple[Positive, ...]
-    head_multipliers: tuple[Positive, ...]
-    selection: Literal["test", "held-out"]  # test: the published practice; held-out: part of train decides
-    held_out_fraction: Share  # of train's images of each class, for `held-out`
-    expected_classes: Count | None
+    lrs: tuple[Positive, ...]  # Learning rates to try, each with each head multiplier.
+    head_multipliers: tuple[Positive, ...]  # How many times the rate the classifier gets, to try.
+    # What chooses the rates: the test set, as published, or a part of the training set.
+    selection: Literal["test", "held-out"]
+    held_out_fraction: Share  # Share of each class held out for --selection held-out.
+    expected_classes: Count | None  # Classes of the published data set; another number is allowed and noted.
 
     @property
     def main_metric(self) -> str:

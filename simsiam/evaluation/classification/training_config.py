@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 class Optimisation:
     """Optimiser, schedule and length of a supervised training; the rate changes between epochs only."""
 
-    optimizer: Literal["sgd", "nesterov", "lars", "larc"]  # lars and larc: the two forms of simsiam.engine.lars
-    lr: Positive  # at the batch size below, as published: it is not scaled
-    momentum: Share
-    weight_decay: float  # on every parameter that is trained
-    schedule: Literal["steps", "cosine"]
-    milestones: tuple[int, ...]  # `steps`: epochs done at which the rate falls by gamma
-    gamma: Share
-    epochs: Count
-    batch_size: Count  # global; the last batch of an epoch is smaller and is kept
+    optimizer: Literal["sgd", "nesterov", "lars", "larc"]  # sgd, nesterov, or one of two forms of LARS.
+    lr: Positive  # Learning rate at --batch-size; it is not scaled.
+    momentum: Share  # Momentum of SGD.
+    weight_decay: float  # Weight decay, on every parameter that is trained.
+    schedule: Literal["steps", "cosine"]  # How the rate falls: in steps at the milestones, or as a cosine.
+    milestones: tuple[int, ...]  # Epochs at which the rate falls by gamma, with --schedule steps.
+    gamma: Share  # Factor of the rate at a milestone.
+    epochs: Count  # Passes over the training images.
+    batch_size: Count  # Images in a step, over all devices.
 
     def build(self, groups: list[Group]) -> torch.optim.Optimizer:
         """The optimiser over the groups, each at its own initial rate."""
@@ -68,7 +68,8 @@ class TrainingConfig:
 
     optimisation: Optimisation
     augmentation: Augmentation
-    test_resize: Count  # pixels: short edge before the centre crop of the augmentation's size
-    evaluate_every: Count  # epochs; the last epoch is always evaluated
-    keep: Literal["last", "best"]  # which evaluated epoch is reported; best: by test accuracy, as main_lincls does
-    precision: Literal["fp32", "tf32", "bf16"]  # of the forward passes; published: fp32
+    test_resize: Count  # Pixels that a test image's short edge is resized to, before the centre crop.
+    evaluate_every: Count  # Epochs from one scoring to the next; the last epoch is always scored.
+    # Which epoch is reported: the last, or the best by test accuracy, as main_lincls does.
+    keep: Literal["last", "best"]
+    precision: Literal["fp32", "tf32", "bf16"]  # Number format of the forward passes; published: fp32.

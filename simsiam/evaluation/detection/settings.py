@@ -24,83 +24,86 @@ CLOSEST = 100  # iterations between two evaluations of a shortened training, at 
 class Assignment:
     """Which object an anchor or a proposal stands for, by the overlap (IoU) of the two boxes."""
 
-    positive: Share  # from here on it stands for the object that it overlaps most
-    negative: Share  # below, it is background; between the two it takes no part
-    low_quality: Literal["on", "off"]  # on: the boxes that overlap an object most stand for it in any case ...
-    lowest: Share  # ... from this overlap on
+    positive: Share  # Overlap (IoU) with an object from which a box stands for it.
+    negative: Share  # Overlap below which a box is background; between the two it takes no part.
+    # on: the boxes that overlap an object most stand for it even below the first limit.
+    low_quality: Literal["on", "off"]
+    lowest: Share  # Overlap that such a box needs at least.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How many of an image's anchors or proposals are trained on."""
 
-    count: Count  # an image
-    positive_fraction: Share  # at most; background fills up
+    count: Count  # Boxes of an image that are trained on.
+    positive_fraction: Share  # Largest share of them that stands for objects; background fills up.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposals:
     """How many proposals come out of the region proposal network."""
 
-    before_nms: Count  # the best of each level
-    kept: Count  # an image
+    before_nms: Count  # Best proposals of each level before overlaps are removed.
+    kept: Count  # Proposals of an image that are kept.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rpn:
     """The region proposal network (Ren et al. 2015)."""
 
-    channels: int  # of its 3x3 convolution; 0: as many as the map has
-    scales: tuple[Positive, ...]  # an anchor's side in strides of its level
-    ratios: tuple[Positive, ...]  # height / width
+    channels: int  # Channels of its 3x3 convolution; 0: as many as the map has.
+    scales: tuple[Positive, ...]  # Sides of anchors, in strides of their level.
+    ratios: tuple[Positive, ...]  # Height over width of anchors.
     assignment: Assignment
     sampling: Sampling
-    border: Literal["inside", "any"]  # inside: anchors that cross the image's border do not train
+    border: Literal["inside", "any"]  # inside: anchors that cross the image's border are not trained on.
     train: Proposals
     test: Proposals
-    nms: Share
+    nms: Share  # Overlap from which the weaker of two proposals is removed.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Boxes:
     """The head that classifies proposals and refines their boxes."""
 
-    head: Literal["res5", "4conv1fc"]  # res5: the backbone's last stage; else four convolutions, one linear layer
-    channels: int  # of the four convolutions
-    hidden: int  # of the linear layer
-    pool: Count  # side of RoIAlign's output
+    # res5: the backbone's last stage; 4conv1fc: four convolutions and a linear layer.
+    head: Literal["res5", "4conv1fc"]
+    channels: int  # Channels of the four convolutions.
+    hidden: int  # Width of the linear layer.
+    pool: Count  # Side of RoIAlign's output.
     assignment: Assignment
     sampling: Sampling
-    deviations: tuple[Positive, Positive, Positive, Positive]  # box targets are divided by these: x, y, width, height
+    deviations: tuple[Positive, Positive, Positive, Positive]  # What box targets are divided by: x, y, width, height.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masks:
     """The mask head (He et al. 2017)."""
 
-    convs: int  # 3x3 convolutions before the upsampling; 0 in the C4 form, which takes res5's output
-    channels: int
-    pool: Count  # side of RoIAlign's output
-    threshold: Share  # of a mask's probability
+    convs: int  # 3x3 convolutions before the upsampling; 0 in the C4 form, which has res5 before it.
+    channels: int  # Channels of the mask head.
+    pool: Count  # Side of RoIAlign's output.
+    threshold: Share  # Probability from which a pixel belongs to the mask.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """What counts as a detection."""
 
-    score: Share  # at least
-    nms: Share  # per class
-    detections: Count  # an image, at most
+    score: Share  # Smallest score of a detection.
+    nms: Share  # Overlap from which the weaker of two detections of a class is removed.
+    detections: Count  # Most detections of an image.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """A whole detector."""
 
-    features: Literal["c4", "fpn"]  # c4: the last stage but one; fpn: a pyramid over all residual stages
-    pyramid_channels: int  # of every level; 0 with c4
-    backbone_norm: Literal["trained", "frozen"]  # trained: BatchNorm with the batch's statistics, as published
-    head_norm: Literal["batch", "none"]  # BatchNorm in pyramid and heads, and after res5
+    features: Literal["c4", "fpn"]  # c4: the last stage but one; fpn: a pyramid over all residual stages.
+    pyramid_channels: int  # Channels of every level of the pyramid; 0 with c4.
+    # trained: BatchNorm with the batch's statistics, as published; frozen: those of the weights.
+    backbone_norm: Literal["trained", "frozen"]
+    head_norm: Literal["batch", "none"]  # batch: BatchNorm in pyramid and heads, and after res5.
     rpn: Rpn
     boxes: Boxes
     masks: Masks | None  # None: boxes only
@@ -113,33 +116,33 @@ class DetectionSettings:
 
     name: str  # of the recipe
     benchmark: Benchmark  # Result.protocol is detection_ and this
-    metric: Literal["voc", "coco"]  # voc: AP50 by the 11-point rule; coco: mean AP over overlaps from 0.5 to 0.95
+    metric: Literal["voc", "coco"]  # voc: AP50 by the 11-point rule; coco: mean AP over overlaps from 0.5 to 0.95.
     architecture: Architecture
-    difficult: Literal["ignored", "learnt"]  # VOC's difficult objects, in training
-    background: Literal[
-        "kept", "left_out"
-    ]  # training images with difficult objects or crowds alone; your own negatives
+    difficult: Literal["ignored", "learnt"]  # What training does with VOC's difficult objects.
+    # What training does with images that have difficult objects or crowds alone, or none: your own negatives.
+    background: Literal["kept", "left_out"]
     train_images: BoxTransform
     test_images: BoxTransform
-    lr: Positive  # at `lr_batch` images a step; scaled in proportion to the batch size
-    lr_batch: Count
-    batch_size: Count  # global, over all devices
-    accumulate: Count  # passes a step; more than 1 only without BatchNorm that learns
-    momentum: Share
-    weight_decay: float  # on every parameter
-    unit: Literal["iterations", "epochs"]  # of the next two, and of evaluate_every
-    length: Count
-    milestones: tuple[int, ...]  # where the rate falls by gamma
-    gamma: Share
-    warmup_iterations: int  # a linear rise from warmup_ratio of the rate
-    warmup_ratio: Share
-    evaluate_every: Count  # must divide the length
-    precise_bn_iterations: int  # training batches to measure BatchNorm's statistics on before a test; 0: running means
-    precision: Literal["fp32", "tf32", "bf16"]
-    lr_sweep: tuple[Positive, ...]  # rates to try first, each on its own short schedule; empty: none
-    sweep_iterations: Count  # of that schedule, in which the rate falls at the same fractions
-    sweep_choice: Literal["report", "best"]  # report: train at `lr` all the same; best: at the one that scored best
-    expected_classes: Count | None  # of the published data set; other counts are allowed and noted
+    lr: Positive  # Learning rate for a batch of --lr-batch; scaled in proportion to --batch-size.
+    lr_batch: Count  # Batch size that --lr is for.
+    batch_size: Count  # Images in a step, over all devices; the rate follows it.
+    accumulate: Count  # Passes that make a step; more than 1 only without BatchNorm that is trained.
+    momentum: Share  # Momentum of SGD.
+    weight_decay: float  # Weight decay, on every parameter.
+    unit: Literal["iterations", "epochs"]  # Unit of --length, --milestones and --evaluate-every.
+    length: Count  # Length of the training.
+    milestones: tuple[int, ...]  # Where the rate falls by gamma.
+    gamma: Share  # Factor of the rate at a milestone.
+    warmup_iterations: int  # Iterations over which the rate rises.
+    warmup_ratio: Share  # Share of the rate that the rise begins at.
+    evaluate_every: Count  # From one scoring to the next; must divide --length.
+    # Training batches that BatchNorm's statistics are measured on before a scoring; 0: running means.
+    precise_bn_iterations: int
+    precision: Literal["fp32", "tf32", "bf16"]  # Number format of the forward passes; published: fp32.
+    lr_sweep: tuple[Positive, ...]  # Rates to try on short schedules first, 0.01,0.02 for instance; empty: none.
+    sweep_iterations: Count  # Length of such a schedule.
+    sweep_choice: Literal["report", "best"]  # report: train at --lr all the same; best: at the rate that scored best.
+    expected_classes: Count | None  # Classes of the published data set; another number is allowed and noted.
 
     @property
     def main_metric(self) -> str:

@@ -23,32 +23,32 @@ ACCUMULATION_REFUSED = (
 class SegmentorConfig:
     """The network around the backbone."""
 
-    output_stride: Count  # pixels of the image to one of the last map; late strides become dilations
-    head_channels: Count
-    auxiliary_channels: Count  # of the head on the map before the last
-    dropout: Share  # of whole channels, before each classifier
-    corners: Literal["aligned", "half-pixel"]  # how scores are resized: align_corners True or False
-    norm: Literal["batch", "group"]  # of the heads; batch as published
-    backbone_norm: Literal["trained", "frozen"]  # frozen: BatchNorm keeps the statistics of the weights
+    output_stride: Count  # Pixels of the image to one of the last map; late strides become dilations.
+    head_channels: Count  # Channels of the head.
+    auxiliary_channels: Count  # Channels of the auxiliary head, on the map before the last.
+    dropout: Share  # Share of channels dropped before each classifier.
+    corners: Literal["aligned", "half-pixel"]  # How scores are resized: align_corners True or False.
+    norm: Literal["batch", "group"]  # Normalisation of the heads; batch as published.
+    backbone_norm: Literal["trained", "frozen"]  # frozen: BatchNorm keeps the statistics of the weights.
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationSchedule:
     """Loss, optimiser and length; the rate changes every iteration."""
 
-    iterations: Count
-    batch_size: Count  # global
-    accumulate: Count  # passes that a device's share of the batch is cut into; above 1 only without BatchNorm training
-    lr: Positive  # for a batch of `lr_batch`; scaled linearly for others
-    lr_batch: Count
-    min_lr: float  # the rate falls to this: (lr - min_lr) x (1 - t)^power + min_lr
-    power: Positive
-    momentum: Share
-    weight_decay: float  # on every parameter
-    auxiliary_weight: float  # of the auxiliary head's loss
-    mean_over: Literal["all", "labelled"]  # pixels that a loss is divided by
-    evaluate_every: Count  # iterations; a checkpoint as often
-    precision: Literal["fp32", "tf32", "bf16"]
+    iterations: Count  # Length of the training.
+    batch_size: Count  # Images in a step, over all devices; the rate follows it.
+    accumulate: Count  # Passes that make a step; more than 1 only without BatchNorm that is trained.
+    lr: Positive  # Learning rate for a batch of --lr-batch; scaled in proportion to --batch-size.
+    lr_batch: Count  # Batch size that --lr is for.
+    min_lr: float  # What the rate falls to: (lr - min_lr) x (1 - t)^power + min_lr.
+    power: Positive  # Power of the rate's fall.
+    momentum: Share  # Momentum of SGD.
+    weight_decay: float  # Weight decay, on every parameter.
+    auxiliary_weight: float  # Weight of the auxiliary head's loss.
+    mean_over: Literal["all", "labelled"]  # Pixels that a loss is averaged over.
+    evaluate_every: Count  # Iterations from one scoring, with a checkpoint, to the next.
+    precision: Literal["fp32", "tf32", "bf16"]  # Number format of the forward passes; published: fp32.
 
     @property
     def scaled_lr(self) -> float:
@@ -84,20 +84,20 @@ class SegmentationSchedule:
 class Testing:
     """How an image is scored: one scale, not flipped."""
 
-    test_long: Count  # pixels: resized to fit this long edge
-    test_short: Count  # and this short edge
-    windows: Literal["whole", "slide"]  # whole: in one pass; slide: overlapping windows, averaged
-    window: Count  # pixels of a window's side
-    window_stride: Count  # pixels from one to the next
+    test_long: Count  # Pixels that a test image's long edge must fit in.
+    test_short: Count  # Pixels that its short edge must fit in.
+    windows: Literal["whole", "slide"]  # whole: an image in one pass; slide: overlapping windows, averaged.
+    window: Count  # Pixels of a window's side.
+    window_stride: Count  # Pixels from one window to the next.
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateSearch:
     """Several rates tried on a short schedule, scored on a tenth of the training images that is held out for it."""
 
-    lr_sweep: tuple[Positive, ...]  # rates for a batch of `lr_batch`; empty: no search
-    sweep_iterations: Count
-    sweep_choice: Literal["report", "best"]  # report: train at `lr` all the same; best: at the rate with the best mIoU
+    lr_sweep: tuple[Positive, ...]  # Rates to try on short schedules first, 0.003,0.01 for instance; empty: none.
+    sweep_iterations: Count  # Length of such a schedule.
+    sweep_choice: Literal["report", "best"]  # report: train at --lr all the same; best: at the rate with the best mIoU.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +109,8 @@ class Segmentation:
     course: SegmentationSchedule
     testing: Testing
     search: RateSearch
-    expected_classes: Count | None  # of the published data set; others are noted
-    published_iterations: Count | None  # other lengths are noted
+    expected_classes: Count | None  # Classes of the published data set; another number is allowed and noted.
+    published_iterations: Count | None  # Length of the published training; another is noted.
 
     @property
     def notes(self) -> list[str]:
