@@ -6,21 +6,19 @@ The command line and the library go through the same record: what there is to sa
 
 from __future__ import annotations
 
-import dataclasses
-import types
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from simsiam.config import Machine, as_dict
+from simsiam.config import Machine
 from simsiam.errors import UserError, did_you_mean
 from simsiam.evaluation import datasets as data
 from simsiam.evaluation.detection.protocol import Detection
 from simsiam.evaluation.protocol import Protocol, run_once
-from simsiam.recipes import classification, detection, linear, segmentation
+from simsiam.recipes import classification, detection, linear, scaled, segmentation
+from simsiam.recipes.scaled import Make, Wanted
 from simsiam.weights.pretrained import PretrainedBackbone
 
 if TYPE_CHECKING:
@@ -28,23 +26,10 @@ if TYPE_CHECKING:
 
     from simsiam.results import Result
 
-SMALL = 64  # pixels; up to here the recipes for CIFAR-sized images are the usual ones
 READ_BY_ALL = ("out", "device", "workers", "cache")  # fields of Machine
 READ_BY_TRAININGS = (*READ_BY_ALL, "checkpoint_minutes")
 READ_BY_DETECTORS = (*READ_BY_TRAININGS, "channels_last")
 READ_BY_SEGMENTORS = (*READ_BY_DETECTORS, "compile")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What a person says of a recipe's scale."""
-
-    trained: int = 224  # pixels of the images that the weights were trained on
-    size: int | None = None  # pixels of the images; of a crop in segmentation
-    iterations: int | None = None  # of a detector's training
-
-
-Make = Callable[[Wanted], Protocol[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +100,7 @@ def evaluate(
     """
     found = find(name)
     machine = machine or Machine()
-    flags = filled(found.data, name, places)
+    flags = found.data.filled(name, places)
     subject = _subject(weights, seed=seed, size=size, backbone=backbone)
     opened = flags.open(machine.cache)
     wanted = Wanted(trained=subject.size, size=size, iterations=iterations)
@@ -146,71 +131,11 @@ def _subject(weights: Any, *, seed: int, size: int | None, backbone: str | None)
     return subject_of(weights, seed=seed, size=size)
 
 
-def filled(flags: data.DataFlags, name: str, places: dict[str, Any]) -> data.DataFlags:
-    """The flags with what a caller gave; raises UserError for a name that this protocol does not have."""
-    hints = typing.get_type_hints(type(flags))
-    known = [each.name for each in dataclasses.fields(flags) if each.name not in ("layout", "kind")]
-    given = {}
-    for key, value in places.items():
-        if key not in known:
-            raise UserError(f"{key}: {name} has no such argument.{did_you_mean(key, known)} Known: {', '.join(known)}.")
-        kinds = typing.get_args(hints[key]) if isinstance(hints[key], types.UnionType) else (hints[key],)
-        given[key] = (
-            value if value is None or isinstance(value, bool | int) else (Path if Path in kinds else str)(value)
-        )
-    return dataclasses.replace(flags, **given)
-
-
-def named(settings: Protocol[Any], recipe: Protocol[Any]) -> Protocol[Any]:
-    """The settings under a name that says where they differ from the recipe: no table shall call them by its name."""
-    changes = [f"{key.replace('_', '-')} {shown}" for key, shown in changed(recipe, settings).items()]
-    if not changes or settings.name != recipe.name:
-        return settings
-    return dataclasses.replace(settings, name=f"{recipe.name} ({', '.join(changes)})")
-
-
-def changed(old: Protocol[Any], new: Protocol[Any]) -> dict[str, str]:
-    """The settings of `new` that differ from `old`, by the field's name and as words."""
-    return dict(_changes(as_dict(old), as_dict(new)))
-
-
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, str]]:
-    changes = []
-    for key, value in new.items():
-        if isinstance(value, dict) and isinstance(old[key], dict):
-            changes += _changes(old[key], value)
-        elif value != old[key]:
-            shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            changes.append((key, shown))
-    return changes
-
-
-def _by_size(**makers: Callable[[int], Protocol[Any]]) -> dict[str, Make]:
-    """Recipes that are functions of the image's side."""
-    return {name: partial(_at_side, make) for name, make in makers.items()}
-
-
-def _at_side(make: Callable[[int], Protocol[Any]], wanted: Wanted) -> Protocol[Any]:
-    return make(wanted.size or wanted.trained)
-
-
-def _linear(*makers: Callable[[], linear.LinearRecipe]) -> dict[str, Make]:
-    return {make().name: partial(_at_side, partial(_adapted, make)) for make in makers}
-
-
-def _adapted(make: Callable[[], linear.LinearRecipe], size: int) -> Protocol[Any]:
-    return linear.adapted(make(), size=size)
-
-
-def _small_is(name: str) -> Callable[[Wanted, Any], str | None]:
-    return lambda wanted, data: name if (wanted.size or wanted.trained) <= SMALL else None
-
-
 def _detection(about: str, flags: data.DataFlags, *makers: Callable[[], Detection], **more: Any) -> Evaluation:
     return Evaluation(
         about=about,
         data=flags,
-        recipes={make.__name__: partial(_in_iterations, make) for make in makers},
+        recipes={make.__name__: partial(scaled.in_iterations, make) for make in makers},
         scale="iterations",
         processes="many",
         machine=READ_BY_DETECTORS,
@@ -218,46 +143,31 @@ def _detection(about: str, flags: data.DataFlags, *makers: Callable[[], Detectio
     )
 
 
-def _in_iterations(make: Callable[[], Detection], wanted: Wanted) -> Protocol[Any]:
-    return make() if wanted.iterations is None else make().for_iterations(wanted.iterations)
-
-
-def _for_annotations(wanted: Wanted, sets: Any) -> str:
-    """A detector with masks where both sets have them; before they are read too, as it has the flags of both."""
-    return "folder_masks" if sets is None or (sets.train.has_masks and sets.test.has_masks) else "folder_boxes"
-
-
 def _segmentation(name: str, about: str, flags: data.DataFlags) -> Evaluation:
     return Evaluation(
         about=about,
         data=flags,
-        recipes={recipe: partial(_at_crop, make) for recipe, make in segmentation.RECIPES[name].items()},
+        recipes={recipe: partial(scaled.at_crop, make) for recipe, make in segmentation.RECIPES[name].items()},
         processes="many",
         machine=READ_BY_SEGMENTORS,
     )
-
-
-def _at_crop(make: segmentation.Make, wanted: Wanted) -> Protocol[Any]:
-    if wanted.size is not None and wanted.size < 8:
-        raise UserError(f"--size {wanted.size}: a crop has 8 pixels or more.")
-    return make() if wanted.size is None else segmentation.sized(make(), wanted.size)
 
 
 PROTOCOLS: dict[str, Evaluation] = {
     "knn": Evaluation(
         about="Weighted nearest neighbours on pooled features: k 10, 20, 100, 200.",
         data=data.LabelledSets(),
-        recipes=_by_size(knn=classification.knn, knn_monitor=classification.knn_monitor),
+        recipes=scaled.by_size(knn=classification.knn, knn_monitor=classification.knn_monitor),
     ),
     "svm-voc07": Evaluation(
         about="Linear SVMs on the five feature maps: VOC07, or any set with several labels an image.",
         data=data.MultiLabelSets(),
-        recipes=_by_size(svm_voc07=classification.svm_voc07, svm_pooled=classification.svm_pooled),
+        recipes=scaled.by_size(svm_voc07=classification.svm_voc07, svm_pooled=classification.svm_pooled),
     ),
     "low-shot-voc07": Evaluation(
         about="SVMs on 1 to 96 positive images a class, five samples each.",
         data=data.MultiLabelSets(),
-        recipes=_by_size(
+        recipes=scaled.by_size(
             low_shot_voc07=classification.low_shot_voc07,
             low_shot_voc07_published=classification.low_shot_voc07_published,
         ),
@@ -265,15 +175,15 @@ PROTOCOLS: dict[str, Evaluation] = {
     "linear-mhead": Evaluation(
         about="Linear classifiers on Feature1 to Feature5, frozen backbone.",
         data=data.LabelledSets(),
-        recipes=_linear(linear.resnet50_mhead_8xb32_steplr_90e, linear.linear_mhead_cifar10),
-        usual=_small_is(linear.linear_mhead_cifar10().name),
+        recipes=scaled.linear_recipes(linear.resnet50_mhead_8xb32_steplr_90e, linear.linear_mhead_cifar10),
+        usual=scaled.small_is(linear.linear_mhead_cifar10().name),
         processes="many",
         machine=READ_BY_TRAININGS,
     ),
     "linear-avgpool": Evaluation(
         about="The headline linear classifier on pooled features: LARS, or plain SGD by --recipe.",
         data=data.LabelledSets(),
-        recipes=_linear(
+        recipes=scaled.linear_recipes(
             linear.resnet50_8xb512_coslr_90e_in1k,
             linear.lincls_lars_90e_in1k,
             linear.lincls_sgd_90e_in1k,
@@ -282,50 +192,50 @@ PROTOCOLS: dict[str, Evaluation] = {
             linear.resnet50_8xb128_coslr_90e_in1k,
             linear.linear_cifar10,
         ),
-        usual=_small_is(linear.linear_cifar10().name),
+        usual=scaled.small_is(linear.linear_cifar10().name),
         processes="many",
         machine=READ_BY_TRAININGS,
     ),
     "inaturalist2018": Evaluation(
         about="Feature1 to Feature5 on iNaturalist 2018.",
         data=data.LabelledSets(layout="inaturalist2018"),
-        recipes=_linear(linear.resnet50_mhead_8xb32_steplr_84e_inat18),
+        recipes=scaled.linear_recipes(linear.resnet50_mhead_8xb32_steplr_84e_inat18),
         processes="many",
         machine=READ_BY_TRAININGS,
     ),
     "places205": Evaluation(
         about="Feature1 to Feature5 on Places205.",
         data=data.LabelledSets(layout="places205"),
-        recipes=_linear(linear.resnet50_mhead_8xb32_steplr_28e_places205),
+        recipes=scaled.linear_recipes(linear.resnet50_mhead_8xb32_steplr_28e_places205),
         processes="many",
         machine=READ_BY_TRAININGS,
     ),
     "semi-supervised": Evaluation(
         about="Fine-tuning on 1 % or 10 % of the labels, over the published grid of rates.",
         data=data.PartlyLabelledSets(),
-        recipes=_linear(linear.semi_supervised_1_percent, linear.semi_supervised_10_percent),
+        recipes=scaled.linear_recipes(linear.semi_supervised_1_percent, linear.semi_supervised_10_percent),
         processes="many",
         machine=READ_BY_TRAININGS,
     ),
     "probe": Evaluation(
         about="The fast linear probe: features once, a sweep of rates at once.",
         data=data.LabelledSets(),
-        recipes={"linear-probe": partial(_at_side, linear.linear_probe)},
+        recipes={"linear-probe": partial(scaled.at_side, linear.linear_probe)},
     ),
     "few-labels": Evaluation(
         about="Accuracy from a few labels of your own, cross-validated, with an interval.",
         data=data.LabelledSet(),
-        recipes=_by_size(few_labels=classification.few_labels),
+        recipes=scaled.by_size(few_labels=classification.few_labels),
     ),
     "clustering": Evaluation(
         about="How well k-means clusters agree with the classes: NMI, ARI.",
         data=data.LabelledSet(),
-        recipes=_by_size(clustering=classification.clustering),
+        recipes=scaled.by_size(clustering=classification.clustering),
     ),
     "retrieval": Evaluation(
         about="How often an image of the same class is among the nearest: recall at 1, 5, 10.",
         data=data.GallerySets(),
-        recipes=_by_size(retrieval=classification.retrieval),
+        recipes=scaled.by_size(retrieval=classification.retrieval),
     ),
     "detection-voc0712": _detection(
         "Faster R-CNN C4 on VOC2007 + 2012, trained whole from the weights: AP50.",
@@ -369,7 +279,7 @@ PROTOCOLS: dict[str, Evaluation] = {
         data.OwnBoxes(),
         detection.folder_boxes,
         detection.folder_masks,
-        usual=_for_annotations,
+        usual=scaled.for_annotations,
     ),
     "segmentation-voc12aug": _segmentation(
         "segmentation-voc12aug",

@@ -18,8 +18,9 @@ from simsiam.commands import submit
 from simsiam.config import Machine, Pretraining
 from simsiam.errors import UserError
 from simsiam.evaluation.protocol import Protocol
-from simsiam.protocols import PROTOCOLS, Wanted
+from simsiam.protocols import PROTOCOLS
 from simsiam.recipes import detection, pretrain, segmentation
+from simsiam.recipes.scaled import Wanted
 
 
 def recipes() -> Iterator[Any]:

@@ -18,6 +18,7 @@ from simsiam.config import Machine
 from simsiam.errors import UserError
 from simsiam.evaluation.datasets import DataFlags
 from simsiam.evaluation.protocol import Measured, Protocol
+from simsiam.recipes.scaled import Wanted
 from simsiam.results import DataId, Result
 from simsiam.weights.load import fingerprint
 from simsiam.weights.pretrained import PretrainedBackbone, open_subject
@@ -165,7 +166,7 @@ def test_detection_and_segmentation_are_reached_from_python(tmp_path: Path) -> N
     own = tiny_masks.folders(tmp_path / "shapes", train=4, val=2, size=(40, 32))
     from dataclasses import replace
 
-    recipe: Any = protocols.find("segmentation-folder").recipe(None, protocols.Wanted(size=32))
+    recipe: Any = protocols.find("segmentation-folder").recipe(None, Wanted(size=32))
     course = replace(recipe.segmentation.course, iterations=2, batch_size=4, evaluate_every=2)
     design = replace(recipe.segmentation.design, head_channels=8, auxiliary_channels=4)
     small = replace(recipe, segmentation=replace(recipe.segmentation, course=course, design=design))

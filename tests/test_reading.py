@@ -9,8 +9,9 @@ import pytest
 from simsiam import cli, protocols
 from simsiam.commands import evaluate, reading
 from simsiam.evaluation.classification.knn import Knn
-from simsiam.protocols import PROTOCOLS, Wanted
+from simsiam.protocols import PROTOCOLS
 from simsiam.recipes import classification
+from simsiam.recipes.scaled import Wanted
 
 KNN = PROTOCOLS["knn"]
 

@@ -18,9 +18,10 @@ from simsiam.commands.tables import Outcome, print_outcomes
 from simsiam.config import Machine
 from simsiam.errors import UserError
 from simsiam.evaluation.datasets import NO_FLAGS, DataFlags
-from simsiam.evaluation.protocol import RESULT_FILE, Protocol, run_once
+from simsiam.evaluation.protocol import RESULT_FILE, Protocol, changed, named, run_once
 from simsiam.limits import Count
-from simsiam.protocols import PROTOCOLS, Evaluation, Wanted
+from simsiam.protocols import PROTOCOLS, Evaluation
+from simsiam.recipes.scaled import Wanted
 from simsiam.wording import plain
 
 ALL = "all"
@@ -131,9 +132,9 @@ def _measure(name: str, evaluation: Evaluation, line: Line, source: str, seed: i
     wanted = Wanted(trained=subject.size, size=options.size, iterations=options.iterations)
     recipe = evaluation.recipe(options.recipe, wanted, data)
     asked = line.over(recipe)
-    settings = protocols.named(asked, recipe).fitted(recipe, subject, data)
+    settings = named(asked, recipe).fitted(recipe, subject, data)
     settings.check()
-    if changes := protocols.changed(dataclasses.replace(asked, name=settings.name), settings):
+    if changes := changed(dataclasses.replace(asked, name=settings.name), settings):
         say(f"to suit data and weights: {', '.join(f'{key} {shown}' for key, shown in changes.items())}")
     set_name = "" if line.data.one_set else settings.data_id(data).name.removesuffix("-test")
     folder = "-".join(plain(word) for word in (name, set_name, options.recipe or "") if word)

@@ -208,7 +208,7 @@ def _attempt(job: Job, command: Command, failed: dict[str, str]) -> int:
     machine = dataclasses.replace(command.machine, out=out and out / plain(f"{job.name}-{job.data}"))
     line = Line(
         options=Options(weights=command.weights, recipe=job.recipe, seeds=command.seeds),
-        data=protocols.filled(evaluation.data, job.name, job.places),
+        data=evaluation.data.filled(job.name, job.places),
         machine=machine,
     )
 

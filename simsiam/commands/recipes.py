@@ -20,7 +20,8 @@ def run(arguments: list[str]) -> int:
     print("pre-training (simsiam pretrain --recipe NAME):")
     for name, recipe in RECIPES.items():
         print(f"  {name:<{width}}  {recipe().about}")
-    from simsiam.protocols import PROTOCOLS, Wanted
+    from simsiam.protocols import PROTOCOLS
+    from simsiam.recipes.scaled import Wanted
 
     print("\nevaluation (simsiam evaluate NAME WEIGHTS --recipe RECIPE; the first of each is the usual one):")
     width = max(map(len, PROTOCOLS))

@@ -40,7 +40,8 @@ def run(arguments: list[str]) -> int:
 
 def _find(name: str) -> Pretraining | Protocol[Any]:
     """A recipe of any verb by name; those of the evaluations at 224 pixels."""
-    from simsiam.protocols import PROTOCOLS, Wanted
+    from simsiam.protocols import PROTOCOLS
+    from simsiam.recipes.scaled import Wanted
 
     makers = {recipe: make for protocol in PROTOCOLS.values() for recipe, make in protocol.recipes.items()}
     if name in RECIPES or name not in makers:

@@ -5,14 +5,17 @@ Nothing that reads images is imported before `open` is called, so that `--help` 
 
 from __future__ import annotations
 
+import dataclasses
+import types
+import typing
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import tyro
 
-from simsiam.errors import UserError
+from simsiam.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from simsiam.data.classification.datasets import DatasetArgs as Places
@@ -46,6 +49,20 @@ class DataFlags(ABC):
         Args:
             cache: of downloads; None: the usual folder.
         """
+
+    def filled(self, name: str, places: dict[str, Any]) -> Self:
+        """The flags with what a caller of the protocol `name` gave; UserError for a name that it does not have."""
+        hints = typing.get_type_hints(type(self))
+        known = [each.name for each in dataclasses.fields(self) if each.name not in ("layout", "kind")]
+        given = {}
+        for key, value in places.items():
+            if key not in known:
+                hint = did_you_mean(key, known)
+                raise UserError(f"{key}: {name} has no such argument.{hint} Known: {', '.join(known)}.")
+            kinds = typing.get_args(hints[key]) if isinstance(hints[key], types.UnionType) else (hints[key],)
+            kept = value is None or isinstance(value, bool | int)
+            given[key] = value if kept else (Path if Path in kinds else str)(value)
+        return dataclasses.replace(self, **given)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,3 +189,27 @@ def _differences(found: Result, protocol: Protocol[Any], subject: PretrainedBack
         "seed": (found.seed, subject.seed),
     }
     return [name for name, (one, other) in pairs.items() if one != other]
+
+
+def named(settings: Protocol[Any], recipe: Protocol[Any]) -> Protocol[Any]:
+    """The settings under a name that says where they differ from the recipe: no table shall call them by its name."""
+    changes = [f"{key.replace('_', '-')} {shown}" for key, shown in changed(recipe, settings).items()]
+    if not changes or settings.name != recipe.name:
+        return settings
+    return replace(settings, name=f"{recipe.name} ({', '.join(changes)})")
+
+
+def changed(old: Protocol[Any], new: Protocol[Any]) -> dict[str, str]:
+    """The settings of `new` that differ from `old`, by the field's name and as words."""
+    return dict(_changes(as_dict(old), as_dict(new)))
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, str]]:
+    changes = []
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(old[key], dict):
+            changes += _changes(old[key], value)
+        elif value != old[key]:
+            shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            changes.append((key, shown))
+    return changes

@@ -18,8 +18,9 @@ from typing import Any
 import simsiam.recipes
 from simsiam.config import as_dict
 from simsiam.embedding.vectors import embedding
-from simsiam.protocols import PROTOCOLS, Wanted
+from simsiam.protocols import PROTOCOLS
 from simsiam.recipes import linear, pretrain, segmentation
+from simsiam.recipes.scaled import Wanted
 
 FOLDER = Path(__file__).parent / "recipes"
 SIZES = (32, 64, 96, 224)  # pixels at which settings that depend on the size of the images are kept
