@@ -262,7 +262,7 @@ def test_semi_supervised_on_a_list(weights: str, machine: list[str], tmp_path: P
     root = trees.imagenet(tmp_path / "imagenet")
     grid = ["--lrs", "0.01", "--head-multipliers", "1", "10", "--part", str(root / "10pct.txt")]
     assert simsiam("semi-supervised", weights, "--data", str(root), *grid, *machine, *HEADS) == 0
-    assert result(tmp_path).detail["labelled_images"] == 6
+    assert result(tmp_path).detail["train_images"] == 6
     assert len(result(tmp_path).detail["grid"]) == 2
 
 
