@@ -133,7 +133,7 @@ def test_any_module_with_a_pooled_output_is_a_backbone_and_others_are_refused() 
     with pytest.raises(UserError, match=r"Conv2d: gives \(2, 4, 6, 6\) for two images; expected pooled features"):
         as_backbone(nn.Conv2d(3, 4, 3), size=8)
     wide = as_backbone(torchvision.models.wide_resnet50_2(), size=32)
-    assert (type(wide), wide.features) == (PooledModule, 1000)
+    assert (type(wide), wide.features) == (PooledModule, 2048), "without the classifier"
 
 
 def test_a_module_scores_as_its_file_does_and_stays_as_it_was(tmp_path: Path) -> None:
