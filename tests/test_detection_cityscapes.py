@@ -44,12 +44,13 @@ def test_from_instance_ids_to_a_result(tmp_path: Path, weights: Path) -> None:
     assert result.recipe["name"].startswith("mask_rcnn_r50_fpn_24k_cityscapes")
     assert {"box_ap", "mask_ap"} <= set(result.metrics)
     assert set(result.detail["per_class"]["mask_ap"]) <= {"person", "car", "bicycle"}
-    assert result.data.name == "cityscapes-instances-train"
+    assert result.data.name == "cityscapes-instances"
     assert result.data.images == 8
     assert not any("classes; the published" in note for note in result.notes)
     assert (out / "report.html").is_file()
 
 
 def test_a_folder_that_is_not_cityscapes(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate("cityscapes", weights, "--data", tmp_path, "--out", tmp_path / "out") == 2
+    (tmp_path / "data").mkdir()
+    assert evaluate("cityscapes", weights, "--data", tmp_path / "data", "--out", tmp_path / "out") == 2
     assert "Give the folder that holds leftImg8bit and gtFine" in capsys.readouterr().err
