@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
@@ -17,9 +18,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from simsiam.results import write_atomic
 from simsiam.sniff import looks_like
 
+HEIC_SUFFIXES = frozenset((".heic", ".heif", ".hif"))
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 )
+with contextlib.suppress(ImportError):  # an extra: the decoder of iPhone photos
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    IMAGE_SUFFIXES |= HEIC_SUFFIXES
 
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 _PALE = 250  # a drawing whose every pixel is at least this on white is laid on black

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from simsiam.data.images import HEIC_SUFFIXES
 from simsiam.wording import counted, plural
 
 _SHOWN = 6  # kinds of files that one line names
-_HEIC = frozenset((".heic", ".heif", ".hif"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def other_files(suffixes: Mapping[str, int], *, what: str = "other file") -> tup
         rest = len(ranked) - _SHOWN
         kinds.append(f"{sum(count for _, count in ranked[_SHOWN:]):,} of {rest} other {plural(rest, 'kind')}")
     reason = ", ".join(kinds)
-    if _HEIC & suffixes.keys():
+    if HEIC_SUFFIXES & suffixes.keys():
         reason += "; `pip install pillow-heif` makes HEIC readable"
     return (LeftOut(what=what, count=total, reason=reason),)
 
