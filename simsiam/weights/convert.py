@@ -18,6 +18,7 @@ from simsiam.backbones import build_backbone
 from simsiam.errors import UserError
 from simsiam.weights.heads import convert_predictor, convert_projector
 from simsiam.weights.recognise import Encoder, Layout, find_encoder, find_timm, state_dicts
+from simsiam.wording import counted
 
 _PROJECTORS = ("projector.", "neck.", "projection_head.", "projection_mlp.", "encoder.1.")
 _PREDICTORS = ("predictor.", "head.predictor.", "prediction_head.", "prediction_mlp.")
@@ -85,7 +86,7 @@ def _three_channels(converted: Converted, path: Path, *, widen: bool) -> None:
     channels = conv1.shape[1]
     if channels == 3:
         return
-    takes = f"its first layer takes {channels} channel{'' if channels == 1 else 's'}, this program needs 3 (RGB)"
+    takes = f"its first layer takes {counted(channels, 'channel')}, this program needs 3 (RGB)"
     if channels != 1:
         raise UserError(f"{path}: {takes}. Train with RGB images, or cut its first convolution to three channels.")
     if not widen:

@@ -69,9 +69,13 @@ def open_subject(source: str, *, seed: int, backbone: str | None = None, size: i
 
     Raises UserError as `load_backbone` does: weights load in full or not at all.
     """
+    import sys
     from dataclasses import replace
 
     loaded = load_any(source, seed=seed, backbone=backbone)
+    for note in loaded.notes:
+        if note.startswith("taken: "):  # of several networks in the file; the rest is what `simsiam import` says
+            print(f"{source}: {note}", file=sys.stderr)
     if size is not None:
         loaded = replace(loaded, preprocess=replace(loaded.preprocess, size=size))
     return PretrainedBackbone(

@@ -241,6 +241,14 @@ def test_another_branch_by_name(tmp_path: Path) -> None:
         load_backbone(tmp_path / "dino.pth", branch="pupil")
 
 
+def test_every_command_says_which_network_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from simsiam.weights.pretrained import open_subject
+
+    torch.save(LAYOUTS["DINO"][0](), tmp_path / "dino.pth")
+    open_subject(str(tmp_path / "dino.pth"), seed=0)
+    assert "dino.pth: taken: teacher.backbone. (the teacher" in capsys.readouterr().err
+
+
 def test_two_networks_that_nothing_tells_apart(tmp_path: Path) -> None:
     torch.save(one("left.") | other("right."), tmp_path / "two.pth")
     with pytest.raises(UserError, match=r"several networks in it, under 'left.', 'right.'. Name one: --branch NAME"):
