@@ -151,6 +151,15 @@ def test_neighbours_in_the_order_of_files_are_not_other_images() -> None:
     assert abs(mean_cosine_of_others(p, p)) < 0.01
 
 
+def test_fewer_images_than_neighbours_and_no_labels(source: ArraySource) -> None:
+    few = Monitor(source.subset(np.arange(6)), views=VIEWS, seed=3)
+    first, second = few.check(network(0)), few.check(network(1))
+    assert few.neighbours is not None
+    assert few.neighbours.shape == (6, 5)  # all the others
+    assert second.neighbour_stability == 1.0
+    assert (first.knn, first.queries, first.dim, first.epoch, second.epoch) == (None, 0, 16, 0, 1)
+
+
 def test_near_duplicates_count_as_one_scene() -> None:
     rng = np.random.default_rng(0)
     scenes = rng.integers(0, 256, (5, 8, 8, 3)).repeat(8, 1).repeat(8, 2)

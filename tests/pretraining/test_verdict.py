@@ -46,6 +46,13 @@ def verdict(**changes: float) -> Verdict:
         ({"rank_z": 5.5}, "partial collapse"),  # less than half of the untrained network's 12
         ({"alignment_random": 0.86}, "collapsed"),
         ({"alignment_random": 0.84, "alignment_pairs": 0.9}, "healthy"),
+        ({"alignment_random": 0.85, "alignment_pairs": 0.9}, "healthy"),  # at a limit the milder word
+        ({"spread": 0.15}, "partial collapse"),
+        ({"spread": 0.5}, "healthy"),
+        ({"rank_z": 2.5}, "partial collapse"),
+        ({"alignment_pairs": 0.9, "rank_z": 5.0, "view_recall": 5.0}, "partial collapse"),
+        ({"candidates": 9, "spread": 0.001}, "too few images to tell"),
+        ({"candidates": 10, "rank_z": 6.0, "view_recall": 10.0}, "healthy"),
         ({"spread": 0.149}, "collapsed"),
         ({"spread": 0.151}, "partial collapse"),
         ({"spread": 0.499}, "partial collapse"),
