@@ -13,7 +13,7 @@ from torch import Tensor
 from simsiam.config import published_views
 from simsiam.data.normalise import Normalisation
 from simsiam.data.two_views.draws import draw_pair
-from simsiam.data.two_views.pil import pil_view
+from simsiam.data.two_views.opencv import opencv_view
 
 
 class TwoViews:
@@ -39,7 +39,7 @@ class TwoViews:
         """The two views of a PIL image."""
         image = image.convert("RGB")
         draws = draw_pair(self.views, 1, None)
-        pixels = np.stack([pil_view(image, self.views, view, 0) for view in (draws.view1, draws.view2)])
+        pixels = np.stack([opencv_view(image, self.views, view, 0) for view in (draws.view1, draws.view2)])
         x1, x2 = Normalisation(mean=self.views.mean, std=self.views.std)(torch.from_numpy(pixels))
         return x1, x2
 
