@@ -87,6 +87,11 @@ class ResNet(Backbone):
         self.features = channels[-1]
         initialise(self)
 
+    @property
+    def stem_stride(self) -> int:
+        """Pixels of the image to one of what the first residual stage sees."""
+        return int(self.conv1.stride[0]) * (2 if isinstance(self.maxpool, nn.MaxPool2d) else 1)
+
     def stages(self, images: Tensor) -> list[Tensor]:
         """One map after conv1-bn1-relu (before the max-pool), then one after each residual stage."""
         stem = self.relu(self.bn1(self.conv1(images)))

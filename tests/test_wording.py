@@ -14,6 +14,7 @@ from simsiam.data.classification.labels import labelled_source
 from simsiam.errors import UserError
 from simsiam.features.neighbours import nearest
 from simsiam.recipes.segmentation import fcn_r50_d8_512x512_20k_voc12aug
+from simsiam.wording import duration
 from tests import tiny
 
 ROOT = Path(wording.__file__).parent
@@ -77,3 +78,10 @@ def test_one_is_told_as_one() -> None:
     settings = fcn_r50_d8_512x512_20k_voc12aug().segmentation
     once = replace(settings, course=replace(settings.course, iterations=1))
     assert once.notes == ["1 iteration; the published protocol has 20,000"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(42, "42 s"), (200, "3 min 20 s"), (18_720, "5 h 12 min"), (187_200, "2 d 4 h")]
+)
+def test_durations_as_people_read_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -171,9 +171,9 @@ class _Detections(_Model):
         crowded = sum(len(each["objects"]) > self.most for each in self._found)
         if not crowded:
             return ""
-        drawn = "surest is" if self.most == 1 else f"{self.most:,} surest are"
+        drawn = "surest is drawn" if self.most == 1 else f"{self.most:,} surest are drawn"
         return (
-            f"more than {counted(self.most, 'object')} in {counted(crowded, 'image')}: there the {drawn} drawn "
+            f"more than {counted(self.most, 'object')} in {counted(crowded, 'image')}: there the {drawn} "
             "(--most), and all are in predictions.json. A higher --threshold leaves doubtful ones out."
         )
 

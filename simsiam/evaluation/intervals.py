@@ -60,7 +60,7 @@ def wilson_interval(hits: int, total: int) -> Interval:
     '0.000 to 0.161'
     """
     if not 0 <= hits <= total or total == 0:
-        raise ValueError(f"{hits} hits of {total}")
+        raise ValueError(f"{hits} of {total}")
     share, square = hits / total, Z95**2 / total
     middle = (share + square / 2) / (1 + square)
     half = Z95 * (share * (1 - share) / total + square / (4 * total)) ** 0.5 / (1 + square)

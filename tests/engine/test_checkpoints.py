@@ -15,7 +15,6 @@ from simsiam.engine.checkpoints import Checkpoints, read
 from simsiam.engine.logs import MetricsLog
 from simsiam.errors import UserError
 from simsiam.results import read_metrics
-from simsiam.wording import duration
 
 
 class Hostile:
@@ -121,10 +120,3 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("step/loss")] == [(3, -0.25)]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(42, "42 s"), (200, "3 min 20 s"), (18_720, "5 h 12 min"), (187_200, "2 d 4 h")]
-)
-def test_durations_as_people_read_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from simsiam.backbones import Backbone, ResNet
 from simsiam.data.detection.boxes import BoxSource
@@ -72,10 +73,8 @@ def anchor_fit(
 
 def best_overlaps(sides: Tensor, strides: Sequence[int], scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
     """IoU of each object (N x 2, width and height) with the anchor most like it, both around one centre: N."""
-    shapes = torch.cat([cell_anchors(stride, scales, ratios) for stride in strides])
-    anchors = shapes[:, 2:] - shapes[:, :2]  # A x 2
-    shared = torch.minimum(sides[:, None], anchors).prod(2)  # N x A
-    return (shared / (sides.prod(1)[:, None] + anchors.prod(1) - shared)).amax(1)
+    anchors = torch.cat([cell_anchors(stride, scales, ratios) for stride in strides])  # around (0, 0)
+    return box_iou(torch.cat([-sides / 2, sides / 2], dim=1), anchors).amax(1)
 
 
 def object_sides(source: BoxSource, images: BoxTransform) -> Tensor:

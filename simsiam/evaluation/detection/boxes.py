@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+from torchvision.ops import box_convert, box_iou, clip_boxes_to_image
 
 from simsiam.evaluation.detection.settings import Assignment, Sampling
 
@@ -38,10 +38,8 @@ def decode(deltas: Tensor, anchors: Tensor, size: tuple[int, int], deviations: D
     deltas = deltas * deltas.new_tensor(deviations)
     from_centre, from_size = _centre_and_size(anchors.reshape(len(anchors), *[1] * (deltas.dim() - 2), 4))
     centre = from_centre + deltas[..., :2] * from_size
-    half = from_size * deltas[..., 2:].clamp(-MOST_SCALING, MOST_SCALING).exp() / 2
-    corners = torch.cat([centre - half, centre + half], dim=-1)
-    height, width = size
-    return torch.minimum(corners.clamp(min=0), corners.new_tensor([width, height, width, height]))
+    scaled = from_size * deltas[..., 2:].clamp(-MOST_SCALING, MOST_SCALING).exp()
+    return clip_boxes_to_image(box_convert(torch.cat([centre, scaled], dim=-1), "cxcywh", "xyxy"), size)
 
 
 def assign(boxes: Tensor, objects: Tensor, rule: Assignment) -> Tensor:
@@ -91,5 +89,5 @@ def _some(positions: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return (low + high) / 2, high - low
+    converted = box_convert(boxes, "xyxy", "cxcywh")
+    return converted[..., :2], converted[..., 2:]

@@ -13,7 +13,6 @@ from simsiam.backbones import Backbone, ResNet
 from simsiam.errors import UserError
 
 Norm = Literal["batch", "none"]
-STEM_STRIDES = {"imagenet": 4, "small": 1, "small-stride2": 2}  # up to the first residual stage
 
 
 class Features(nn.Module, ABC):
@@ -101,8 +100,7 @@ class Pyramid(Features):
 
 def residual_strides(backbone: ResNet) -> tuple[int, ...]:
     """The stride of each residual stage in pixels; it doubles from stage to stage."""
-    first = STEM_STRIDES[backbone.stem]
-    return tuple(first * 2**stage for stage in range(len(backbone.stage_channels) - 1))
+    return tuple(backbone.stem_stride * 2**stage for stage in range(len(backbone.stage_channels) - 1))
 
 
 def conv_block(

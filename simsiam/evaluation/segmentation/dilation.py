@@ -10,12 +10,10 @@ from torch import nn
 from simsiam.backbones import Backbone, ResNet
 from simsiam.errors import UserError
 
-STEM_STRIDES = {"imagenet": 4, "small-stride2": 2, "small": 1}
-
 
 def output_stride(backbone: ResNet) -> int:
     """Pixels of the image to one of the last map, by the strides as they stand."""
-    stride = STEM_STRIDES[backbone.stem]
+    stride = backbone.stem_stride
     for stage in backbone.stage_modules()[1:]:
         stride *= max(_stride(part) for part in stage[0].modules())
     return stride
@@ -35,7 +33,7 @@ def dilate(backbone: Backbone, stride: int) -> ResNet:
             f"backbone {backbone.name}: segmentation and its dilated convolutions need one of the ResNets of this "
             "package (resnet10 to resnet152)."
         )
-    reached, dilation = STEM_STRIDES[backbone.stem], 1
+    reached, dilation = backbone.stem_stride, 1
     if reached > stride:
         raise UserError(f"--output-stride {stride}: the stem of {backbone.name} alone has {reached}.")
     for stage in backbone.stage_modules()[1:]:
