@@ -89,7 +89,7 @@ def _open(folder: Path, command: Command) -> _Model:
     """The kind of model that the folder holds."""
     from simsiam.engine.distributed import pick_device
     from simsiam.evaluation.detection.files import FILE, load_detector
-    from simsiam.evaluation.fine_tuning import unfinished
+    from simsiam.evaluation.place import unfinished
     from simsiam.evaluation.segmentation.files import load_segmentor
 
     if (folder / FILE).exists():

@@ -21,7 +21,8 @@ from simsiam.engine.optimizers import Group, sgd
 from simsiam.engine.stopping import Interrupted
 from simsiam.errors import UserError
 from simsiam.evaluation import fine_tuning
-from simsiam.evaluation.fine_tuning import FineTuning, Place, Scored, TrainingResult, Watch
+from simsiam.evaluation.fine_tuning import FineTuning, Scored, TrainingResult, Watch
+from simsiam.evaluation.place import Place
 from simsiam.evaluation.rate_search import best, sweep_note, try_cells
 from tests.evaluation.classification.labelled_subjects import subject
 

@@ -109,7 +109,7 @@ class LinearAvgPool(Protocol[Splits]):
         from simsiam.engine.optimizers import Group
         from simsiam.evaluation.classification.linear_heads import Heads, features_of, linear
         from simsiam.evaluation.classification.trainer import Classifier
-        from simsiam.evaluation.fine_tuning import seeded
+        from simsiam.evaluation.place import seeded
 
         classes = class_count(data.train, data.test)
         with seeded(subject.seed):
@@ -134,7 +134,7 @@ def _score_stages(
     from simsiam.engine.optimizers import Group
     from simsiam.evaluation.classification.linear_heads import Heads, features_of, stage_heads
     from simsiam.evaluation.classification.trainer import Classifier
-    from simsiam.evaluation.fine_tuning import seeded
+    from simsiam.evaluation.place import seeded
     from simsiam.features.extraction import evaluation_mode
 
     schooling = heads.schooling
@@ -173,7 +173,7 @@ def _train_heads(
 ) -> Measured:
     """Train the heads on the frozen trunk, and prove the trunk unchanged."""
     from simsiam.evaluation.classification.trainer import ClassifierTrainer
-    from simsiam.evaluation.fine_tuning import place_of
+    from simsiam.evaluation.place import place_of
     from simsiam.features.extraction import evaluation_mode
     from simsiam.weights.load import fingerprint
 

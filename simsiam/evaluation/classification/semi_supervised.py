@@ -21,7 +21,8 @@ from simsiam.wording import counted, left_out
 
 if TYPE_CHECKING:
     from simsiam.data.sources import Source
-    from simsiam.evaluation.fine_tuning import Place, TrainingResult
+    from simsiam.evaluation.fine_tuning import TrainingResult
+    from simsiam.evaluation.place import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class SemiSupervised(Protocol[Splits]):
         diverges is recorded as such, and the others train all the same.
         """
         from simsiam.data.classification.loader import class_count
-        from simsiam.evaluation.fine_tuning import place_of
+        from simsiam.evaluation.place import place_of
         from simsiam.evaluation.rate_search import best, diverged_note, try_cells
 
         classes = class_count(data.train, data.test)
@@ -88,7 +89,7 @@ class SemiSupervised(Protocol[Splits]):
         from simsiam.engine.optimizers import Group
         from simsiam.evaluation.classification.linear_heads import FineTuned
         from simsiam.evaluation.classification.trainer import Classifier, ClassifierTrainer
-        from simsiam.evaluation.fine_tuning import seeded
+        from simsiam.evaluation.place import seeded
 
         with seeded(place.subject.seed):
             network = FineTuned(copy.deepcopy(place.subject.backbone), classes, precision=self.schooling.precision)

@@ -24,7 +24,8 @@ from simsiam.engine.fit import Plan, Training
 from simsiam.engine.optimizers import Group
 from simsiam.evaluation.classification.accuracy import AccuracyMeter
 from simsiam.evaluation.classification.training_config import TrainingConfig
-from simsiam.evaluation.fine_tuning import FineTuning, Place, Scored, TrainingResult, Watch, share_buffers
+from simsiam.evaluation.fine_tuning import FineTuning, Scored, TrainingResult, Watch, share_buffers
+from simsiam.evaluation.place import Place
 
 TEST_BATCH = 256
 

@@ -19,7 +19,8 @@ from simsiam.evaluation.detection.files import FILE, TrainedDetector, save_detec
 from simsiam.evaluation.detection.pictures import draw_examples
 from simsiam.evaluation.detection.settings import DetectionSettings
 from simsiam.evaluation.detection.trainer import DetectorTrainer
-from simsiam.evaluation.fine_tuning import Place, TrainingResult, place_of
+from simsiam.evaluation.fine_tuning import TrainingResult
+from simsiam.evaluation.place import Place, place_of
 from simsiam.evaluation.protocol import Measured
 from simsiam.evaluation.rate_search import MOST_HELD_OUT, Trial, best, sweep_note, try_cells
 from simsiam.weights.pretrained import PretrainedBackbone

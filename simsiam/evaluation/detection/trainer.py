@@ -24,7 +24,8 @@ from simsiam.evaluation.detection.detector import Detector, build_detector
 from simsiam.evaluation.detection.precise_norm import measure_norms
 from simsiam.evaluation.detection.scoring import DetectorInference, score
 from simsiam.evaluation.detection.settings import DetectionSettings
-from simsiam.evaluation.fine_tuning import FineTuning, Place, Scored, TrainingResult, Watch, seeded, share_buffers
+from simsiam.evaluation.fine_tuning import FineTuning, Scored, TrainingResult, Watch, share_buffers
+from simsiam.evaluation.place import Place, seeded
 
 Losses = Callable[[BoxBatch, slice, torch.Generator], dict[str, Tensor]]
 

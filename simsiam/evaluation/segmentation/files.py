@@ -15,7 +15,7 @@ from simsiam.data.normalise import Normalisation
 from simsiam.data.segmentation.transforms import MaskAugmentation, fitted
 from simsiam.engine.checkpoints import Checkpoints
 from simsiam.errors import UserError
-from simsiam.evaluation.fine_tuning import unfinished
+from simsiam.evaluation.place import unfinished
 from simsiam.evaluation.protocol import RESULT_FILE
 from simsiam.evaluation.segmentation.inference import Tester
 from simsiam.evaluation.segmentation.segmentor import Segmentor

@@ -17,8 +17,9 @@ from simsiam.data.splits import data_id
 from simsiam.engine.distributed import any_process, gathered
 from simsiam.engine.logs import Display
 from simsiam.errors import UserError
-from simsiam.evaluation.fine_tuning import Place, TrainingResult, place_of, seeded
+from simsiam.evaluation.fine_tuning import TrainingResult
 from simsiam.evaluation.palette import write_picture
+from simsiam.evaluation.place import Place, place_of, seeded
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.evaluation.rate_search import MOST_HELD_OUT, Trial, best, sweep_note, try_cells
 from simsiam.evaluation.segmentation.pictures import Example, grid

@@ -20,7 +20,8 @@ from simsiam.engine import distributed, optimizers, precision
 from simsiam.engine.fit import Plan, Training
 from simsiam.engine.optimizers import Group
 from simsiam.errors import UserError
-from simsiam.evaluation.fine_tuning import FineTuning, Place, Scored, TrainingResult, Watch, share_buffers
+from simsiam.evaluation.fine_tuning import FineTuning, Scored, TrainingResult, Watch, share_buffers
+from simsiam.evaluation.place import Place
 from simsiam.evaluation.segmentation.inference import Tester
 from simsiam.evaluation.segmentation.metrics import PixelCounts
 from simsiam.evaluation.segmentation.segmentor import Segmentor, segmentation_loss

@@ -21,7 +21,7 @@ from simsiam.evaluation.detection.detector import Detector
 from simsiam.evaluation.detection.roi import Detections
 from simsiam.evaluation.detection.scoring import in_image
 from simsiam.evaluation.detection.trainer import DetectorTrainer, plan_of, shares, step_generator
-from simsiam.evaluation.fine_tuning import Place
+from simsiam.evaluation.place import Place
 from simsiam.recipes import detection as recipes
 from simsiam.results import WeightsId
 from simsiam.weights.pretrained import PretrainedBackbone
