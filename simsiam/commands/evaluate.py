@@ -66,10 +66,6 @@ def run(arguments: list[str]) -> int:
         print(usage())
         return 0 if arguments else 2
     name, words = arguments[0], arguments[1:]
-    if name == ALL:
-        from simsiam.commands import evaluate_all
-
-        return interruptible(lambda: evaluate_all.run(words))
     evaluation = protocols.find(name)
     if evaluation.processes == "one" and several_processes():
         say(f"{name} is measured by one process; the others end here.")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from simsiam import protocols
+from simsiam.commands import evaluate
 from simsiam.commands.evaluate import Line, Options, check_places, measure, refuse_repeated_seeds
 from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import interruptible, is_first_process, say, several_processes
@@ -96,6 +97,13 @@ ON_CIFAR10 = ("knn", "probe", "linear-mhead", "svm-voc07", "retrieval")
 
 
 def run(arguments: list[str]) -> int:
+    """`simsiam evaluate`, by one protocol or by all."""
+    if arguments[:1] == [evaluate.ALL]:
+        return interruptible(lambda: _run(arguments[1:]))
+    return evaluate.run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     """Run what can run, in the order of the page; the exit code is 1 if one of them failed."""
     command = read_line(Command, arguments, prog="simsiam evaluate all", hidden=("Machine.views_engine",))
     if not command.weights:

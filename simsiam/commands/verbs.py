@@ -12,7 +12,7 @@ VERBS = {
     "recipes": ("simsiam.commands.recipes", "List the recipes."),
     "show": ("simsiam.commands.show", "Print one recipe whole."),
     "submit": ("simsiam.commands.submit", "Run another verb as a SLURM job."),
-    "evaluate": ("simsiam.commands.evaluate", "Measure backbones by a benchmark protocol and print the table."),
+    "evaluate": ("simsiam.commands.evaluate_all", "Measure backbones by a benchmark protocol and print the table."),
     "zoo": ("simsiam.commands.zoo", "The published models and your own; `zoo page` writes the page of all figures."),
     "import": ("simsiam.commands.import_weights", "Convert weights of any program to a folder that every verb reads."),
     "export": ("simsiam.commands.export", "Write a backbone for another program and compare its features there."),
