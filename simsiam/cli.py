@@ -11,7 +11,9 @@ import time
 from collections.abc import Sequence
 
 from simsiam import __version__
+from simsiam.commands.running import say
 from simsiam.commands.verbs import VERBS, find_verb
+from simsiam.engine.stopping import Interrupted
 from simsiam.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -60,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         print(f"simsiam: {OUT_OF_MEMORY}", file=sys.stderr)
         code = EXIT_USER_ERROR
+    except Interrupted as stopped:
+        say(f"simsiam: {stopped}")
+        code = 128 + stopped.signal_number
     except KeyboardInterrupt:
         print("simsiam: stopped", file=sys.stderr)
         code = 128 + signal.SIGINT

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -135,3 +136,22 @@ def test_holder_gives_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyP
         while lock.stat().st_mtime < 1 and time.monotonic() < until:
             time.sleep(0.02)
         assert lock.stat().st_mtime > 1
+
+
+def test_threads_take_turns_too(tmp_path: Path) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work() -> None:
+        with locks.held(tmp_path / "lock"):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.02)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1, 1]

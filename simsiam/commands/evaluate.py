@@ -13,7 +13,7 @@ import tyro
 
 from simsiam import claims, limits, protocols, results
 from simsiam.commands import reading
-from simsiam.commands.running import interruptible, is_first_process, say, say_unfinished, several_processes
+from simsiam.commands.running import is_first_process, say, say_unfinished, several_processes
 from simsiam.commands.tables import Outcome, print_outcomes
 from simsiam.config import Machine
 from simsiam.errors import UserError
@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> int:
         say(f"{name} is measured by one process; the others end here.")
         if not is_first_process():
             return 0
-    return interruptible(lambda: _run(name, evaluation, words))
+    return _run(name, evaluation, words)
 
 
 def _run(name: str, evaluation: Evaluation, words: list[str]) -> int:

@@ -14,7 +14,7 @@ from simsiam import protocols
 from simsiam.commands import evaluate
 from simsiam.commands.evaluate import Line, Options, check_places, measure, refuse_repeated_seeds
 from simsiam.commands.reading import read as read_line
-from simsiam.commands.running import interruptible, is_first_process, say, several_processes
+from simsiam.commands.running import is_first_process, say, several_processes
 from simsiam.commands.tables import print_outcomes
 from simsiam.config import Machine
 from simsiam.errors import UserError
@@ -99,7 +99,7 @@ ON_CIFAR10 = ("knn", "probe", "linear-mhead", "svm-voc07", "retrieval")
 def run(arguments: list[str]) -> int:
     """`simsiam evaluate`, by one protocol or by all."""
     if arguments[:1] == [evaluate.ALL]:
-        return interruptible(lambda: _run(arguments[1:]))
+        return _run(arguments[1:])
     return evaluate.run(arguments)
 
 
@@ -118,9 +118,7 @@ def _run(arguments: list[str]) -> int:
     failed: dict[str, str] = {}
     for number, job in enumerate(ready, 1):
         say(f"\n[{number}/{len(ready)}] {job.name} on {job.data}")
-        code = _attempt(job, command, failed)
-        if code > 128:  # interrupted: what is done is kept, and the same command resumes
-            return code
+        _attempt(job, command, failed)
     _summary(command, jobs, failed)
     return 1 if failed else 0
 
@@ -207,11 +205,11 @@ def _what_to_give(folders: DataFolders, kind: str) -> str:
     return f"no {names}{inside}; give --{kind.replace('_', '-')} DIR"
 
 
-def _attempt(job: Job, command: Command, failed: dict[str, str]) -> int:
+def _attempt(job: Job, command: Command, failed: dict[str, str]) -> None:
     """Run one protocol and print its table; a mistake in its data does not stop the others."""
     evaluation = PROTOCOLS[job.name]
     if evaluation.processes == "one" and several_processes() and not is_first_process():
-        return 0
+        return
     out = command.machine.out
     machine = dataclasses.replace(command.machine, out=out and out / plain(f"{job.name}-{job.data}"))
     line = Line(
@@ -220,18 +218,14 @@ def _attempt(job: Job, command: Command, failed: dict[str, str]) -> int:
         machine=machine,
     )
 
-    def start() -> int:
-        outcomes = measure(job.name, evaluation, line)
-        if is_first_process():
-            print_outcomes(outcomes)
-        return 0
-
     try:
-        return interruptible(start)
+        outcomes = measure(job.name, evaluation, line)
     except UserError as error:
         failed[f"{job.name} on {job.data}"] = str(error)
         print(f"simsiam: {job.name}: {error}", file=sys.stderr)
-        return 2
+    else:
+        if is_first_process():
+            print_outcomes(outcomes)
 
 
 def _summary(command: Command, jobs: list[Job], failed: dict[str, str]) -> None:

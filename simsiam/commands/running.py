@@ -3,22 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-
-
-def interruptible(work: Callable[[], int]) -> int:
-    """The exit code of `work`; where it was asked to stop and saved its state, 128 + the signal's number."""
-    try:
-        return work()
-    except Exception as error:
-        if "simsiam.engine.stopping" not in sys.modules:  # nothing that could have been stopped was ever loaded
-            raise
-        from simsiam.engine.stopping import Interrupted
-
-        if not isinstance(error, Interrupted):
-            raise
-        print(f"simsiam: {error}", file=sys.stderr)
-        return 128 + error.signal_number
+from contextlib import suppress
 
 
 def is_first_process() -> bool:
@@ -36,9 +21,10 @@ def several_processes() -> bool:
 
 
 def say(text: str) -> None:
-    """Tell the person, on stderr and once, however many processes run."""
+    """Tell the person, on stderr and once, however many processes run; a closed terminal is no reason to stop."""
     if is_first_process():
-        print(text, file=sys.stderr)
+        with suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def say_unfinished(source: str) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 CONNECT_SECONDS = 5.0  # also the longest silence of a server
@@ -18,21 +16,6 @@ _PIECE = 1 << 18
 
 class Unavailable(Exception):
     """One way to get a data set failed; the message says why."""
-
-
-@contextlib.contextmanager
-def only_one_process(lock: Path) -> Iterator[None]:
-    """Hold an exclusive lock; it ends with the process, however that ends."""
-    import fcntl
-
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print(f"waiting for another process that holds {lock}", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def fetch(url: str, path: Path, *, md5: str) -> Path:

@@ -177,9 +177,10 @@ class _Piped:
 
 
 def quiet_worker(_: int) -> None:
-    """Let the main process alone answer Ctrl-C and SIGTERM: it still needs its workers while it saves."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Let the main process alone answer Ctrl-C, SIGTERM and a closed terminal: it still needs its workers then."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def no_pixels(size: int) -> Tensor:

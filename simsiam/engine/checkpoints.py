@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import struct
+import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +39,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int) -> None:
         self.folder, self.keep = folder, keep
+        self._damaged: set[Path] = set()
 
     def save(self, content: dict[str, Any], *, global_step: int) -> Path:
         """Write one and delete those older than the last `keep`, and what a killed process left half written."""
@@ -42,6 +47,9 @@ class Checkpoints:
             half.unlink(missing_ok=True)
         path = self.folder / f"step-{global_step:09d}.pt"
         write_atomic(path, serialise(content))
+        for old in self._damaged - {path}:
+            old.unlink(missing_ok=True)
+        self._damaged.clear()
         for old in self.numbered()[: -self.keep]:
             old.unlink(missing_ok=True)
         return path
@@ -59,16 +67,34 @@ class Checkpoints:
         return sorted(path for path in self.folder.iterdir() if _NAME.match(path.name))
 
     def latest(self) -> dict[str, Any] | None:
-        """The newest that reads whole; a damaged one (a full disk, say) is passed over for the one before."""
-        damaged = None
+        """The newest that reads whole; a damaged one is passed over for the one before, and that is said.
+
+        Raises UserError where there are some and none can be read.
+        """
+        wrong: list[str] = []
         for path in reversed(self.numbered()):
             try:
-                return read(path)
+                content = read(path)
             except UserError as error:
-                damaged = error
-        if damaged is not None:
-            raise damaged
+                wrong.append(str(error))
+                self._damaged.add(path)
+                continue
+            if wrong and os.environ.get("RANK", "0") == "0":
+                print("\n".join([*wrong, f"resuming from the checkpoint before: {path}"]), file=sys.stderr)
+            return content
+        if wrong:
+            raise UserError("\n".join([*wrong, f"{self.folder}: no checkpoint is left to resume from. Start anew."]))
         return None
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the archive that torch wrote: it holds a checksum of each part, which torch.load ignores."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error):
+        return f"no whole archive as a checkpoint is one (cut short at {path.stat().st_size:,} bytes, or overwritten)"
+    return None if changed is None else f"bytes of it were changed ({changed})"
 
 
 def serialise(content: dict[str, Any]) -> bytes:
@@ -80,10 +106,14 @@ def serialise(content: dict[str, Any]) -> bytes:
 
 def read(path: Path) -> dict[str, Any]:
     """Read one of our own checkpoints on the CPU, weights only; raises UserError that names the file."""
+    if not path.exists():
+        raise UserError(f"{path}: no such checkpoint.")
+    if (cause := _damage(path)) is not None:
+        raise UserError(f"{path}: damaged: {cause}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such checkpoint.") from error
+    except RuntimeError as error:  # torch's reader of archives
+        raise UserError(f"{path}: damaged: its parts do not fit together.") from error
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not a readable checkpoint ({reason}).") from error

@@ -136,7 +136,7 @@ def fit(
         batches: (epoch, first step) -> the batches of that epoch from there on.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM came; the state is saved.
+        Interrupted: asked to stop (engine/stopping.py); the state is saved.
         Diverged: the loss is not finite, or the weights are not at the end of an epoch.
     """
     total = plan.steps_per_epoch
@@ -257,9 +257,9 @@ class _Saver:
         self._last = time.monotonic()
 
     def after_step(self, request: StopRequest, done: int) -> None:
-        # Processes agree on stopping every tenth step only: the exchange costs a wait for the device.
-        alone = self._process.world == 1
-        if not alone and done % 10 and self._training.step < self._plan.steps_per_epoch:
+        # On GPUs processes agree on stopping every tenth step only: the exchange costs a wait for the device.
+        quick = self._process.world == 1 or self._process.device.type == "cpu"
+        if not quick and done % 10 and self._training.step < self._plan.steps_per_epoch:
             return
         if self._training.step == self._plan.steps_per_epoch:
             return  # the epoch's end saves after the caller's evaluation
@@ -285,4 +285,4 @@ class _Saver:
     def _stop(self, request: StopRequest, done: int) -> None:
         where = self._save(done)
         distributed.barrier()
-        raise Interrupted(request.signal_number or 15, where)
+        raise Interrupted(request.signal_number, where)

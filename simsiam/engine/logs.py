@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -93,7 +94,7 @@ def _numbers(row: dict[str, Any]) -> list[tuple[str, float]]:
 
 
 class Display:
-    """A live bar on a terminal; elsewhere one plain line every `every` seconds.
+    """A live bar on a terminal; elsewhere one plain line every `every` seconds. A terminal that closes ends neither.
 
     Args:
         total: steps of the whole run.
@@ -130,10 +131,12 @@ class Display:
         if not self._shows:
             return
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, description=text)
+            with suppress(OSError):
+                self._bar.update(self._task, completed=done, description=text)
         elif time.monotonic() - self._last_line >= self.every:
             self._last_line = time.monotonic()
-            print(f"{text}  left {duration(self.seconds_left(done))}", file=sys.stderr, flush=True)
+            with suppress(OSError):
+                print(f"{text}  left {duration(self.seconds_left(done))}", file=sys.stderr, flush=True)
 
     def seconds_left(self, done: int) -> float:
         """An estimate from the mean pace since the start or the resume."""
@@ -144,13 +147,15 @@ class Display:
         """A lasting line above the bar."""
         if not self._shows:
             return
-        if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):
+            if self._bar is not None:
+                self._bar.console.print(text, highlight=False, markup=False)
+            else:
+                print(text, file=sys.stderr, flush=True)
 
     def stop(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError):
+                self._bar.stop()
             self._bar = None

@@ -23,7 +23,7 @@ from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
 from simsiam.engine.fit import Diverged, EpochEnd, Plan, Step, Training, fit
 from simsiam.engine.logs import Display, MetricsLog
-from simsiam.engine.stopping import Interrupted, StopRequest, stop_requests
+from simsiam.engine.stopping import Interrupted, StopAsked, StopRequest, stop_requests
 from simsiam.errors import UserError
 from simsiam.evaluation.place import Place
 from simsiam.wording import counted, duration
@@ -36,10 +36,6 @@ T = TypeVar("T")
 
 class RateTooHigh(UserError):
     """The training diverged: its loss is no longer a finite number."""
-
-
-class _Stopped(Exception):
-    """A stop was asked for while scoring."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +78,7 @@ class Watch:
     def check(self) -> None:
         """Leave the scoring where any process was asked to stop; all must call it together."""
         if distributed.any_process(self.request.asked, self.process.device):
-            raise _Stopped
+            raise StopAsked(self.request.signal_number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +123,7 @@ class FineTuning:
             recipe=place.identity,
             extra={"history": [], "kept": None},
         )
-        checkpoints = Checkpoints(folder / "checkpoints", keep=1)
+        checkpoints = Checkpoints(folder / "checkpoints", keep=2)
         stored = self._resume(training, checkpoints, folder)
         display = Display(plan.epochs * plan.steps_per_epoch, shows=process.is_main)
         with closing(MetricsLog(folder, writes=process.is_main)) as log, stop_requests() as request:
@@ -189,15 +185,14 @@ class FineTuning:
     ) -> None:
         try:
             scored = self.score(watch)
-        except _Stopped:
+        except StopAsked as asked:
             # Saved as before the scoring: the same command scores these weights again and trains on.
             training.epoch, training.step = end.epoch - 1, self.plan.steps_per_epoch
             if watch.process.is_main:
                 checkpoints.save(training.state(log.offset), global_step=end.global_step)
             distributed.barrier()
-            raise Interrupted(
-                watch.request.signal_number or 15, f"{checkpoints.folder} at step {end.global_step:,}"
-            ) from None
+            saved = f"{checkpoints.folder} at step {end.global_step:,}"
+            raise Interrupted(asked.signal_number, saved) from None
         at = {"epoch": end.epoch} if self.plan.schedule_by == "epoch" else {"iteration": end.global_step}
         extra = training.extra
         assert extra is not None

@@ -15,6 +15,7 @@ from simsiam.backbones import Backbone
 from simsiam.data.images import BadImage
 from simsiam.data.sources import Source
 from simsiam.engine import precision as number_format
+from simsiam.engine import stopping
 from simsiam.engine.precision import Precision
 from simsiam.errors import UserError
 from simsiam.features.stage_pooling import stage_pools
@@ -132,6 +133,7 @@ def stream(
     stages = backbone.stages if isinstance(backbone, Backbone) and layers == "stages" else None
     with evaluation_mode(backbone):
         for batch in batches:
+            stopping.check()
             arrays: dict[str, np.ndarray] = {}
             if len(batch.indices):
                 # entered for each batch: the caller must not find itself in inference mode between two of them

@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from simsiam import locks
 from simsiam.config import Machine, as_dict, cache_folder, loader_workers
 from simsiam.data.classification.loader import augmented_copy
 from simsiam.data.classification.transforms import Augmenter
-from simsiam.data.download import file_digest, only_one_process
+from simsiam.data.download import file_digest
 from simsiam.data.images import BadImage
 from simsiam.data.loading import image_batches
 from simsiam.data.preprocess import Preprocess
@@ -33,6 +34,7 @@ from simsiam.data.sources import Source
 from simsiam.engine import precision as number_format
 from simsiam.engine.distributed import pick_device
 from simsiam.engine.precision import Precision
+from simsiam.engine.stopping import Interrupted, StopAsked, stop_requests
 from simsiam.errors import UserError
 from simsiam.features.extraction import Block, Features, Layers, Pooling, Storage, stream
 from simsiam.results import write_json
@@ -129,10 +131,16 @@ def _compute(
         precision=extraction.precision,
         storage=extraction.storage,
     )
-    with _progress(f"features of {source.name}", table) as show:
-        for block in blocks:
-            table.append(block, min(batch, len(source) - table.images))
-            show()
+    with _progress(f"features of {source.name}", table) as show, stop_requests() as request:
+        try:
+            for block in blocks:
+                table.append(block, min(batch, len(source) - table.images))
+                show()
+        except StopAsked:
+            table.save()
+            kept = table.images if table.folder is not None else 0
+            saved = f"the features of {kept:,} of {table.total:,} images"
+            raise Interrupted(request.signal_number, saved) from None
 
 
 class _Table:
@@ -193,7 +201,7 @@ class _Table:
         self.reasons += [bad.reason for bad in block.bad]
         self.notes = block.notes or self.notes
         if self.images == self.total or time.monotonic() - self._saved > SAVE_SECONDS:
-            self._save()
+            self.save()
 
     def features(self, source: Source) -> Features:
         """The rows as they are handed out; raises UserError if there is none."""
@@ -230,7 +238,7 @@ class _Table:
         with _keeping(self.folder):
             return {name: _reserved(self.folder / f"{name}.npy", *each) for name, each in wanted.items()}
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """First the rows, then the statement that they are there."""
         self._saved = time.monotonic()
         if self.folder is None:
@@ -269,7 +277,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     with ExitStack() as held:
         with _keeping(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(only_one_process(folder / ".lock"))
+            held.enter_context(locks.held(folder / ".lock"))
         yield
 
 

@@ -24,6 +24,7 @@ from simsiam.data.preprocess import Preprocess, short_edge
 from simsiam.data.sources import Source
 from simsiam.data.splits import data_id
 from simsiam.data.two_views.loader import pair_batches
+from simsiam.engine import stopping
 from simsiam.errors import UserError
 from simsiam.features.extraction import Features, extract
 from simsiam.features.neighbours import nearest, vote
@@ -192,6 +193,7 @@ class Monitor:
             device=self.device,
             workers=self.workers,
         ):
+            stopping.check()
             yield batch.x1, batch.x2
 
     def _knn(self, backbone: nn.Module) -> np.ndarray | None:

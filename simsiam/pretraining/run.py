@@ -23,6 +23,7 @@ from simsiam.engine.distributed import Process
 from simsiam.engine.fit import Diverged, EpochEnd, Plan, Training, fit
 from simsiam.engine.logs import Display, MetricsLog, Tracker
 from simsiam.engine.schedules import Schedule
+from simsiam.engine.stopping import Interrupted, StopAsked
 from simsiam.errors import UserError
 from simsiam.model import SimSiam
 from simsiam.pretraining import estimate, finish, run_folder
@@ -149,8 +150,13 @@ def _train(run: _Run, monitor: Monitor, on_collapse: OnCollapse) -> Verdict:
         for end in run.epochs():
             if end.epoch % recipe.monitor_every and end.epoch != recipe.epochs:
                 continue
+            stop: StopAsked | None = None
             if process.is_main:
-                verdict = check(end.epoch, end.global_step)
+                try:
+                    verdict = check(end.epoch, end.global_step)
+                except StopAsked as asked:
+                    stop = asked
+            run.leave_if(stop, end)
             collapsed = verdict.status == "collapsed" and on_collapse == "stop"
             if distributed.any_process(collapsed, process.device):
                 break
@@ -293,6 +299,17 @@ class _Run:
         if check.step and score > extra.get("best", -1.0):
             extra.update(best=score, best_epoch=check.epoch)
             self.checkpoints.save_best(self.training.state(self.log.offset))
+
+    def leave_if(self, stop: StopAsked | None, end: EpochEnd) -> None:
+        """Raise Interrupted in every process where the check of an epoch was stopped; a resume checks once more."""
+        if not distributed.any_process(stop is not None, self.process.device):
+            return
+        self.training.epoch, self.training.step = end.epoch - 1, self.plan.steps_per_epoch
+        if self.process.is_main:
+            self.checkpoints.save(self.training.state(self.log.offset), global_step=end.global_step)
+        distributed.barrier()
+        signal_number = stop.signal_number if stop is not None else None
+        raise Interrupted(signal_number, f"{self.checkpoints.folder} at step {end.global_step:,}")
 
     def close(self) -> None:
         """End the logs and the loader's processes."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simsiam import claims
-from simsiam.data.download import Unavailable, fetch_checked, file_digest, only_one_process
+from simsiam import claims, locks
+from simsiam.data.download import Unavailable, fetch_checked, file_digest
 from simsiam.errors import UserError
 from simsiam.results import Result, now, read_json, write_atomic, write_json
 from simsiam.weights import cards
@@ -94,7 +94,7 @@ def get(name: str, cache: Path | None = None) -> Path:
     path = cards.place(card, cache)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with only_one_process(path.parent / ".lock"):
+        with locks.held(path.parent / ".lock"):
             fetch_checked(card.url, path, fault=lambda file: fault(card, file))
     except Unavailable as error:
         raise UserError(

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from simsiam.data.download import Unavailable, fetch, only_one_process
+from simsiam.data.download import Unavailable, fetch
 
 CONTENT = np.random.default_rng(0).bytes(400_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -101,22 +101,3 @@ def test_failures_are_reasons_and_quick(tmp_path: Path, server: str) -> None:
         fetch("http://127.0.0.1:9/", tmp_path / "file", md5=MD5)
     assert time.monotonic() - started < 5
     assert list(tmp_path.iterdir()) == []
-
-
-def test_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
-    inside: list[int] = []
-    most: list[int] = []
-
-    def work() -> None:
-        with only_one_process(tmp_path / "lock"):
-            inside.append(1)
-            most.append(len(inside))
-            time.sleep(0.02)
-            inside.pop()
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1, 1, 1, 1]

@@ -8,6 +8,7 @@ import pickle
 import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -76,6 +77,49 @@ def test_a_damaged_one_is_passed_over_and_all_damaged_is_an_error(tmp_path: Path
     first.write_bytes(b"")
     with pytest.raises(UserError, match="step-00000000"):
         checkpoints.latest()
+
+
+def test_flipped_bits_are_never_read_as_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save({"step": 1, "weights": torch.zeros(3000)}, global_step=1)
+    newest = checkpoints.save({"step": 2, "weights": torch.rand(3000)}, global_step=2)
+    whole, content = newest.read_bytes(), read(newest)
+    random = np.random.default_rng(0)
+    passed_over = 0
+    for place in random.integers(0, len(whole), 60).tolist():
+        changed = bytearray(whole)
+        changed[place] ^= 1 << int(random.integers(8))
+        newest.write_bytes(changed)
+        found = checkpoints.latest()
+        assert found is not None
+        said = capsys.readouterr().err
+        if found["step"] == 2:  # a byte that means nothing, as the padding between two parts
+            assert torch.equal(found["weights"], content["weights"])
+            continue
+        passed_over += 1
+        assert f"{newest}: damaged: " in said
+        assert "resuming from the checkpoint before" in said
+    assert passed_over > 40
+
+
+def test_a_file_cut_anywhere_is_passed_over_in_plain_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save({"step": 1}, global_step=1)
+    newest = checkpoints.save({"step": 2, "weights": torch.rand(3000)}, global_step=2)
+    whole = newest.read_bytes()
+    for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+        newest.write_bytes(whole[:length])
+        found = checkpoints.latest()
+        assert found is not None
+        assert found["step"] == 1
+        said = capsys.readouterr().err
+        assert str(newest) in said
+        assert "PytorchStreamReader" not in said
+        assert "miniz" not in said
+    checkpoints.save({"step": 3}, global_step=3)
+    assert [path.name[:-3] for path in checkpoints.numbered()] == ["step-000000001", "step-000000003"], (
+        "the damaged went"
+    )
 
 
 def test_a_hostile_file_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

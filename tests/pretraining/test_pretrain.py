@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image
 from simsiam import cli
 from simsiam.config import Machine
 from simsiam.pretraining import run_folder
+from simsiam.pretraining.monitor import Monitor
 from simsiam.recipes.pretrain import folder_cpu
 from simsiam.report.answer import answer
 from simsiam.report.runfolder import read_run
@@ -122,7 +124,7 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_weights(
     assert rows == sorted(set(rows)), "a resumed run must not leave rows twice"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_polite_stop_saves_and_goes_on(
     photos: Path, unbroken: Path, tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,7 +136,7 @@ def test_a_polite_stop_saves_and_goes_on(
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + number, text
     typed = shlex.join(["simsiam", *map(str, arguments)])
-    assert text.endswith(f"the same command goes on from there:\n  {typed}\n")
+    assert text.endswith(f"the same command resumes from there:\n  {typed}\n")
     told = unfinished(out)
     assert told == (
         f"{out}: the pre-training is not finished; what its last checkpoint holds is taken. It goes on with:\n  {typed}"
@@ -153,6 +155,27 @@ def test_a_polite_stop_saves_and_goes_on(
     _assert_same(weights(out), weights(unbroken))
     assert unfinished(out) is None
     assert load_backbone(out).notes == ()
+
+
+def test_a_stop_within_a_check_is_obeyed_and_the_check_done_again(
+    photos: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "stopped"
+    whole = Monitor.pairs
+
+    def pairs(self: Monitor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        if (out / "checkpoints").exists():  # not at the check of the start
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield from whole(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Monitor, "pairs", pairs)
+        assert simsiam(*run_arguments(photos, out)) == 128 + signal.SIGTERM
+    assert "stopped and saved" in capsys.readouterr().err
+    assert simsiam(*run_arguments(photos, out)) in (0, 4)
+    _assert_same(weights(out), weights(unbroken))
+    epochs = [row["epoch"] for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "monitor"]
+    assert epochs == [0, 1, 2, 3]
 
 
 def _wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from simsiam import locks
 from simsiam.data.classification.cifar_formats import (
     ARCHIVE,
     ARCHIVE_MD5,
@@ -25,7 +26,7 @@ from simsiam.data.classification.cifar_formats import (
     from_folder,
     from_npm,
 )
-from simsiam.data.download import Unavailable, fetch, file_digest, only_one_process
+from simsiam.data.download import Unavailable, fetch, file_digest
 from simsiam.data.source import ArraySource
 from simsiam.errors import UserError
 from simsiam.results import read_json, write_atomic, write_json
@@ -56,7 +57,7 @@ def cifar10(root: Path | None, *, cache: Path, split: str) -> ArraySource:
     folder = cache / "cifar10"
     kept = _load(folder, split)
     if kept is None:
-        with only_one_process(folder / "lock"):
+        with locks.held(folder / ".lock"):
             kept = _load(folder, split)  # another process may have made it meanwhile
             if kept is None:
                 kept = getattr(_obtain(folder), split)
