@@ -21,7 +21,7 @@ from typing import Any
 
 from simsiam import locks
 from simsiam.errors import UserError
-from simsiam.results import read_json, require_writable, versions, write_json
+from simsiam.results import read_json, read_metrics, require_writable, versions, write_json
 from simsiam.wording import counted
 
 MANIFEST = ".simsiam.json"
@@ -163,9 +163,16 @@ def _unlisted_owner(folder: Path) -> str | None:
             raw = read_json(folder / name)
             if isinstance(raw, dict) and keys <= raw.keys():
                 return known or ("pretrain" if raw["protocol"] == "pretrain" else "evaluate")
-    if any(folder.glob("checkpoints/step-*.pt")) or any(folder.glob("grid/*/metrics.jsonl")):
-        return "evaluate"  # a training that was stopped; its checkpoints say which
+    for log in (folder / "metrics.jsonl", *folder.glob("grid/*/metrics.jsonl")):
+        if any("kind" in row for row in read_metrics(log)[:1]):
+            return "evaluate"  # a training that was stopped; its checkpoints say which
     return None
+
+
+def ended(folder: Path, command: str) -> bool:
+    """False where the last call of a command was cut short, so that its files are made again unasked."""
+    entry = _entries(folder).get(command)
+    return entry is None or entry.whole or None not in entry.files.values()
 
 
 def refuse_owned(folder: Path, command: str, *, flag: str = "--out") -> None:

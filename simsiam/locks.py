@@ -93,7 +93,7 @@ def held(lock: Path, *, refusal: str | None = None) -> Iterator[None]:
 
 def _take(lock: Path) -> bool:
     """Try once. The file appears with its content in it, where the file system knows links."""
-    part = lock.with_name(f".{lock.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.part")
+    part = lock.with_name(f"{lock.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         part.write_text(json.dumps(asdict(Holder.this())), encoding="utf-8")
         try:
@@ -133,7 +133,7 @@ def _bury(lock: Path, *, now: float) -> None:
         dead = silent > SILENCE
     if not dead:
         return
-    grave = lock.with_name(f".{lock.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.dead")
+    grave = lock.with_name(f"{lock.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.dead")
     with contextlib.suppress(OSError):  # another process was quicker
         os.replace(lock, grave)
         if grave.read_bytes() != before:  # and holds the lock by now: give it back

@@ -117,7 +117,8 @@ def test_whole_folder_belongs_to_one_command(tmp_path: Path) -> None:
         ("result.json", {"protocol": "pretrain", "schema": 1}, "pretrain"),
         ("result.json", {"protocol": "knn", "schema": 1}, "evaluate"),
         ("import.json", {"format": "timm", "sha256": ""}, "import"),
-        ("checkpoints/step-000000010.pt", None, "evaluate"),
+        ("metrics.jsonl", {"kind": "step", "loss": 1.5}, "evaluate"),
+        ("metrics.jsonl", {"loss": 1.5}, None),
         ("result.json", {"accuracy": 1}, None),
     ],
 )
@@ -135,6 +136,14 @@ def test_folders_of_versions_that_kept_no_list_are_recognised(
         with pytest.raises(UserError), again:
             pass
         assert names(tmp_path) == [file]
+
+
+def test_call_that_was_killed_is_known(tmp_path: Path) -> None:
+    assert claims.ended(tmp_path, "predict")
+    with claims.claim(tmp_path, command="predict", makes=["a.png"]):
+        (tmp_path / "a.png").write_text("ours")
+        assert not claims.ended(tmp_path, "predict"), "killed here, its list would stay as it is"
+    assert claims.ended(tmp_path, "predict")
 
 
 def test_one_place_for_two_calls_at_once_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from simsiam import claims
 from simsiam.commands.embedding_options import read, say
 from simsiam.commands.progress import share_bar
 from simsiam.errors import UserError
@@ -40,8 +41,9 @@ def run(arguments: list[str]) -> int:
         before=lambda options: embedding_files.check(_named(options)),
     )
     out = _named(asked.options)
+    ended = claims.ended(out.parent, f"embed {out.name}")
     with embedding_files.hold(out, reads=asked.reads):
-        if out.exists() and not asked.options.again:
+        if out.exists() and ended and not asked.options.again:
             raise UserError(f"--out {out}: exists already. Give another name, or --again to replace it.")
         embedded = asked.embed()
         with share_bar(f"writing {out.name}") as progress:

@@ -298,7 +298,7 @@ def claim(
         _refuse_other_measures(there, mine, folder, labels)
     elif resume == "required":
         raise UserError(f"--resume: {folder.root} holds no run to resume. Check --out, or leave --resume out.")
-    elif process.is_main and any(not each.name.startswith(".simsiam") for each in folder.root.glob("*")):
+    elif process.is_main and any(not each.name.startswith(".") for each in folder.root.glob("*")):
         raise UserError(f"--out {folder.root}: the folder holds other files; name a new one.")
     with ExitStack() as held:
         if process.is_main and folder.finished() is None:
