@@ -43,10 +43,10 @@ def _refuse(words: list[str]) -> str | None:
         except Read:
             return None
         except SystemExit as end:
-            return None if not end.code and {"-h", "--help"} & {*words} else f"exit code {end.code}"
+            return None if not end.code and {"-h", "--help", "--help-all"} & {*words} else f"exit code {end.code}"
         except Exception as error:
             return f"{type(error).__name__}: {error}"
-    return None if not code and {"-h", "--help"} & {*words} else f"nothing was read, exit code {code}"
+    return None if not code and {"-h", "--help", "--help-all"} & {*words} else f"nothing was read, exit code {code}"
 
 
 @contextlib.contextmanager
