@@ -96,6 +96,6 @@ def useless_labels(labels: np.ndarray | None) -> str | None:
         return "the labels name fewer than two classes"
     if counts.max() < 2:
         return (
-            f"each of the {len(counts):,} classes has a single image: an accuracy by nearest neighbours could only be 0"
+            f"each class has a single image ({len(counts):,} in all): an accuracy by nearest neighbours could only be 0"
         )
     return None

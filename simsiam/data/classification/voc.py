@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from simsiam.data.annotations import UnreadableAnnotation, flag, read_xml
 from simsiam.data.marks import ABSENT, DIFFICULT, PRESENT
 from simsiam.data.source import FileSource, Source
 from simsiam.errors import UserError
@@ -191,15 +191,18 @@ def _read_annotations(tree: Path, ids: list[str]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for image, file in files.items():
         try:
-            root = ElementTree.parse(file).getroot()
-        except ElementTree.ParseError as error:
+            root = read_xml(file)
+        except UnreadableAnnotation as error:
             raise UserError(f"{file}: not a VOC annotation ({error}).") from error
         objects = found.setdefault(image, {})
         for each in root.iter("object"):
             name = (each.findtext("name") or "").strip()
             if not name:
                 raise UserError(f"{file}: an object without a name.")
-            difficult = (each.findtext("difficult") or "0").strip() == "1"
+            try:
+                difficult = flag(each.findtext("difficult"))
+            except ValueError as error:
+                raise UserError(f"{file}: {name} is marked difficult {error}.") from error
             objects[name] = PRESENT if not difficult else objects.get(name, DIFFICULT)
     return found
 

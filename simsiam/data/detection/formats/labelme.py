@@ -14,6 +14,7 @@ from simsiam.data.detection.files import BoxFiles, Problem
 from simsiam.data.detection.formats.export import Export, Given, in_splits, item_of_points, made, shown
 from simsiam.data.detection.records import Item, Record
 from simsiam.data.find_images import ANNOTATION_FOLDERS, ImageFinder, folders_in, role_of, visible
+from simsiam.wording import counted
 
 JSON = "*.[jJ][sS][oO][nN]"
 HEAD = 4000  # letters
@@ -85,5 +86,5 @@ def _item(shape: dict[str, Any], kind: str, where: str) -> Item:
         radius = hypot(edge_x - x, edge_y - y)
         return Item(name=label, box=(x - radius, y - radius, x + radius, y + radius), where=where)
     if kind not in ("polygon", "rectangle"):
-        raise ValueError(f"a shape of type {kind!r} with {len(points)} points")
+        raise ValueError(f"a shape of type {kind!r} with {counted(len(points), 'point')}")
     return item_of_points(label, points, where)

@@ -17,6 +17,7 @@ from simsiam.data.detection.formats.export import Export, Given, item_of_points,
 from simsiam.data.detection.records import Item, Record
 from simsiam.data.find_images import IMAGE_FOLDERS, folders_in, images_by_stem, role_of, split_folders, visible
 from simsiam.errors import UserError
+from simsiam.wording import counted
 
 NAME_FILES = ("classes.txt", "obj.names", "names.txt", "labels.txt")
 
@@ -116,7 +117,9 @@ def _item(line: str, size: tuple[int, int], names: dict[int, str], where: str) -
         x, y, w, h = values[0] * width, values[1] * height, values[2] * width, values[3] * height
         return Item(name=name, box=(x - w / 2, y - h / 2, x + w / 2, y + h / 2), where=where)
     if len(values) < 6 or len(values) % 2:
-        raise ValueError(f"{len(values)} numbers behind the class; a box has 4, an outline x and y of each corner")
+        raise ValueError(
+            f"{counted(len(values), 'number')} behind the class; a box has 4, an outline x and y of each corner"
+        )
     points = [(x * width, y * height) for x, y in zip(values[::2], values[1::2], strict=True)]
     return item_of_points(name, points, where)
 
