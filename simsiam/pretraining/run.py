@@ -185,9 +185,7 @@ class _Run:
         self.images = len(inputs.train)
         self.bad = folder.known_bad()
         scaler = precision.prepare(recipe.precision, process.device)
-        channels_last = machine.channels_last == "on" or (
-            machine.channels_last == "auto" and process.device.type in ("cpu", "cuda")
-        )
+        channels_last = _channels_last(machine, network, process.device)
         if channels_last:
             network.to(memory_format=torch.channels_last)
         self.parallel: Any = distributed.parallel(network, process)
@@ -316,6 +314,14 @@ class _Run:
         self.log.close()
         self.display.stop()
         self.loader.close()
+
+
+def _channels_last(machine: Machine, network: SimSiam, device: torch.device) -> bool:
+    """Whether images lie channels-last. On a CPU torch's 1x1 convolutions crash so with fewer than 16 channels."""
+    if machine.channels_last != "auto":
+        return machine.channels_last == "on"
+    narrow = any(isinstance(part, nn.Conv2d) and 3 < part.in_channels < 16 for part in network.modules())
+    return device.type == "cuda" or (device.type == "cpu" and not narrow)
 
 
 def _loader(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -21,9 +23,11 @@ from PIL import Image
 
 from simsiam import cli
 from simsiam.config import Machine
+from simsiam.model import SimSiam
 from simsiam.pretraining import run_folder
 from simsiam.pretraining.monitor import Monitor
-from simsiam.recipes.pretrain import folder_cpu
+from simsiam.pretraining.run import _channels_last
+from simsiam.recipes.pretrain import RECIPES, folder_cpu
 from simsiam.report.answer import answer
 from simsiam.report.runfolder import read_run
 from simsiam.results import Result, read_metrics
@@ -343,3 +347,12 @@ def test_held_out_images_that_are_training_images_are_noted(tmp_path: Path) -> N
         (root / f"copy of {file.name}").write_bytes(file.read_bytes())
     inputs = run_folder.open_inputs(folder_cpu(), data=root, labels=None, machine=Machine())
     assert f"of {len(inputs.held_out)} held-out images" in inputs.notes[0]
+
+
+@pytest.mark.parametrize(("width", "asked", "wanted"), [(8, "auto", False), (16, "auto", True), (8, "on", True)])
+def test_narrow_networks_keep_torchs_own_layout_on_a_cpu(
+    width: int, asked: Literal["auto", "on"], wanted: bool
+) -> None:
+    """A 1x1 convolution of 8 channels with stride 2 on 56 pixels ends the process in channels-last memory."""
+    network = SimSiam(dataclasses.replace(RECIPES["demo"]().model, backbone="resnet10", width=width))
+    assert _channels_last(Machine(channels_last=asked), network, torch.device("cpu")) is wanted
