@@ -27,7 +27,7 @@ from simsiam.data.two_views.loader import ViewLoader
 from simsiam.engine import precision
 from simsiam.engine.distributed import pick_device
 from simsiam.model import SimSiam
-from simsiam.pretraining.run import simsiam_optimizer, train_step
+from simsiam.pretraining.step import simsiam_optimizer, train_step
 from simsiam.recipes.pretrain import RECIPES
 
 

@@ -42,7 +42,7 @@ def test_two_processes_train_as_one_run(photos: Path, tmp_path: Path) -> None:
     done = launch(["pretrain", str(photos), *NETWORK, "--out", str(out)], world=2)
     assert done.returncode in (0, 4), done.stdout
     result = Result.read(out / "result.json")
-    assert result.detail["verdict"]["status"] == "too few images to tell"
+    assert result.detail["verdict"]["status"] == "too early to say"
     rows = [row for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "step"]
     assert read_json(out / "recipe.json")["launcher"] == "torchrun --nproc-per-node 2 -m"
     assert rows[-1]["step"] == 2 * (65 // 16), "the global batch is 16 whatever the number of processes"

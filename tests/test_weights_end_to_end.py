@@ -20,7 +20,7 @@ from torchvision.models import resnet18
 
 from simsiam import cli
 from simsiam.backbones import build_backbone
-from simsiam.pretraining.run_folder import start_network
+from simsiam.pretraining.inputs import start_network
 from simsiam.recipes.pretrain import folder_cpu
 from simsiam.results import Result
 from simsiam.weights import cards

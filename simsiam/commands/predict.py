@@ -15,6 +15,7 @@ from simsiam import claims
 from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import say
 from simsiam.errors import UserError
+from simsiam.results import require_writable
 from simsiam.wording import counted
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def run(arguments: list[str]) -> int:
     folder, places = command.places[0], command.places[1:]
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. The first word is the folder of an evaluation.")
+    require_writable(command.out)
     model = _open(folder, command)
     files = image_files(places)
     names = file_names(files)

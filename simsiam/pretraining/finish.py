@@ -14,10 +14,11 @@ from simsiam.config import Model, Pretraining, as_dict
 from simsiam.data.images import BadImage
 from simsiam.data.splits import data_id
 from simsiam.model import SimSiam
-from simsiam.pretraining import baselines, figures, run_folder
+from simsiam.pretraining import baselines, figures
 from simsiam.pretraining.baselines import Contender
+from simsiam.pretraining.inputs import Inputs, start_network
 from simsiam.pretraining.monitor import Monitor
-from simsiam.pretraining.run_folder import Inputs, RunFolder
+from simsiam.pretraining.run_folder import RunFolder
 from simsiam.pretraining.verdict import Verdict, as_json
 from simsiam.report.page import write_page
 from simsiam.results import Result, WeightsId, versions
@@ -63,11 +64,11 @@ def contenders(recipe: Pretraining, compare: Sequence[str], init: str | None) ->
 
     Raises UserError if a file cannot be loaded in full.
     """
-    random = run_folder.start_network(recipe, None).network.backbone
+    random = start_network(recipe, None).network.backbone
     others = [Contender(name="random network", network=random)]
     start: nn.Module = random
     if init is not None:
-        start = run_folder.start_network(recipe, init).network.backbone
+        start = start_network(recipe, init).network.backbone
         others.append(Contender(name=f"before training: {init}", network=start))
     given = (recipe.views.mean, recipe.views.std)
     for source in compare:

@@ -5,7 +5,7 @@ Reads top to bottom: `pretrain` is the run, `train_step` the method's step (pape
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -15,48 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from simsiam import limits
-from simsiam import model as simsiam_model
 from simsiam.config import Machine, Pretraining, as_dict
 from simsiam.data.two_views.loader import Batch, ViewLoader
-from simsiam.engine import distributed, precision, schedules
+from simsiam.engine import distributed, precision
 from simsiam.engine.distributed import Process
 from simsiam.engine.fit import Diverged, EpochEnd, Plan, Training, fit
 from simsiam.engine.logs import Display, MetricsLog, Tracker
-from simsiam.engine.schedules import Schedule
 from simsiam.engine.stopping import Interrupted, StopAsked
 from simsiam.errors import UserError
 from simsiam.model import SimSiam
 from simsiam.pretraining import estimate, finish, run_folder
+from simsiam.pretraining.inputs import Inputs, open_inputs, open_monitor, start_network, workers
 from simsiam.pretraining.monitor import Monitor
-from simsiam.pretraining.run_folder import Inputs, RunFolder
+from simsiam.pretraining.run_folder import RunFolder
+from simsiam.pretraining.step import Update, simsiam_optimizer, simsiam_schedule, train_step
 from simsiam.pretraining.verdict import Check, Verdict, judge
 from simsiam.results import Result
 
 OnCollapse = Literal["stop", "warn"]
-Update = Callable[[Tensor], None]
-
-
-def train_step(network: nn.Module, x1: Tensor, x2: Tensor, *, update: Update) -> dict[str, Tensor]:
-    """One step on two views, each B x 3 x S x S: forward, loss, update; returns loss and spread, detached."""
-    outputs = network(x1, x2)  # p1, p2, z1, z2: B x d
-    loss = simsiam_model.loss(*outputs)
-    update(loss)
-    return {"loss": loss.detach(), "spread": simsiam_model.spread(outputs.z1)}
-
-
-def simsiam_optimizer(
-    network: SimSiam, *, lr: float, momentum: float, weight_decay: float, predictor_lr: Literal["fixed", "cosine"]
-) -> torch.optim.SGD:
-    """SGD on every parameter; the predictor is a group of its own whose rate may stay fixed (paper, Table 1)."""
-    groups = network.parameter_groups(lr=lr, predictor_lr=predictor_lr)
-    return torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
-
-
-def simsiam_schedule(*, epochs: int, warmup_epochs: int) -> Schedule:
-    """Cosine to zero over the run, after a linear warm-up where the recipe has one; the position is in epochs."""
-    if warmup_epochs:
-        return partial(schedules.warmup_cosine, total=float(epochs), warmup=float(warmup_epochs))
-    return partial(schedules.cosine, total=float(epochs))
 
 
 def pretrain(
@@ -97,7 +73,7 @@ def pretrain(
     with ExitStack() as held:
         process = held.enter_context(distributed.processes(machine.device))
         distributed.per_device_batch(recipe.batch_size, process.world)
-        inputs = run_folder.open_inputs(recipe, data=data, labels=labels, machine=machine)
+        inputs = open_inputs(recipe, data=data, labels=labels, machine=machine)
         folder = held.enter_context(
             run_folder.claim(
                 recipe,
@@ -115,9 +91,9 @@ def pretrain(
             return finished
         contenders = finish.contenders(recipe, compare, init)  # before hours of training: a wrong file shows now
 
-        start = run_folder.start_network(recipe, init)
+        start = start_network(recipe, init)
         network = start.network.to(process.device)
-        monitor = run_folder.open_monitor(recipe, machine, inputs, process)
+        monitor = open_monitor(recipe, machine, inputs, process)
         with closing(_Run(recipe, machine, network, inputs, process, folder, track, init=init)) as run:
             run.say_unless_resumed([*inputs.notes, *start.notes])
             verdict = _train(run, monitor, on_collapse)
@@ -338,7 +314,7 @@ def _loader(
         seed=recipe.seed,
         rank=process.rank,
         world=process.world,
-        workers=run_folder.workers(machine, inputs.train, process.world),
+        workers=workers(machine, inputs.train, process.world),
         engine=engine,
         device=process.device,
         channels_last=channels_last,

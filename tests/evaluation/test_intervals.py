@@ -36,7 +36,7 @@ def test_wilsons_interval_covers(total: int, share: float) -> None:
 
 @pytest.mark.parametrize(("hits", "total"), [(-1, 5), (6, 5), (0, 0)])
 def test_impossible_counts_are_refused(hits: int, total: int) -> None:
-    with pytest.raises(ValueError, match=f"{hits} hits of {total}"):
+    with pytest.raises(ValueError, match=f"{hits} of {total}"):
         wilson_interval(hits, total)
 
 

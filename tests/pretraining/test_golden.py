@@ -15,7 +15,7 @@ from simsiam.config import Model
 from simsiam.engine import optimizers, precision
 from simsiam.engine.precision import Precision
 from simsiam.model import SimSiam
-from simsiam.pretraining.run import simsiam_optimizer, simsiam_schedule, train_step
+from simsiam.pretraining.step import simsiam_optimizer, simsiam_schedule, train_step
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "training_trajectory.json").read_text())
 FROZEN_BIAS = "encoder.fc.6.bias"

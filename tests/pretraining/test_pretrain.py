@@ -24,7 +24,7 @@ from PIL import Image
 from simsiam import cli
 from simsiam.config import Machine
 from simsiam.model import SimSiam
-from simsiam.pretraining import run_folder
+from simsiam.pretraining.inputs import open_inputs
 from simsiam.pretraining.monitor import Monitor
 from simsiam.pretraining.run import _channels_last
 from simsiam.recipes.pretrain import RECIPES, folder_cpu
@@ -345,7 +345,7 @@ def test_held_out_images_that_are_training_images_are_noted(tmp_path: Path) -> N
     root = tiny.flat_folder(tmp_path / "photos", images=20)
     for file in list(root.iterdir()):
         (root / f"copy of {file.name}").write_bytes(file.read_bytes())
-    inputs = run_folder.open_inputs(folder_cpu(), data=root, labels=None, machine=Machine())
+    inputs = open_inputs(folder_cpu(), data=root, labels=None, machine=Machine())
     assert f"of {len(inputs.held_out)} held-out images" in inputs.notes[0]
 
 

@@ -57,7 +57,7 @@ def test_all_faults_of_a_folder_in_one_message(tmp_path: Path) -> None:
         f"  {folder}/no_image.xml: annotation without image (names 'no_image.jpg', and there is none of its own name; "
         f"looked in {folder})",
         f"  {folder}/resized.jpg: image of another size (20 x 16 pixels, but annotated as 10 x 8)",
-        f"  {folder}/damaged.jpg: damaged image (not an image, or a format that Pillow does not know)",
+        f"  {folder}/damaged.jpg: damaged image (not an image that Pillow can read: a text file)",
         f"  {folder}/broken.xml: unreadable annotation (no readable XML (no element found: line 1, column 20))",
         f"  {folder}/words.xml: unreadable annotation (cat: bndbox needs xmin, ymin, xmax and ymax as numbers, not "
         "['one', '1', '3', '3'])",
