@@ -138,6 +138,10 @@ class Machine:
     cache: Path | None = None  # Folder of downloads and features; without it, SIMSIAM_CACHE or ~/.cache/simsiam.
     checkpoint_minutes: float = 5.0  # Also save inside an epoch when this many minutes have passed.
 
+    def wants_channels_last(self, usual: bool) -> bool:
+        """Whether images lie channels-last: as a person says, and for auto as is usual for the work at hand."""
+        return usual if self.channels_last == "auto" else self.channels_last == "on"
+
 
 def cache_folder(cache: Path | None) -> Path:
     """Where downloads, indexes and features are kept: `cache`, else $SIMSIAM_CACHE, else ~/.cache/simsiam."""

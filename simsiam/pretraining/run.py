@@ -294,10 +294,8 @@ class _Run:
 
 def _channels_last(machine: Machine, network: SimSiam, device: torch.device) -> bool:
     """Whether images lie channels-last. On a CPU torch's 1x1 convolutions crash so with fewer than 16 channels."""
-    if machine.channels_last != "auto":
-        return machine.channels_last == "on"
     narrow = any(isinstance(part, nn.Conv2d) and 3 < part.in_channels < 16 for part in network.modules())
-    return device.type == "cuda" or (device.type == "cpu" and not narrow)
+    return machine.wants_channels_last(device.type == "cuda" or (device.type == "cpu" and not narrow))
 
 
 def _loader(

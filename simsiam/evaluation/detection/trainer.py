@@ -196,9 +196,7 @@ def plan_of(settings: DetectionSettings, steps_per_pass: int, *, checkpoint_minu
 
 def channels_last(settings: DetectionSettings, machine: Machine, device: torch.device) -> bool:
     """Whether convolutions run on channels-last memory; `auto`: with bf16 on a GPU."""
-    if machine.channels_last == "auto":
-        return device.type == "cuda" and settings.precision == "bf16"
-    return machine.channels_last == "on"
+    return machine.wants_channels_last(device.type == "cuda" and settings.precision == "bf16")
 
 
 def step_generator(seed: int, batch: BoxBatch, rank: int) -> torch.Generator:

@@ -70,8 +70,7 @@ class SegmentationTrainer:
 
     @property
     def _channels_last(self) -> bool:
-        wish = self.place.machine.channels_last
-        return wish == "on" or (wish == "auto" and self.place.process.device.type == "cuda")
+        return self.place.machine.wants_channels_last(self.place.process.device.type == "cuda")
 
     @property
     def _normalisation(self) -> Normalisation:
