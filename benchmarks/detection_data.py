@@ -28,7 +28,7 @@ from simsiam.data.detection.coco import open_coco
 from simsiam.data.detection.loader import BoxLoader
 from simsiam.data.detection.transforms import BoxTransform
 from simsiam.data.detection.voc import open_voc_folder
-from simsiam.data.normalise import Normalisation
+from simsiam.data.preprocess import Normalisation
 from simsiam.evaluation.detection.coco_ap import coco_scores
 from simsiam.evaluation.detection.voc_ap import voc_scores
 

@@ -24,7 +24,7 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
-from simsiam.evaluation.classification.features import normalised
+from simsiam.evaluation.classification.settings import normalised
 from simsiam.evaluation.classification.svm import LayerScore, average_precisions, svm_layer
 from simsiam.recipes.classification import svm_voc07
 

@@ -31,8 +31,7 @@ from torchvision import transforms
 from simsiam.config import Views
 from simsiam.data.images import read_image
 from simsiam.data.two_views.draws import decoded_side, draw, step_generator
-from simsiam.data.two_views.opencv import opencv_crop, opencv_view
-from simsiam.data.two_views.pil import pil_view
+from simsiam.data.two_views.engines import opencv_crop, opencv_view, pil_view
 from simsiam.recipes.pretrain import RECIPES
 
 ROUNDS = 5

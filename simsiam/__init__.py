@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simsiam.data.two_views.transform import TwoViews
+    from simsiam.data.two_views.engines import TwoViews
     from simsiam.embedding.library import embed, embed_folder, embedder
     from simsiam.model import SimSiam, loss
     from simsiam.pretraining.library import pretrain
@@ -31,7 +31,7 @@ __all__ = [
 _HOMES = {
     "SimSiam": "simsiam.model",
     "loss": "simsiam.model",
-    "TwoViews": "simsiam.data.two_views.transform",
+    "TwoViews": "simsiam.data.two_views.engines",
     "Monitor": "simsiam.pretraining.monitor",
     "pretrain": "simsiam.pretraining.library",
     "evaluate": "simsiam.protocols",

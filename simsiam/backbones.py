@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torchvision
@@ -270,15 +269,6 @@ def build_backbone(name: str, *, width: int = 64, stem: Stem = "imagenet") -> Ba
     """A freshly initialised backbone by name; raises UserError with the nearest names on a typo."""
     check_known(name, flag="backbone")
     return TimmBackbone(name) if name.startswith(TIMM) else ResNet(name, width=width, stem=stem)
-
-
-def freeze(backbone: Backbone, *, stages: Iterable[int] | Literal["all"] = "all") -> None:
-    """Stop training the given stages (0 is the stem): no gradients, and BatchNorm in evaluation mode."""
-    modules = backbone.stage_modules()
-    for stage in range(len(modules)) if stages == "all" else stages:
-        for module in modules[stage]:
-            module.requires_grad_(False)
-            module.eval()
 
 
 def parameter_bytes(module: nn.Module) -> int:

@@ -18,7 +18,7 @@ from contextlib import suppress
 import numpy as np
 
 from simsiam.config import cache_folder
-from simsiam.data.progress import watched
+from simsiam.data.images import watched
 from simsiam.results import write_atomic
 
 DIGEST = 16  # bytes of an image's digest: a SHA-256 cut short, which no two different images share by chance

@@ -8,9 +8,10 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -28,6 +29,8 @@ with contextlib.suppress(ImportError):  # an extra: the decoder of iPhone photos
     pillow_heif.register_heif_opener()
     IMAGE_SUFFIXES |= HEIC_SUFFIXES
 
+FEW = 500  # files that are read before anybody asks how long it takes
+_T = TypeVar("_T")
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 _PALE = 250  # a drawing whose every pixel is at least this on white is laid on black
 _FULL = (255, 1023, 4095, 65535)  # full range of 8, 10, 12 and 16 bits
@@ -187,3 +190,13 @@ def _reason(error: Exception, content: bytes) -> str:
     if "truncated" in detail or "broken" in detail or isinstance(error, EOFError):
         return f"truncated or damaged ({detail or 'the file ends too early'})"
     return f"cannot be decoded ({type(error).__name__}: {detail})"
+
+
+def watched(items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
+    """The same items; on a terminal, and where there are many, with a bar and an estimate on standard error."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    quiet = total < FEW or not console.is_terminal
+    yield from track(items, total=total, description=what, console=console, transient=True, disable=quiet)

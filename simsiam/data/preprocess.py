@@ -1,4 +1,4 @@
-"""The fixed transforms of evaluation: to S x S, by a centre crop or by squashing, and normalised."""
+"""From 8-bit pixels to network input: the one place of normalisation, and the fixed transforms of evaluation."""
 
 from __future__ import annotations
 
@@ -16,6 +16,40 @@ _CHUNK = 512  # images of a set in memory resampled at once
 def short_edge(size: int) -> int:
     """The short edge before a crop of `size`: 256 for 224 and in proportion; CIFAR-sized images are not cropped."""
     return size if size <= 64 else round(size * 256 / 224)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """The mean and deviation of the pixels that a network was trained on, per channel."""
+
+    mean: tuple[float, float, float]  # RGB, of pixels in [0, 1]
+    std: tuple[float, float, float]
+
+    def __call__(self, pixels: torch.Tensor, *, channels_last: bool = False) -> torch.Tensor:
+        """B x H x W x 3 uint8 -> B x 3 x H x W float32."""
+        return self.scaled(unit(pixels), channels_last=channels_last)
+
+    def scaled(self, x: torch.Tensor, *, channels_last: bool = False) -> torch.Tensor:
+        """(x - mean) / std of B x 3 x H x W in [0, 1], in place; optionally laid out channels-last."""
+        import torch
+
+        shift, scale = (to_device(torch.tensor(each), x.device).view(3, 1, 1) for each in (self.mean, self.std))
+        x = x.sub_(shift).div_(scale)
+        return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+
+
+def unit(pixels: torch.Tensor) -> torch.Tensor:
+    """B x H x W x 3 uint8 -> B x 3 x H x W float32 in [0, 1]."""
+    import torch
+
+    return pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+def to_device(small: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A small CPU tensor on the device, without waiting for it."""
+    if device.type == "cuda":
+        return small.pin_memory().to(device, non_blocking=True)
+    return small.to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +110,4 @@ class Preprocess:
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """N x S x S x 3 uint8 as N x 3 x S x S float32, normalised."""
-        from simsiam.data.normalise import Normalisation
-
         return Normalisation(mean=self.mean, std=self.std)(images)

@@ -15,9 +15,8 @@ from PIL import Image
 
 from simsiam.data import content
 from simsiam.data.class_names import numbered_ids
-from simsiam.data.images import UnreadableImage, is_image, read_image
+from simsiam.data.images import UnreadableImage, is_image, read_image, watched
 from simsiam.data.inventory import Inventory, LeftOut, other_files
-from simsiam.data.progress import watched
 from simsiam.data.shard_index import ShardIndex, load_or_build
 from simsiam.data.source import Source
 from simsiam.errors import UserError

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from simsiam.data.source import Source
 
+PRESENT, ABSENT, DIFFICULT = 1, 0, -1  # how an image stands to a class; VOC2007's own marks are 1, -1 and 0
+
 
 class Identified(Protocol):
     """A set of images that says what it is, with all that is annotated on them."""

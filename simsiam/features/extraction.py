@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,12 +19,22 @@ from simsiam.engine import precision as number_format
 from simsiam.engine import stopping
 from simsiam.engine.precision import Precision
 from simsiam.errors import UserError
-from simsiam.features.stage_pooling import stage_pools
 from simsiam.wording import counted, plural
 
 Layers = Literal["pooled", "stages"]  # the globally pooled output, or the pooled map of every stage
 Pooling = Literal["specified", "adaptive"]
 Storage = Literal["fp32", "fp16"]
+
+MOST = 9216  # values of a pooled map: 64 x 12 x 12, 256 x 6 x 6, 1024 x 3 x 3
+# Channels and side of a map of ResNet-50 (101, 152) at 224 pixels -> kernel, stride, padding; padding counts in the
+# mean. Source: Goyal et al. 2019; as in the model zoo's code.
+SPECIFIED = {
+    (64, 112): (10, 10, 4),
+    (256, 56): (16, 8, 0),
+    (512, 28): (13, 5, 0),
+    (1024, 14): (8, 3, 0),
+    (2048, 7): (6, 1, 0),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +158,26 @@ def stream(
                         name: _stored(part, storage) for name, part in zip(_names(rows, layers), rows, strict=True)
                     }
             yield Block(arrays=arrays, indices=batch.indices.numpy(), bad=batch.bad, notes=notes)
+
+
+def stage_pools(maps: Sequence[Tensor], pooling: Pooling) -> list[nn.Module]:
+    """The pooling of each map (B x C x H x W) to B x C x h x w.
+
+    `specified` takes the published kernels for the maps that they were made for. Any other map, and every map under
+    `adaptive`, is averaged to the largest square grid of at most 9,216 values in all: 12, 6, 4, 3 and 2 a side for
+    the channels of ResNet-50.
+    """
+    return [_pool(features, pooling) for features in maps]
+
+
+def _pool(features: Tensor, pooling: Pooling) -> nn.Module:
+    _, channels, height, width = features.shape
+    kernel = SPECIFIED.get((channels, height)) if height == width and pooling == "specified" else None
+    if kernel is not None:
+        size, stride, padding = kernel
+        return nn.AvgPool2d(size, stride, padding, count_include_pad=True)
+    side = max(1, math.isqrt(MOST // channels))
+    return nn.AdaptiveAvgPool2d((min(side, height), min(side, width)))
 
 
 def _names(rows: Sequence[Tensor], layers: Layers) -> list[str]:

@@ -19,9 +19,8 @@ from torch.nn import functional
 from simsiam import model as simsiam_model
 from simsiam.config import Views, published_views
 from simsiam.data.loading import image_batches
-from simsiam.data.own_dataset import as_source
 from simsiam.data.preprocess import Preprocess, short_edge
-from simsiam.data.sources import Source
+from simsiam.data.sources import Source, as_source
 from simsiam.data.splits import data_id
 from simsiam.data.two_views.loader import pair_batches
 from simsiam.engine import stopping

@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from simsiam.data.preprocess import short_edge
 from simsiam.evaluation.classification.clustering import Clustering
-from simsiam.evaluation.classification.features import PooledFeatures, SvmFeatures
 from simsiam.evaluation.classification.few_labels import FewLabels
 from simsiam.evaluation.classification.knn import Knn
 from simsiam.evaluation.classification.low_shot import LowShot
 from simsiam.evaluation.classification.retrieval import Retrieval
+from simsiam.evaluation.classification.settings import PooledFeatures, SvmFeatures
 from simsiam.evaluation.classification.svm import Svm
 
 PUBLISHED_COSTS = (1.0, 10.0, 100.0, *(0.5**power for power in range(4, 20)))  # 19, in the scripts' order
@@ -79,11 +78,6 @@ def low_shot_voc07_published(size: int) -> LowShot:
     return replace(
         low_shot_voc07(size), name=f"low_shot_voc07_published_{size}px", sampling="unseeded", selection="test"
     )
-
-
-def low_shot_voc07_files(size: int, folder: Path) -> LowShot:
-    """On fixed samples, such as the files of the FAIR benchmark (train_targets_sample1_k1.npy and so on)."""
-    return replace(low_shot_voc07(size), name=f"low_shot_voc07_files_{size}px", sampling="files", sample_files=folder)
 
 
 def few_labels(size: int) -> FewLabels:

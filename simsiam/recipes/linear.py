@@ -20,7 +20,7 @@ from simsiam.evaluation.classification.linear import (
 )
 from simsiam.evaluation.classification.probe import LinearProbe
 from simsiam.evaluation.classification.semi_supervised import SemiSupervised
-from simsiam.evaluation.classification.training_config import Optimisation, TrainingConfig
+from simsiam.evaluation.classification.settings import Optimisation, TrainingConfig
 
 LinearRecipe = LinearMultiHead | LinearAvgPool | INaturalist2018 | Places205 | SemiSupervised | LinearProbe
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from simsiam.data.class_names import aligned, class_map, in_order
-from simsiam.data.classification.labels import csv_source, labelled_source
-from simsiam.data.classification.multilabel_csv import csv_splits
+from simsiam.data.classification.labels import csv_source, csv_splits, labelled_source
 from simsiam.data.folders import ListSource
 from simsiam.data.sources import FolderSource
 from simsiam.data.splits import Splits

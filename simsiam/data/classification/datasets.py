@@ -63,7 +63,7 @@ def splits(words: DatasetArgs, *, layout: Layout | None = None) -> Splits:
 
 def multilabel(words: DatasetArgs) -> MultiLabelSplits:
     """Training and test images with several labels each: a VOC tree, two CSV files, or one class against the rest."""
-    from simsiam.data.classification.multilabel_csv import csv_splits
+    from simsiam.data.classification.labels import csv_splits
     from simsiam.data.classification.voc import one_against_rest, voc_splits
 
     words.check()

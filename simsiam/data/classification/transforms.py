@@ -69,7 +69,7 @@ class Augmenter:
         import numpy as np
         import torch
 
-        from simsiam.data.normalise import Normalisation, unit
+        from simsiam.data.preprocess import Normalisation, unit
 
         images = unit(pixels)
         if self.augmentation.lighting and rngs:

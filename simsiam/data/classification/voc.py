@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from simsiam.data.annotations import UnreadableAnnotation, flag, read_xml
-from simsiam.data.marks import ABSENT, DIFFICULT, PRESENT
 from simsiam.data.source import FileSource, Source
+from simsiam.data.splits import ABSENT, DIFFICULT, PRESENT
 from simsiam.errors import UserError
 from simsiam.wording import counted, plural, some
 

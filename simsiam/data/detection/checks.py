@@ -15,8 +15,7 @@ from PIL import Image
 
 from simsiam.data.detection.boxes import AS_STORED, ORIENTATION, BoxImage, BoxSource, Target
 from simsiam.data.detection.files import BoxFiles, Kind, Objects, Problem
-from simsiam.data.images import UnreadableImage, read_image
-from simsiam.data.progress import watched
+from simsiam.data.images import UnreadableImage, read_image, watched
 from simsiam.errors import UserError
 from simsiam.wording import counted, plural
 

@@ -16,8 +16,7 @@ from simsiam.data.detection.boxes import BoxImage
 from simsiam.data.detection.files import BoxFiles, Objects, Problem, Shapes
 from simsiam.data.detection.instance_masks import Rle, from_runs
 from simsiam.data.detection.voc import BoxSplits
-from simsiam.data.images import UnreadableImage, read_image
-from simsiam.data.progress import watched
+from simsiam.data.images import UnreadableImage, read_image, watched
 from simsiam.data.segmentation.cityscapes import IMAGE_END, LABEL_IDS
 from simsiam.errors import UserError
 

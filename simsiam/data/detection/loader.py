@@ -14,7 +14,7 @@ from torch import Tensor
 from simsiam.data.detection.boxes import BoxBatch, BoxSample, BoxSource, Frame
 from simsiam.data.detection.transforms import BoxTransform, Transformed, transform
 from simsiam.data.loading import Loader, WorkerPool
-from simsiam.data.normalise import Normalisation
+from simsiam.data.preprocess import Normalisation
 from simsiam.data.reading import Loaded, Request, Work
 from simsiam.errors import UserError
 

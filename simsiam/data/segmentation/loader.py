@@ -17,7 +17,7 @@ from torch import Tensor
 
 from simsiam.data.images import BadImage
 from simsiam.data.loading import Loader, WorkerPool, in_order
-from simsiam.data.normalise import Normalisation
+from simsiam.data.preprocess import Normalisation
 from simsiam.data.reading import Loaded, Request, Work
 from simsiam.data.segmentation.masks import MaskSource
 from simsiam.data.segmentation.transforms import MaskAugmentation, augment, fitted

@@ -15,7 +15,7 @@ from PIL import Image
 
 from simsiam.data import content
 from simsiam.data.images import UnreadableImage, read_image
-from simsiam.data.marks import IGNORE as IGNORE
+from simsiam.data.segmentation.transforms import IGNORE as IGNORE
 from simsiam.data.source import Source
 
 UNKNOWN = -1  # while decoding: a value or colour that no class has

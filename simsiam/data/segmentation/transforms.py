@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from simsiam.data.marks import IGNORE
 from simsiam.limits import Count, Positive, Share
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
+
+IGNORE = 255  # in a mask: a pixel that no class is known of
 
 REDRAWS = 10  # of a crop that is all but one class
 MARGIN = 4  # pixels around a part that its outermost ones may be mixed from

@@ -14,13 +14,12 @@ from torch import Tensor
 from simsiam.config import Views
 from simsiam.data.images import BadImage
 from simsiam.data.loading import Loader, WorkerPool, in_order
-from simsiam.data.normalise import Normalisation, unit
+from simsiam.data.preprocess import Normalisation, unit
 from simsiam.data.reading import Loaded, Request, Work, no_pixels
 from simsiam.data.source import Source
 from simsiam.data.two_views.batch import batch_views, finish_views
 from simsiam.data.two_views.draws import Draws, ViewPair, decoded_side, draw_pair, step_generator
-from simsiam.data.two_views.opencv import opencv_crop, opencv_view
-from simsiam.data.two_views.pil import pil_view
+from simsiam.data.two_views.engines import opencv_crop, opencv_view, pil_view
 from simsiam.errors import UserError
 from simsiam.wording import counted
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from simsiam.config import Machine
 from simsiam.data.splits import data_id
 from simsiam.errors import UserError
-from simsiam.evaluation.classification.features import PooledFeatures, normalised
+from simsiam.evaluation.classification.settings import PooledFeatures, normalised
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Count
 from simsiam.results import DataId

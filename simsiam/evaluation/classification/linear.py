@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from simsiam.config import Machine
 from simsiam.data.splits import Splits
 from simsiam.errors import UserError
-from simsiam.evaluation.classification.training_config import TrainingConfig
+from simsiam.evaluation.classification.settings import TrainingConfig
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Count
 from simsiam.results import DataId

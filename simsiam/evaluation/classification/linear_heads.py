@@ -18,7 +18,7 @@ from simsiam.backbones import Backbone
 from simsiam.engine import precision
 from simsiam.engine.distributed import sum_over_processes
 from simsiam.engine.precision import Precision
-from simsiam.features.stage_pooling import Pooling, stage_pools
+from simsiam.features.extraction import Pooling, stage_pools
 
 
 class FrozenFeatureNorm(nn.Module):

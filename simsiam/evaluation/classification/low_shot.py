@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from simsiam.config import Machine
-from simsiam.data.marks import DIFFICULT, PRESENT
-from simsiam.data.splits import data_id
+from simsiam.data.splits import DIFFICULT, PRESENT, data_id
 from simsiam.errors import UserError
-from simsiam.evaluation.classification.features import SvmFeatures
 from simsiam.evaluation.classification.low_shot_samples import (
     LEFT_OUT,
     Sampling,
@@ -23,6 +21,7 @@ from simsiam.evaluation.classification.low_shot_samples import (
     read_sample,
     sample_targets,
 )
+from simsiam.evaluation.classification.settings import SvmFeatures
 from simsiam.evaluation.intervals import area_average_precision
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Count, Positive

@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from simsiam.data.marks import ABSENT, PRESENT
+from simsiam.data.splits import ABSENT, PRESENT
 from simsiam.errors import UserError
 from simsiam.wording import counted, plural
 

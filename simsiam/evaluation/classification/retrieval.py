@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from simsiam.config import Machine
 from simsiam.data.splits import Splits
-from simsiam.evaluation.classification.features import PooledFeatures
+from simsiam.evaluation.classification.settings import PooledFeatures
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.features.neighbours import nearest
 from simsiam.limits import Count

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from simsiam.config import Machine
 from simsiam.data.splits import Splits
-from simsiam.evaluation.classification.training_config import TrainingConfig
+from simsiam.evaluation.classification.settings import TrainingConfig
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Count, Positive, Share
 from simsiam.results import DataId

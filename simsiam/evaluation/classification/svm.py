@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from simsiam.config import Machine
-from simsiam.data.marks import ABSENT, DIFFICULT, PRESENT
-from simsiam.data.splits import data_id
+from simsiam.data.splits import ABSENT, DIFFICULT, PRESENT, data_id
 from simsiam.errors import UserError
-from simsiam.evaluation.classification.features import SvmFeatures
+from simsiam.evaluation.classification.settings import SvmFeatures
 from simsiam.evaluation.intervals import area_average_precision
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Folds, Positive

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from simsiam.engine.distributed import pick_device
-from simsiam.evaluation.classification.features import normalised
+from simsiam.evaluation.classification.settings import normalised
 
 MOST_GRAM_ROWS = 20_000  # the Gram matrix in both precisions then takes 4.8 GB
 

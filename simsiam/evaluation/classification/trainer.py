@@ -23,7 +23,7 @@ from simsiam.engine import distributed, precision
 from simsiam.engine.fit import Plan, Training
 from simsiam.engine.optimizers import Group
 from simsiam.evaluation.classification.accuracy import AccuracyMeter
-from simsiam.evaluation.classification.training_config import TrainingConfig
+from simsiam.evaluation.classification.settings import TrainingConfig
 from simsiam.evaluation.fine_tuning import FineTuning, Scored, TrainingResult, Watch, share_buffers
 from simsiam.evaluation.place import Place
 

@@ -11,7 +11,7 @@ from PIL.Image import Image
 from simsiam.data.detection.boxes import BoxSample, BoxSource, Frame, Prediction, Target
 from simsiam.data.detection.loader import network_images
 from simsiam.data.detection.transforms import transform
-from simsiam.data.normalise import Normalisation
+from simsiam.data.preprocess import Normalisation
 from simsiam.evaluation.detection.drawing import Compared, write_comparison
 from simsiam.evaluation.detection.files import TrainedDetector
 from simsiam.evaluation.detection.scoring import in_image

@@ -12,7 +12,7 @@ from simsiam.data.detection.boxes import BoxBatch, BoxSource, Frame, Prediction
 from simsiam.data.detection.instance_masks import encode
 from simsiam.data.detection.loader import ordered_batches
 from simsiam.data.detection.transforms import BoxTransform
-from simsiam.data.normalise import Normalisation
+from simsiam.data.preprocess import Normalisation
 from simsiam.engine import precision
 from simsiam.engine.distributed import Process, gathered
 from simsiam.engine.precision import Precision

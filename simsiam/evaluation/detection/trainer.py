@@ -15,7 +15,7 @@ from torch import Tensor
 from simsiam.config import Machine, loader_workers
 from simsiam.data.detection.boxes import BoxBatch, DifficultLearnt
 from simsiam.data.detection.loader import BoxLoader
-from simsiam.data.normalise import Normalisation
+from simsiam.data.preprocess import Normalisation
 from simsiam.engine import distributed, precision, schedules
 from simsiam.engine.fit import Plan, Training
 from simsiam.engine.optimizers import Group, sgd

@@ -11,7 +11,7 @@ import torch
 from PIL.Image import Image, Resampling
 
 from simsiam.backbones import ResNet, build_backbone
-from simsiam.data.normalise import Normalisation
+from simsiam.data.preprocess import Normalisation
 from simsiam.data.segmentation.transforms import MaskAugmentation, fitted
 from simsiam.engine.checkpoints import Checkpoints
 from simsiam.errors import UserError

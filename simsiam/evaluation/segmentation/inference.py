@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simsiam.data.normalise import Normalisation
+from simsiam.data.preprocess import Normalisation
 from simsiam.data.segmentation.loader import whole_images
 from simsiam.data.segmentation.masks import MaskSource
 from simsiam.engine import precision

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from simsiam.config import loader_workers
-from simsiam.data.normalise import Normalisation
+from simsiam.data.preprocess import Normalisation
 from simsiam.data.segmentation.loader import MaskBatch, MaskLoader
 from simsiam.data.segmentation.masks import MaskSplits
 from simsiam.engine import distributed, optimizers, precision

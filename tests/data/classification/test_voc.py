@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simsiam.data.classification.multilabel_csv import csv_splits
+from simsiam.data.classification.labels import csv_splits
 from simsiam.data.classification.voc import one_against_rest, voc_splits
 from simsiam.data.sources import ArraySource
 from simsiam.errors import UserError

@@ -17,7 +17,7 @@ from simsiam.data.detection.coco import open_coco2017
 from simsiam.data.detection.loader import BoxLoader, network_images, ordered_batches
 from simsiam.data.detection.transforms import BoxTransform, transform
 from simsiam.data.detection.voc import open_voc_folder
-from simsiam.data.normalise import Normalisation
+from simsiam.data.preprocess import Normalisation
 from simsiam.errors import UserError
 from tests.data.detection.test_voc import write
 from tests.tiny_shapes import coco_folder

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from simsiam.data.normalise import Normalisation
+from simsiam.data.preprocess import Normalisation
 from simsiam.data.segmentation.folders import open_mask_tree
 from simsiam.data.segmentation.loader import MaskBatch, MaskLoader, whole_images
 from simsiam.data.segmentation.masks import MaskSource

@@ -14,14 +14,13 @@ from torchvision import transforms
 from torchvision.transforms import functional as F
 
 from simsiam.config import Views
-from simsiam.data.normalise import unit
+from simsiam.data.preprocess import unit
 from simsiam.data.sources import ArraySource
 from simsiam.data.two_views import batch as batch
-from simsiam.data.two_views import colour
+from simsiam.data.two_views import batch as colour
 from simsiam.data.two_views.draws import crop_box, draw, step_generator
+from simsiam.data.two_views.engines import opencv_crop, pil_view
 from simsiam.data.two_views.loader import ViewLoader
-from simsiam.data.two_views.opencv import opencv_crop
-from simsiam.data.two_views.pil import pil_view
 from tests.data.published import PUBLISHED, only, views
 
 CPU = torch.device("cpu")

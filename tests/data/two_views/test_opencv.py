@@ -12,8 +12,7 @@ from sklearn.datasets import load_sample_images
 from simsiam.config import Views
 from simsiam.data.images import read_image
 from simsiam.data.two_views.draws import Draws, crop_boxes, decoded_side, draw, step_generator
-from simsiam.data.two_views.opencv import opencv_crop, opencv_view
-from simsiam.data.two_views.pil import crop, pil_view
+from simsiam.data.two_views.engines import opencv_crop, opencv_view, pil_crop, pil_view
 from tests.data.published import PUBLISHED, only, views
 
 
@@ -77,7 +76,7 @@ def test_the_crop_alone_is_flipped_where_drawn(patches: list[Image.Image]) -> No
     assert 0 < int(draws.flip.sum()) < len(patches)
     for row, patch in enumerate(patches):
         found = opencv_crop(np.asarray(patch), recipe, draws, row).astype(int)
-        wanted = np.asarray(crop(patch, recipe, draws, row))
+        wanted = np.asarray(pil_crop(patch, recipe, draws, row))
         assert np.abs(found - (wanted[:, ::-1] if draws.flip[row] else wanted)).max() <= 2
 
 

@@ -20,8 +20,7 @@ from simsiam.evaluation.classification.accuracy import AccuracyMeter
 from simsiam.evaluation.classification.linear_heads import FrozenFeatureNorm, features_of, stage_heads
 from simsiam.evaluation.classification.trainer import ClassifierTrainer
 from simsiam.evaluation.fine_tuning import Scored, Watch
-from simsiam.features.extraction import evaluation_mode
-from simsiam.features.stage_pooling import stage_pools
+from simsiam.features.extraction import evaluation_mode, stage_pools
 from simsiam.recipes import linear as recipes
 from simsiam.results import Result
 from simsiam.weights.load import fingerprint

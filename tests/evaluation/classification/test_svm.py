@@ -15,7 +15,7 @@ from sklearn.svm import LinearSVC
 
 from simsiam.data.classification.voc import MultiLabelSplits, one_against_rest, voc_splits
 from simsiam.errors import UserError
-from simsiam.evaluation.classification.features import normalised
+from simsiam.evaluation.classification.settings import normalised
 from simsiam.evaluation.classification.svm import svm_layer
 from simsiam.evaluation.classification.svm_kernel import Kernel
 from simsiam.evaluation.classification.svm_solver import ACCURACY, solve, solve_path

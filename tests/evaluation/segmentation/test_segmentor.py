@@ -14,7 +14,7 @@ from torch.nn import functional
 from torchvision.models import resnet50
 
 from simsiam.backbones import ResNet, build_backbone
-from simsiam.data.normalise import Normalisation
+from simsiam.data.preprocess import Normalisation
 from simsiam.errors import UserError
 from simsiam.evaluation.segmentation import inference as segmentation_testing
 from simsiam.evaluation.segmentation.dilation import dilate, output_stride
