@@ -36,7 +36,6 @@ TARGETS = {
     "simsiam/evaluation/intervals.py": [
         "tests/evaluation/test_intervals.py",
         f"{SVM}::test_area_average_precision_by_hand",
-        f"{SVM}::test_bootstrap_interval_of_a_share",
     ],
     "simsiam/evaluation/segmentation/metrics.py": ["tests/evaluation/segmentation/test_metrics.py"],
 }

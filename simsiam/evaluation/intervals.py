@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-RESAMPLES = 2000
 Z95 = 1.959963984540054  # the normal distribution has 95 % within as many deviations
 
 
@@ -50,10 +49,11 @@ class Interval:
     high: float
 
 
-def wilson_interval(hits: int, total: int) -> Interval:
+def wilson_interval(hits: float, total: int) -> Interval:
     """The 95 % interval of a proportion of independent trials, as fractions: 0 of 20 is 0 to 0.16, not 0 to 0.
 
-    Source: Wilson 1927, without a correction for continuity (Brown, Cai and DasGupta 2001 recommend it for small N).
+    Where each trial is a mean of several tries, `hits` is their sum, and the interval is wider than need be. Source:
+    Wilson 1927, without a correction for continuity (Brown, Cai and DasGupta 2001 recommend it for small N).
 
     >>> interval = wilson_interval(0, 20)
     >>> f"{interval.low:.3f} to {interval.high:.3f}"
@@ -115,16 +115,3 @@ def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> PairedDifference:
         high=min(1.0, middle + half),
         p=min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5))),
     )
-
-
-def bootstrap_interval(values: np.ndarray, *, seed: int) -> Interval:
-    """The percentile interval of the mean of values when its images are drawn again with replacement.
-
-    For proportions of fewer than some hundred images use `wilson_interval`: resamples of 0 hits are all 0.
-    """
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    means = [float(values[rng.integers(0, len(values), len(values))].mean()) for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(low=float(low), high=float(high))

@@ -45,7 +45,7 @@ def resnet50_mhead_8xb32_steplr_84e_inat18() -> INaturalist2018:
     """Feature1 to Feature5 on iNaturalist 2018: 84 epochs, steps 24/48/72."""
     return INaturalist2018(
         name="resnet50_mhead_8xb32-steplr-84e_inat18",
-        heads=_five_heads(crop_and_flip(224), epochs=84, milestones=(24, 48, 72), evaluate_every=1, classes=8142),
+        heads=_five_heads(crop_and_flip(224), epochs=84, milestones=(24, 48, 72), evaluate_every=10, classes=8142),
     )
 
 
@@ -54,7 +54,7 @@ def resnet50_mhead_8xb32_steplr_28e_places205() -> Places205:
     augmentation = replace(crop_and_flip(224), crop="resize-then-random", resize=256)
     return Places205(
         name="resnet50_mhead_8xb32-steplr-28e_places205",
-        heads=_five_heads(augmentation, epochs=28, milestones=(7, 14, 21), evaluate_every=1, classes=205),
+        heads=_five_heads(augmentation, epochs=28, milestones=(7, 14, 21), evaluate_every=10, classes=205),
     )
 
 

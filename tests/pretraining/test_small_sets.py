@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,10 @@ import torch
 from PIL import Image
 
 from simsiam import cli
+from simsiam.data.source import Source
+from simsiam.data.two_views.loader import ViewLoader
+from simsiam.pretraining import inputs
+from simsiam.recipes.pretrain import RECIPES
 from simsiam.report.answer import answer
 from simsiam.report.runfolder import read_run
 from simsiam.results import Result, read_metrics
@@ -152,3 +157,32 @@ def test_no_image_is_held_out_where_the_published_number_of_steps_is_wanted(labe
     detail = Result.read(tmp_path / "run/result.json").detail
     assert any("--monitor-images 0" in note for note in detail["data_notes"])
     assert "each query left out" in detail["settings"]["knn"]
+
+
+class ImageNetsNumbers(Source):
+    """As many images as the published runs train on; none is read."""
+
+    name, labels, classes = "imagenet", None, None
+
+    def __len__(self) -> int:
+        return 1_281_167
+
+    def read(self, index: int) -> Image.Image:
+        raise NotImplementedError
+
+    def path(self, index: int) -> str:
+        return f"{index:07d}.JPEG"
+
+    def digests(self) -> np.ndarray:
+        raise NotImplementedError
+
+
+def test_imagenet_without_held_out_images_has_the_published_steps() -> None:
+    recipe = dataclasses.replace(RECIPES["resnet50_8xb32-coslr-100e"](), monitor_images=0)
+    train, watched = inputs._split(ImageNetsNumbers(), recipe)
+    assert len(watched) == 1000
+    loader = ViewLoader(
+        train, recipe.views, batch_size=recipe.batch_size, seed=0, engine="pil", device=torch.device("cpu")
+    )
+    assert loader.steps == 5004
+    loader.close()

@@ -1,4 +1,4 @@
-"""What accuracy a few labels give: cross-validated, with a bootstrap interval, on frozen features."""
+"""What accuracy a few labels give: cross-validated, with an interval over the images, on frozen features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from simsiam.config import Machine
 from simsiam.data.splits import copies_in, data_id
 from simsiam.errors import UserError
 from simsiam.evaluation.classification.settings import PooledFeatures, normalised
-from simsiam.evaluation.intervals import bootstrap_interval
+from simsiam.evaluation.intervals import wilson_interval
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Count, Folds, Positive
 from simsiam.results import DataId
@@ -75,7 +75,7 @@ class FewLabels(Protocol["Source"]):
         )  # repeats x N
         hits = guesses == labels
         share = hits.mean(0)  # of each image, over the repeats
-        interval = bootstrap_interval(share, seed=subject.seed)
+        interval = wilson_interval(float(share.sum()), len(share))
         commonest = 100 * float(np.bincount(labels).max()) / len(labels)
         return Measured(
             metrics={

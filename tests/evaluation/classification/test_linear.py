@@ -53,8 +53,10 @@ def test_published_settings() -> None:
     inat = recipes.resnet50_mhead_8xb32_steplr_84e_inat18().heads.schooling
     assert (inat.optimisation.epochs, inat.optimisation.milestones) == (84, (24, 48, 72))
     assert (inat.augmentation.jitter, inat.augmentation.lighting) == (0.0, 0.0)
+    assert inat.evaluate_every == 10  # epochs, as published
     places = recipes.resnet50_mhead_8xb32_steplr_28e_places205().heads.schooling
     assert (places.optimisation.epochs, places.optimisation.milestones) == (28, (7, 14, 21))
+    assert places.evaluate_every == 10
     assert (places.augmentation.crop, places.augmentation.resize) == ("resize-then-random", 256)
 
     lars = recipes.resnet50_8xb512_coslr_90e_in1k().schooling.optimisation

@@ -12,6 +12,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from simsiam.data.classification.labels import csv_source
 from simsiam.data.sources import ArraySource
 from simsiam.errors import UserError
+from simsiam.evaluation.intervals import wilson_interval
 from simsiam.features.store import features_of
 from simsiam.recipes import classification
 from tests import tiny
@@ -40,6 +41,17 @@ def test_few_labels_cannot_be_learnt_from_noise(tmp_path: Path) -> None:
     protocol = replace(classification.few_labels(32), repeats=2, costs=(0.01, 1.0))
     metrics = protocol.run(subject(), source, machine=machine(cache=tmp_path)).metrics
     assert metrics["top1_low"] < 50 < metrics["top1_high"]
+    found = wilson_interval(metrics["top1"] / 100 * 60, 60)
+    assert (metrics["top1_low"], metrics["top1_high"]) == pytest.approx((100 * found.low, 100 * found.high))
+
+
+def test_a_few_images_that_are_all_guessed_rightly_do_not_make_it_certain(tmp_path: Path) -> None:
+    pixels = np.stack([np.full((32, 32, 3), 250 * (n % 2), np.uint8) for n in range(12)])
+    source = ArraySource(pixels, np.arange(12) % 2, name="black and white", classes=("a", "b"))
+    protocol = replace(classification.few_labels(32), repeats=2, costs=(1.0,))
+    metrics = protocol.run(subject(), source, machine=machine(cache=tmp_path)).metrics
+    assert metrics["top1"] == metrics["top1_high"] == 100
+    assert metrics["top1_low"] == pytest.approx(100 * 12 / (12 + 1.96**2), abs=0.1)  # Wilson's, not 100
 
 
 def test_few_labels_from_a_csv_with_as_little_as_two_of_each(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from simsiam.evaluation.classification.settings import normalised
 from simsiam.evaluation.classification.svm import svm_layer
 from simsiam.evaluation.classification.svm_kernel import Kernel
 from simsiam.evaluation.classification.svm_solver import ACCURACY, solve, solve_path
-from simsiam.evaluation.intervals import area_average_precision, bootstrap_interval
+from simsiam.evaluation.intervals import area_average_precision
 from simsiam.recipes import classification
 from tests import tiny_voc
 from tests.evaluation.classification.labelled_subjects import machine, splits, subject
@@ -125,14 +125,6 @@ def test_area_average_precision_by_hand() -> None:
         area_average_precision(scores, np.zeros(5, bool))
     with pytest.raises(UserError, match="NaN"):
         area_average_precision(np.full(5, np.nan), positive)
-
-
-def test_bootstrap_interval_of_a_share() -> None:
-    hits = (np.arange(400) % 4 == 0).astype(float)
-    found = bootstrap_interval(hits, seed=0)
-    error = 1.96 * np.sqrt(0.25 * 0.75 / 400)
-    assert found.low == pytest.approx(0.25 - error, abs=0.01)
-    assert found.high == pytest.approx(0.25 + error, abs=0.01)
 
 
 def test_the_whole_layer_is_scikit_learns_to_a_twentieth_of_a_point() -> None:
