@@ -18,10 +18,9 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from simsiam.browse.collection import Collection
-from simsiam.browse.guard import cookie_name
-from simsiam.browse.server import Server
+from simsiam.browse.server import Server, cookie_name
 from simsiam.data.sources import ArraySource
-from simsiam.embedding.duplicates import near_duplicates
+from simsiam.embedding.similarity import near_duplicates
 from simsiam.embedding.vectors import Embedded, embedding, unit_rows
 from simsiam.features.extraction import Features
 

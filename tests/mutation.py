@@ -26,7 +26,6 @@ SECONDS = 120  # a fault that makes the tests hang for so long has been noticed
 SVM = "tests/evaluation/classification/test_svm.py"
 TARGETS = {
     "simsiam/model.py": ["tests/test_model.py"],
-    "simsiam/engine/schedules.py": ["tests/engine/test_schedules_and_optimizers.py", "tests/engine/test_fit.py"],
     "simsiam/engine/optimizers.py": ["tests/engine/test_schedules_and_optimizers.py", "tests/engine/test_fit.py"],
     "simsiam/engine/checkpoints.py": ["tests/engine/test_checkpoints.py"],
     "simsiam/data/two_views/draws.py": ["tests/data/two_views/test_views.py"],

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simsiam.browse.collection import Collection
-from simsiam.browse.guard import cookie_name
-from simsiam.browse.server import Server
+from simsiam.browse.server import Server, cookie_name
 from simsiam.config import Machine
 from simsiam.data.sources import FolderSource
 from simsiam.embedding.embedder import Embedder

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from simsiam.commands.tables import Outcome, answer, interval_of, others
-from simsiam.report.document import report
+from simsiam.report.formats import report
 from simsiam.results import DataId, Result, WeightsId
 
 CONFUSION = [[3, 1], [2, 0], [0, 0]]  # the commonest class has 4 of 6 images

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from simsiam.browse import plane
-from simsiam.browse.jobs import Job
-from simsiam.browse.thumbnails import picture
+from simsiam.browse import collection
+from simsiam.browse.collection import Job
+from simsiam.browse.pictures import picture
 from simsiam.data.sources import FolderSource
 from tests import tiny
 
@@ -49,12 +49,12 @@ def test_a_job_that_breaks_says_so() -> None:
 def test_pca_keeps_the_directions_of_largest_variance() -> None:
     random = np.random.default_rng(0)
     rows = np.concatenate([random.normal(size=(80, 2)) * (9, 3), random.normal(size=(80, 6)) * 0.01], 1)
-    points = plane.plane(rows.astype(np.float32), "pca")
+    points = collection.plane(rows.astype(np.float32), "pca")
     for axis in (0, 1):
         assert abs(np.corrcoef(points[:, axis], rows[:, axis])[0, 1]) > 0.98
-    assert plane.plane(rows[:2].astype(np.float32), "tsne").shape == (2, 2)
-    assert plane.plane(rows[:4].astype(np.float32), "tsne").shape == (4, 2)
-    assert len(plane.chosen(50_000, "tsne")) == plane.MOST["tsne"]
+    assert collection.plane(rows[:2].astype(np.float32), "tsne").shape == (2, 2)
+    assert collection.plane(rows[:4].astype(np.float32), "tsne").shape == (4, 2)
+    assert len(collection.chosen(50_000, "tsne")) == collection.MOST["tsne"]
 
 
 def test_large_jpegs_are_decoded_small_and_upright(tmp_path: Path) -> None:

@@ -22,9 +22,8 @@ import pytest
 from PIL import Image
 
 from simsiam.browse import server
-from simsiam.browse.guard import cookie_name, refusal
-from simsiam.browse.server import Server
-from simsiam.browse.thumbnails import Thumbnails
+from simsiam.browse.pictures import Thumbnails
+from simsiam.browse.server import Server, cookie_name, refusal
 from simsiam.errors import UserError
 from tests import tiny
 from tests.served import IMAGES, Served, serve
@@ -195,7 +194,7 @@ def test_thumbnails_are_small_and_kept_within_bounds(served: Served, monkeypatch
         assert picture.format == "JPEG"
         assert max(picture.size) <= server.THUMB
     thumbs = Thumbnails(served.collection.embedded.source)
-    monkeypatch.setattr("simsiam.browse.thumbnails.KEPT_BYTES", 3 * len(thumbs.jpeg(0, side=64)))
+    monkeypatch.setattr("simsiam.browse.pictures.KEPT_BYTES", 3 * len(thumbs.jpeg(0, side=64)))
     for index in range(12):
         thumbs.jpeg(index, side=64)
     assert sum(map(len, thumbs._kept.values())) == thumbs._bytes <= 3 * len(thumbs.jpeg(0, side=64))

@@ -3,16 +3,100 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, Literal, TypeVar
 
-from simsiam.browse.jobs import Job
-from simsiam.browse.plane import Method, chosen, plane
-from simsiam.browse.thumbnails import Thumbnails
-from simsiam.embedding.duplicates import Group, near_duplicates
+import numpy as np
+
+from simsiam.browse.pictures import Thumbnails
 from simsiam.embedding.embedder import Embedder
-from simsiam.embedding.similarity import Hit, Index
+from simsiam.embedding.similarity import Group, Hit, Index, near_duplicates
 from simsiam.embedding.vectors import Embedded
+from simsiam.errors import UserError
+
+T = TypeVar("T")
+
+
+class Job(Generic[T]):
+    """One piece of work in a thread of its own.
+
+    Attributes:
+        share: how much is done, 0 to 1.
+        result: what came out; None until then.
+        error: what went wrong, in words; None where nothing did.
+    """
+
+    def __init__(self, work: Callable[[Callable[[float], None]], T]) -> None:
+        self.share = 0.0
+        self.result: T | None = None
+        self.error: str | None = None
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Let the work end at its next word of progress: nobody waits for it any more."""
+        self._stop = True
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended after at most this long."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self, work: Callable[[Callable[[float], None]], T]) -> None:
+        try:
+            self.result = work(self._progress)
+        except _Cancelled:
+            self.error = "cancelled"
+        except UserError as error:
+            self.error = str(error)
+        except Exception as error:  # a page that asks for it must learn of it, or it asks for ever
+            self.error = f"{type(error).__name__}: {error}"
+
+    def _progress(self, share: float) -> None:
+        self.share = share
+        if self._stop:
+            raise _Cancelled
+
+
+class _Cancelled(Exception):
+    """Nobody waits for the work any more."""
+
+
+Method = Literal["pca", "tsne"]
+MOST: dict[Method, int] = {"pca": 10_000, "tsne": 2_000}  # points; a larger set is sampled
+COMPONENTS = 50  # that t-SNE starts from
+
+
+def chosen(total: int, method: Method) -> np.ndarray:
+    """The rows that a map shows, ascending: all of them, or a sample with a fixed seed."""
+    if total <= MOST[method]:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(0).choice(total, MOST[method], replace=False))
+
+
+def plane(rows: np.ndarray, method: Method) -> np.ndarray:
+    """N x C as N x 2 between 0 and 1, the longer side filling the range; the same for the same rows.
+
+    pca: the two directions of largest variance. t-SNE: neighbours stay neighbours (van der Maaten and Hinton 2008),
+    distances between far points mean nothing.
+    """
+    if len(rows) < 3:
+        return np.linspace(0.25, 0.75, max(len(rows), 1))[: len(rows), None].repeat(2, 1)
+    from sklearn.decomposition import PCA
+
+    components = min(2 if method == "pca" else COMPONENTS, *rows.shape)
+    points = PCA(components, random_state=0, svd_solver="randomized").fit_transform(rows)
+    if method == "tsne":
+        from sklearn.manifold import TSNE
+
+        perplexity = min(30.0, (len(rows) - 1) / 3)
+        points = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(points)
+    points = points - points.min(0)
+    extent = points.max(0)
+    scaled: np.ndarray = (points + (extent.max() - extent) / 2) / max(float(extent.max()), 1e-12)
+    return scaled
+
 
 Answer = dict[str, Any]
 MOST_ROWS = 500  # in one answer

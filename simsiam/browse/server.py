@@ -1,4 +1,4 @@
-"""The page's server: standard library, loopback only, images by number and never by path."""
+"""The local page's server: standard library, loopback only, images by number and never by path."""
 
 from __future__ import annotations
 
@@ -8,18 +8,114 @@ import re
 import secrets
 import socket
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from simsiam.browse.collection import MOST_ROWS, Collection
-from simsiam.browse.guard import HEADERS, cookie_name, refusal
-from simsiam.browse.page import Page
 from simsiam.errors import UserError
+from simsiam.report.html import template
 from simsiam.wording import counted, plural
+
+_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")  # any port: an SSH tunnel may end at another one
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' blob:; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def refusal(headers: Mapping[str, str], *, path: str, key: str) -> str | None:
+    """Why a request is refused, in words for the person at the browser; None where it is answered.
+
+    The server listens on the loopback alone, which leaves three others to keep out. A web page elsewhere whose name is
+    turned to 127.0.0.1 (DNS rebinding) shows in the Host header. A web page elsewhere that sends requests here shows in
+    Origin and Sec-Fetch-Site. Another person with an account on the machine does not know the key.
+
+    Args:
+        headers: under their names in small letters.
+        path: that is asked for.
+        key: of this server.
+    """
+    if not _HOST.fullmatch(headers.get("host", "")):
+        return "This page answers to 127.0.0.1 and localhost only."
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        return "Requests from other pages are refused."
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site") and path != "/":
+        return "Requests from other pages are refused."
+    if not hmac.compare_digest(_cookie(headers.get("cookie", ""), cookie_name(key)).encode(), key.encode()):
+        return "Open the address that `simsiam browse` printed: it carries the key."
+    return None
+
+
+def cookie_name(key: str) -> str:
+    """The cookie that holds a server's key: one a server, since browsers do not tell cookies apart by port."""
+    return f"simsiam-browse-{key[:6]}"
+
+
+def _cookie(value: str, name: str) -> str:
+    try:
+        found = SimpleCookie(value).get(name)
+    except CookieError:
+        return ""
+    return found.value if found is not None else ""
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """One answer that never changes."""
+
+    content: bytes
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """The files by the path that they are asked for under."""
+
+    files: dict[str, File]
+
+    @staticmethod
+    def of(collection: Collection) -> Page:
+        """The page of a collection; every value from it is escaped by the template engine."""
+        embedded = collection.embedded
+        html = template("page.html", TEMPLATES).render(
+            name=embedded.source.name,
+            images=len(collection),
+            left_out=len(embedded.bad),
+            weights=embedded.facts["weights"],
+            backbone=embedded.facts["backbone"],
+            size=embedded.settings.size,
+            layer=embedded.settings.layer,
+            background=collection.background,
+        )
+        return Page(
+            files={
+                "/": File(content=html.encode("utf-8", "replace"), kind="text/html; charset=utf-8"),
+                "/page.css": _file("page.css", "text/css; charset=utf-8"),
+                "/page.js": _file("page.js", "text/javascript; charset=utf-8"),
+                "/icon.svg": _file("icon.svg", "image/svg+xml"),
+            }
+        )
+
+
+def _file(name: str, kind: str) -> File:
+    return File(content=(TEMPLATES / name).read_bytes(), kind=kind)
+
 
 LOOPBACK = "127.0.0.1"
 THUMB, LARGE = 256, 1600  # pixels of the longer side

@@ -15,9 +15,8 @@ from simsiam.errors import UserError
 from simsiam.wording import counted, one_line
 
 if TYPE_CHECKING:
-    from simsiam.browse.contact_sheet import Row, Shown
-    from simsiam.embedding.duplicates import Group
-    from simsiam.embedding.similarity import Hit, Index
+    from simsiam.browse.pictures import Row, Shown
+    from simsiam.embedding.similarity import Group, Hit, Index
     from simsiam.embedding.vectors import Embedded
 
 ABOUT = """Find the images most like a given one, or those that show the same thing twice.
@@ -83,7 +82,7 @@ def _search(asked: Asked) -> int:
     if options.table is not None:
         _write_table(options.table, found)
     if options.out is not None and found.sheet:
-        from simsiam.browse.contact_sheet import contact_sheet
+        from simsiam.browse.pictures import contact_sheet
         from simsiam.evaluation.palette import write_picture
 
         write_picture(options.out, contact_sheet(found.sheet))
@@ -112,7 +111,7 @@ def _check(options: Options) -> None:
 
 
 def _neighbours(asked: Asked, embedded: Embedded, index: Index) -> Found:
-    from simsiam.browse.contact_sheet import Row, Shown
+    from simsiam.browse.pictures import Row, Shown
     from simsiam.data.images import read_image
     from simsiam.embedding.embedder import Embedder
 
@@ -131,10 +130,9 @@ def _neighbours(asked: Asked, embedded: Embedded, index: Index) -> Found:
 
 
 def _duplicates(options: Options, embedded: Embedded, index: Index) -> Found:
-    from simsiam.browse.contact_sheet import Row
+    from simsiam.browse.pictures import Row
     from simsiam.commands.progress import share_bar
-    from simsiam.embedding.duplicates import near_duplicates
-    from simsiam.embedding.similarity import Hit
+    from simsiam.embedding.similarity import Hit, near_duplicates
 
     with share_bar("comparing all pairs") as progress:
         groups = near_duplicates(
@@ -192,8 +190,7 @@ def _write_table(file: Path, found: Found) -> None:
 
 
 def _shown(embedded: Embedded, hits: list[Hit]) -> list[Shown]:
-    from simsiam.browse.contact_sheet import CELL, Shown
-    from simsiam.browse.thumbnails import picture
+    from simsiam.browse.pictures import CELL, Shown, picture
 
     indices = embedded.features.indices
     return [

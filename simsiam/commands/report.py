@@ -38,8 +38,8 @@ def run(arguments: list[str]) -> int:
     if not command.runs:
         raise UserError("name at least one run folder: simsiam report runs/NAME")
     from simsiam.report.collect import collect
-    from simsiam.report.document import report
     from simsiam.report.evaluation_page import has_page, write_evaluation_page
+    from simsiam.report.formats import report
     from simsiam.report.page import write_page
 
     for folder in command.runs:
@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
 
 def write_all(runs: tuple[Path, ...], found: list[Found], out: Path, which: Which) -> None:
     """The tables in every format, and the plots, into one folder."""
-    from simsiam.report.document import report
+    from simsiam.report.formats import report
     from simsiam.report.plots import draw, plot_files, write_plots
 
     drawn = draw(found)

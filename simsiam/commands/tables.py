@@ -142,8 +142,8 @@ def _day(result: Result) -> str:
 
 def print_table(places: Sequence[Path]) -> None:
     """The tables of the results, what was noted on each, and a page for each that has more to show."""
-    from simsiam.report.document import report
     from simsiam.report.evaluation_page import has_page
+    from simsiam.report.formats import report
 
     print(report(places, which="fitting"))
     for place in places:

@@ -138,8 +138,7 @@ def _add(arguments: list[str]) -> None:
 
 def _page(arguments: list[str]) -> None:
     from simsiam.report.collect import collect
-    from simsiam.report.zoo_page import zoo_page
-    from simsiam.report.zoo_text import write
+    from simsiam.report.zoo_page import write, zoo_page
 
     command = read_line(Page, arguments, prog="simsiam zoo page")
     if command.out is not None and command.out.suffix not in (".md", ".html", ".htm"):

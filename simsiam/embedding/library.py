@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from simsiam.config import Machine
-    from simsiam.embedding.embedder import Embedder
-    from simsiam.embedding.image_paths import Pictures
+    from simsiam.embedding.embedder import Embedder, Pictures
     from simsiam.embedding.vectors import Embedded, Embedding, Layer, Normalise
     from simsiam.weights.load import Loaded
     from simsiam.weights.pretrained import PretrainedBackbone

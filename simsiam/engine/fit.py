@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from simsiam.engine import distributed, optimizers
 from simsiam.engine.checkpoints import Checkpoints, Position
 from simsiam.engine.logs import Display, MetricsLog
-from simsiam.engine.schedules import Schedule
+from simsiam.engine.optimizers import Schedule
 from simsiam.engine.stopping import Interrupted, StopRequest, stop_requests
 
 

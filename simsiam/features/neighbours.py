@@ -69,7 +69,7 @@ def nearest(
             f"queries have {queries.shape[1]} channels and references {references.shape[1]}: "
             "they come from two different networks or layers."
         )
-    from simsiam.engine.core_threads import core_threads
+    from simsiam.engine.distributed import core_threads
 
     device = torch.device(device)
     with torch.inference_mode():

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from simsiam import model as simsiam_model
-from simsiam.engine import schedules
-from simsiam.engine.schedules import Schedule
+from simsiam.engine import optimizers
+from simsiam.engine.optimizers import Schedule
 from simsiam.model import SimSiam
 
 Update = Callable[[Tensor], None]
@@ -39,5 +39,5 @@ def simsiam_optimizer(
 def simsiam_schedule(*, epochs: int, warmup_epochs: int) -> Schedule:
     """Cosine to zero over the run, after a linear warm-up where the recipe has one; the position is in epochs."""
     if warmup_epochs:
-        return partial(schedules.warmup_cosine, total=float(epochs), warmup=float(warmup_epochs))
-    return partial(schedules.cosine, total=float(epochs))
+        return partial(optimizers.warmup_cosine, total=float(epochs), warmup=float(warmup_epochs))
+    return partial(optimizers.cosine, total=float(epochs))

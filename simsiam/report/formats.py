@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from simsiam import published
+from simsiam.errors import UserError
+from simsiam.report.collect import collect
 from simsiam.report.html import style, template
-from simsiam.report.tables import Cell, Row, Table
+from simsiam.report.tables import Cell, Row, Table, Which, build
+from simsiam.results import write_atomic
 
 Format = Literal["markdown", "html", "csv", "latex"]
 EMPTY = "–"
@@ -163,3 +167,24 @@ def _latex_line(texts: Sequence[str]) -> str:
 
 def _latex_text(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def report(
+    runs: Sequence[Path], *, format: Format = "markdown", out: Path | None = None, which: Which = "measured"
+) -> str:
+    """The page's tables for the results under `runs`.
+
+    Args:
+        runs: run folders, evaluation folders or result files.
+        format: of the text.
+        out: file to write the text to as well.
+        which: "all" shows the page's tables that no result fills too.
+
+    Raises UserError where a place holds no result, a result file is damaged, or the format is unknown.
+    """
+    if format not in get_args(Format):
+        raise UserError(f"--format {format}: unknown. Choose one of {', '.join(get_args(Format))}.")
+    text = render(build(collect(runs), which=which), format=format)
+    if out is not None:
+        write_atomic(out, text.encode())
+    return text

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simsiam import claims
-from simsiam.report import answer, curves, embedding, html, pictures, svg
+from simsiam.report import answer, curves, html, pictures
 from simsiam.report.html import flat
 from simsiam.report.runfolder import RunFolder, read_run
 from simsiam.results import now, write_atomic, write_json
@@ -71,13 +71,13 @@ def render(folder: RunFolder, facts: dict[str, Any], charts: list[curves.Chart])
     shown_views = pictures.views(folder.figures.get("views") or [], album)
     return html.template("page.html").render(
         facts=facts,
-        charts=[{"chart": chart, "svg": svg.draw(chart)} for chart in charts],
+        charts=[{"chart": chart, "svg": curves.draw(chart)} for chart in charts],
         measures=answer.MEASURES,
         neighbours=shown_neighbours,
         views=shown_views,
-        map=embedding.embedding_map(folder.figures.get("map") or {}, album),
-        map_side=embedding.MAP_SIDE,
-        colours=embedding.COLOURS,
+        map=pictures.embedding_map(folder.figures.get("map") or {}, album),
+        map_side=pictures.MAP_SIDE,
+        colours=pictures.COLOURS,
         left_out=album.left_out,
         skipped_rows=folder.skipped,
         recipe_rows=list(flat(folder.recipe or {})),

@@ -4,25 +4,95 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from simsiam import claims
-from simsiam.errors import UserError
+from simsiam.errors import UserError, install_extra
 from simsiam.results import write_atomic
-from simsiam.weights import graphs, modelcard, targets
+from simsiam.weights import modelcard, targets
 from simsiam.weights.cards import is_published
 from simsiam.weights.load import Loaded, Preprocess
 from simsiam.weights.modelcard import Target as Target
 from simsiam.weights.targets import Reader
 from simsiam.wording import counted
+
+
+def _example(loaded: Loaded) -> Tensor:
+    return torch.zeros(2, 3, loaded.preprocess.size, loaded.preprocess.size)
+
+
+def write_onnx(loaded: Loaded, out: Path) -> Path:
+    """One .onnx file: input `images` B x 3 x H x W with any B, output `features` B x C."""
+    try:
+        import onnx  # noqa: F401 - what torch's exporter needs
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"--to onnx needs the onnx extra: {install_extra('onnx')}") from error
+    path = out / "backbone.onnx"
+    part = out / ".backbone.part.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's notes to its own developers
+        torch.onnx.export(
+            loaded.backbone,
+            (_example(loaded),),
+            part,
+            input_names=["images"],
+            output_names=["features"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    part.replace(path)
+    return path
+
+
+def read_onnx(loaded: Loaded, path: Path) -> Reader:
+    """onnxruntime on the CPU."""
+    del loaded
+    try:
+        onnxruntime: Any = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise UserError(
+            f"{path.name} cannot be checked here, so it is not written. That needs: {install_extra('onnx')}"
+        ) from error
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["features"], {"images": images.numpy()})[0])
+
+    return Reader(run=run, library=f"onnxruntime {onnxruntime.__version__}")
+
+
+def write_pt2(loaded: Loaded, out: Path) -> Path:
+    """A torch.export program with any batch size."""
+    path = out / "backbone.pt2"
+    part = out / ".backbone.part.pt2"
+    shapes = ({0: torch.export.Dim("batch", min=1)},)
+    with torch.no_grad():
+        program = torch.export.export(loaded.backbone, (_example(loaded),), dynamic_shapes=shapes)
+    torch.export.save(program, part)
+    part.replace(path)
+    return path
+
+
+def read_pt2(loaded: Loaded, path: Path) -> Reader:
+    """torch's own loading of the program."""
+    del loaded
+    with warnings.catch_warnings():  # torch 2.11 warns of its own reading of the file
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        module = torch.export.load(path).module()
+    return Reader(run=module, library=f"torch {torch.__version__}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +110,8 @@ FORMS: dict[str, Form] = {
     "detectron2": Form(write=targets.write_detectron2, read=targets.read_detectron2, tolerance=1e-5),
     "mmpretrain": Form(write=targets.write_mmpretrain, read=targets.read_mm, tolerance=1e-5),
     "mmdet": Form(write=targets.write_mmdet, read=targets.read_mm, tolerance=1e-5),
-    "onnx": Form(write=graphs.write_onnx, read=graphs.read_onnx, tolerance=1e-4),
-    "pt2": Form(write=graphs.write_pt2, read=graphs.read_pt2, tolerance=1e-5),
+    "onnx": Form(write=write_onnx, read=read_onnx, tolerance=1e-4),
+    "pt2": Form(write=write_pt2, read=read_pt2, tolerance=1e-5),
     "safetensors": Form(write=targets.write_safetensors, read=targets.read_safetensors, tolerance=1e-5),
     "huggingface": Form(write=targets.write_huggingface, read=targets.read_huggingface, tolerance=1e-5),
 }

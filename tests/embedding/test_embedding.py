@@ -15,10 +15,9 @@ import simsiam
 from simsiam.backbones import ResNet
 from simsiam.config import Machine
 from simsiam.data.sources import ArraySource, FolderSource
-from simsiam.embedding import duplicates
-from simsiam.embedding.duplicates import near_duplicates
+from simsiam.embedding import similarity
 from simsiam.embedding.embedder import Embedder
-from simsiam.embedding.similarity import Index
+from simsiam.embedding.similarity import Index, near_duplicates
 from simsiam.embedding.vectors import embed_source, embedding, unit_rows
 from simsiam.errors import UserError
 from simsiam.features import store as feature_files
@@ -202,8 +201,8 @@ def _literal_groups(rows: np.ndarray, threshold: float) -> list[list[int]]:
 def test_groups_are_those_of_the_literal_rule(
     monkeypatch: pytest.MonkeyPatch, threshold: float, block: int, chunk: int
 ) -> None:
-    monkeypatch.setattr(duplicates, "BLOCK", block)
-    monkeypatch.setattr(duplicates, "CHUNK", chunk)
+    monkeypatch.setattr(similarity, "BLOCK", block)
+    monkeypatch.setattr(similarity, "CHUNK", chunk)
     random = np.random.default_rng(3)
     centres = random.normal(size=(25, 12))
     noise = random.normal(size=(150, 12)) * random.uniform(0, 1, (150, 1))

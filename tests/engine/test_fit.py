@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from simsiam.engine import optimizers, schedules
+from simsiam.engine import optimizers
 from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
 from simsiam.engine.fit import Diverged, EpochEnd, Plan, Training, fit
@@ -37,7 +37,7 @@ class Toy:
         self.plan = Plan(
             epochs=EPOCHS,
             steps_per_epoch=STEPS,
-            schedule=partial(schedules.cosine, total=float(total)),
+            schedule=partial(optimizers.cosine, total=float(total)),
             schedule_by=schedule_by,
             images_per_step=10,
             log_every=3,

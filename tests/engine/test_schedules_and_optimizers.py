@@ -7,27 +7,27 @@ import math
 import pytest
 import torch
 
-from simsiam.engine import optimizers, schedules
+from simsiam.engine import optimizers
 
 
 def test_cosine_is_the_published_formula() -> None:
     for epoch in range(100):
         literal = 0.5 * 0.05 * (1 + math.cos(math.pi * epoch / 100))
-        assert 0.05 * schedules.cosine(epoch, 100) == pytest.approx(literal)
-    assert 0.05 * schedules.cosine(99, 100) == pytest.approx(1.2e-5, rel=0.05)
+        assert 0.05 * optimizers.cosine(epoch, 100) == pytest.approx(literal)
+    assert 0.05 * optimizers.cosine(99, 100) == pytest.approx(1.2e-5, rel=0.05)
 
 
 def test_the_other_schedules() -> None:
-    assert [schedules.steps(epoch, (30, 60, 90)) for epoch in (0, 29, 30, 60, 89)] == pytest.approx(
+    assert [optimizers.steps(epoch, (30, 60, 90)) for epoch in (0, 29, 30, 60, 89)] == pytest.approx(
         [1, 1, 0.1, 0.01, 0.01]
     )
-    assert schedules.linear_warmup(0, 100, 0.001) == pytest.approx(0.001)
-    assert schedules.linear_warmup(50, 100, 0.001) == pytest.approx(0.5005)
-    assert schedules.linear_warmup(100, 100, 0.001) == 1
-    assert schedules.polynomial(0, 20_000, 0.9, 0.01) == 1
-    assert schedules.polynomial(20_000, 20_000, 0.9, 0.01) == pytest.approx(0.01)
-    assert schedules.warmup_cosine(0, 100, 9) == pytest.approx(0.1)
-    assert schedules.warmup_cosine(9, 100, 9) == 1
+    assert optimizers.linear_warmup(0, 100, 0.001) == pytest.approx(0.001)
+    assert optimizers.linear_warmup(50, 100, 0.001) == pytest.approx(0.5005)
+    assert optimizers.linear_warmup(100, 100, 0.001) == 1
+    assert optimizers.polynomial(0, 20_000, 0.9, 0.01) == 1
+    assert optimizers.polynomial(20_000, 20_000, 0.9, 0.01) == pytest.approx(0.01)
+    assert optimizers.warmup_cosine(0, 100, 9) == pytest.approx(0.1)
+    assert optimizers.warmup_cosine(9, 100, 9) == 1
 
 
 def test_a_fixed_group_keeps_its_rate_through_a_resume() -> None:

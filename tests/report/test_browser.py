@@ -11,8 +11,7 @@ import pytest
 from simsiam.commands.zoo import published_models
 from simsiam.report.evaluation_page import write_evaluation_page
 from simsiam.report.page import write_page
-from simsiam.report.zoo_page import zoo_page
-from simsiam.report.zoo_text import write
+from simsiam.report.zoo_page import write, zoo_page
 from tests.browser import show
 from tests.report.evaluations import make_evaluation
 from tests.report.runs import make_run

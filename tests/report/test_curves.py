@@ -7,8 +7,7 @@ import re
 
 import pytest
 
-from simsiam.report.curves import Chart, Point, Reference, Series, charts, thin
-from simsiam.report.svg import describe, draw
+from simsiam.report.curves import Chart, Point, Reference, Series, charts, describe, draw, thin
 
 
 def test_thinning_keeps_mean_and_extremes() -> None:

@@ -6,8 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from simsiam.report.embedding import COLOURS, MAP_SIDE, embedding_map
-from simsiam.report.pictures import Album
+from simsiam.report.pictures import COLOURS, MAP_SIDE, Album, embedding_map
 
 
 def _points(count: int, *, labels: int | None = None) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import pytest
 from simsiam.cli import main
 from simsiam.commands.tables import print_table
 from simsiam.errors import UserError
-from simsiam.report import evaluation_parts as parts
+from simsiam.report import evaluation_page as parts
 from simsiam.report.evaluation_page import has_page, write_evaluation_page
 from simsiam.results import Result
 from tests.browser import show

@@ -14,8 +14,7 @@ import pytest
 from simsiam.errors import UserError
 from simsiam.published import MODEL_100E
 from simsiam.report.collect import collect
-from simsiam.report.document import report
-from simsiam.report.formats import EMPTY, lines
+from simsiam.report.formats import EMPTY, lines, report
 from simsiam.report.layout import IMAGENET, PAGE_LAYOUTS, VOC07
 from simsiam.report.tables import Table, build
 from tests.report.measured import add, make_pretrained, make_result, shots, stages

@@ -13,8 +13,16 @@ from simsiam import cli
 from simsiam.commands.zoo import published_models
 from simsiam.published import FIGURES, MODEL_100E, MODEL_200E, PAGE, PAGE_MODELS
 from simsiam.report.collect import collect
-from simsiam.report.zoo_page import NOT_MEASURED, ZooPage, evaluation_command, training_command, zoo_page
-from simsiam.report.zoo_text import html, markdown, write
+from simsiam.report.zoo_page import (
+    NOT_MEASURED,
+    ZooPage,
+    evaluation_command,
+    html,
+    markdown,
+    training_command,
+    write,
+    zoo_page,
+)
 from simsiam.results import Result
 from tests import commands
 from tests.report.measured import add, make_pretrained, make_result, shots, stages

@@ -352,7 +352,7 @@ def test_tensors_that_share_are_cut_or_turned(dtype: torch.dtype, legacy: bool, 
 def test_an_onnx_graph_comes_back(name: str, stem: str, tmp_path: Path) -> None:
     """What `simsiam export --to onnx` writes: the exporter folds each BatchNorm into the convolution before it."""
     pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
-    from simsiam.weights.graphs import write_onnx
+    from simsiam.weights.export import write_onnx
     from simsiam.weights.save import write_import
 
     torch.manual_seed(0)

@@ -199,7 +199,7 @@ def class_weights(
     import numpy as np
     import torch
 
-    from simsiam.engine.core_threads import core_threads
+    from simsiam.engine.distributed import core_threads
     from simsiam.evaluation.classification.svm_solver import solve_path
 
     ascending = sorted(costs)

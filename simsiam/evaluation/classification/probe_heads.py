@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simsiam.engine import schedules
+from simsiam.engine import optimizers
 
 Matrix = np.ndarray[Any, Any]
 
@@ -118,6 +118,6 @@ class HeadStack:
             order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(features)))
             order = order.to(features.labels.device)
             for step, chosen in enumerate(torch.split(order, batch_size)):
-                factor = schedules.cosine(epoch + step / steps, epochs)
+                factor = optimizers.cosine(epoch + step / steps, epochs)
                 copy = (chosen + epoch) % features.copies
                 self.step(features.batch(chosen, copy), features.labels[chosen], factor)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from simsiam.data.classification.voc import MultiLabelSet
     from simsiam.data.sources import Source
     from simsiam.engine.optimizers import Group
-    from simsiam.engine.schedules import Schedule
+    from simsiam.engine.optimizers import Schedule
     from simsiam.features.extraction import Features
 
 NORM_FLOOR = 1e-5  # added to each row's norm
@@ -98,7 +98,7 @@ class Optimisation:
     def build(self, groups: list[Group]) -> torch.optim.Optimizer:
         """The optimiser over the groups, each at its own initial rate."""
         from simsiam.engine import optimizers
-        from simsiam.engine.lars import LARS
+        from simsiam.engine.optimizers import LARS
 
         if self.optimizer in ("sgd", "nesterov"):
             nesterov = self.optimizer == "nesterov" and self.momentum > 0  # without momentum both are the same
@@ -116,11 +116,11 @@ class Optimisation:
 
     def factor(self) -> Schedule:
         """Epochs done -> factor of the initial rate."""
-        from simsiam.engine import schedules
+        from simsiam.engine import optimizers
 
         if self.schedule == "cosine":
-            return lambda epoch: schedules.cosine(epoch, self.epochs)
-        return lambda epoch: schedules.steps(epoch, self.milestones, self.gamma)
+            return lambda epoch: optimizers.cosine(epoch, self.epochs)
+        return lambda epoch: optimizers.steps(epoch, self.milestones, self.gamma)
 
     def check(self) -> None:
         """Raise UserError for a number that nothing can be trained with."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from simsiam.engine.core_threads import core_threads
+from simsiam.engine.distributed import core_threads
 from simsiam.errors import UserError
 from simsiam.evaluation.classification.svm_kernel import Directions, Kernel
 

@@ -16,7 +16,7 @@ from simsiam.config import Machine, loader_workers
 from simsiam.data.detection.boxes import BoxBatch, DifficultLearnt
 from simsiam.data.detection.loader import BoxLoader
 from simsiam.data.preprocess import Normalisation
-from simsiam.engine import distributed, precision, schedules
+from simsiam.engine import distributed, optimizers, precision
 from simsiam.engine.fit import Plan, Training
 from simsiam.engine.optimizers import Group, sgd
 from simsiam.evaluation.detection.data import BoxSets
@@ -181,8 +181,8 @@ def plan_of(settings: DetectionSettings, steps_per_pass: int, *, checkpoint_minu
     milestones = [milestone * unit for milestone in settings.milestones]
 
     def factor(iteration: float) -> float:
-        rise = schedules.linear_warmup(int(iteration), settings.warmup_iterations, settings.warmup_ratio)
-        return rise * schedules.steps(iteration, milestones, settings.gamma)
+        rise = optimizers.linear_warmup(int(iteration), settings.warmup_iterations, settings.warmup_ratio)
+        return rise * optimizers.steps(iteration, milestones, settings.gamma)
 
     return Plan(
         epochs=settings.length // settings.evaluate_every,

@@ -62,7 +62,7 @@ class SegmentationSchedule:
 
     def factor(self, iteration: float) -> float:
         """The rate at an iteration as a factor of the initial one."""
-        from simsiam.engine.schedules import polynomial
+        from simsiam.engine.optimizers import polynomial
 
         floor = min(1.0, self.min_lr / self.scaled_lr)
         return polynomial(iteration, self.iterations, self.power, floor)

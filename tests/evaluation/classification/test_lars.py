@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from simsiam.engine.lars import LARS, LarsForm
+from simsiam.engine.optimizers import LARS, LarsForm
 from simsiam.errors import UserError
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from simsiam.data.splits import Splits
-from simsiam.engine import schedules
+from simsiam.engine import optimizers
 from simsiam.errors import UserError
 from simsiam.evaluation.classification.probe import LinearProbe
 from simsiam.evaluation.classification.probe_heads import Features, HeadStack, Setting
@@ -54,7 +54,7 @@ def test_each_head_of_the_stack_is_torchs_sgd_with_its_own_setting() -> None:
             for step, first in enumerate(range(0, 50, 16)):
                 rows = order[first : first + 16]
                 batch = np.stack([copies[(row + epoch) % 3][row] for row in rows])
-                sgd.param_groups[0]["lr"] = setting.lr * schedules.cosine(epoch + step / 4, 4)
+                sgd.param_groups[0]["lr"] = setting.lr * optimizers.cosine(epoch + step / 4, 4)
                 sgd.zero_grad()
                 nn.functional.cross_entropy(layer(torch.from_numpy(batch)), torch.from_numpy(labels[rows])).backward()
                 sgd.step()
