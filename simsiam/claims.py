@@ -11,7 +11,6 @@ and this one does not renew is removed at the end, and said. Two processes never
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 
 from simsiam import locks
 from simsiam.errors import UserError
-from simsiam.results import read_json, read_metrics, require_writable, versions, write_json
+from simsiam.results import file_digest, read_json, read_metrics, require_writable, versions, write_json
 from simsiam.wording import counted
 
 MANIFEST = ".simsiam.json"
@@ -226,8 +225,7 @@ def _remove(folder: Path, names: Iterable[str]) -> bool:
 
 def _digest(file: Path) -> str | None:
     try:
-        with open(file, "rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
+        return file_digest(file)
     except OSError:  # a link to nothing, or no right to read it
         return None
 

@@ -152,11 +152,15 @@ def cache_folder(cache: Path | None) -> Path:
 
 
 def as_dict(record: Any) -> dict[str, Any]:
-    """A record as plain JSON values (paths as text)."""
-    plain: dict[str, Any] = dataclasses.asdict(
-        record, dict_factory=lambda items: {k: str(v) if isinstance(v, Path) else v for k, v in items}
+    """A record as plain JSON values: paths as text, tuples as lists."""
+
+    def plain(value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+    found: dict[str, Any] = dataclasses.asdict(
+        record, dict_factory=lambda items: {key: plain(value) for key, value in items}
     )
-    return plain
+    return found
 
 
 def command_line(arguments: Sequence[str], launcher: str = "") -> str:

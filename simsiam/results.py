@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import json
 import os
 import tempfile
@@ -99,6 +100,12 @@ def write_atomic(path: Path, content: bytes) -> None:
         with suppress(OSError):  # a place that cannot be written may refuse this too
             part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def file_digest(path: str | os.PathLike[str], kind: str = "sha256") -> str:
+    """A file's digest in hexadecimal; raises OSError where it cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def require_writable(folder: Path, *, flag: str = "--out") -> None:

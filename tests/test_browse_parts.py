@@ -14,6 +14,7 @@ from simsiam.browse import collection
 from simsiam.browse.collection import Job
 from simsiam.browse.pictures import picture
 from simsiam.data.sources import FolderSource
+from simsiam.embedding.similarity import plane
 from tests import tiny
 
 
@@ -49,11 +50,11 @@ def test_a_job_that_breaks_says_so() -> None:
 def test_pca_keeps_the_directions_of_largest_variance() -> None:
     random = np.random.default_rng(0)
     rows = np.concatenate([random.normal(size=(80, 2)) * (9, 3), random.normal(size=(80, 6)) * 0.01], 1)
-    points = collection.plane(rows.astype(np.float32), "pca")
+    points = plane(rows.astype(np.float32), "pca")
     for axis in (0, 1):
         assert abs(np.corrcoef(points[:, axis], rows[:, axis])[0, 1]) > 0.98
-    assert collection.plane(rows[:2].astype(np.float32), "tsne").shape == (2, 2)
-    assert collection.plane(rows[:4].astype(np.float32), "tsne").shape == (4, 2)
+    assert plane(rows[:2].astype(np.float32), "tsne").shape == (2, 2)
+    assert plane(rows[:4].astype(np.float32), "tsne").shape == (4, 2)
     assert len(collection.chosen(50_000, "tsne")) == collection.MOST["tsne"]
 
 

@@ -75,7 +75,7 @@ def write_all(runs: tuple[Path, ...], found: list[Found], out: Path, which: Whic
 def print_answer(folder: Path) -> None:
     """The report's first lines on the terminal, and where the report is."""
     from simsiam.report.answer import answer
-    from simsiam.report.runfolder import read_run
+    from simsiam.report.collect import read_run
 
     found = answer(read_run(folder))
     print(f"\n{found.badge.upper()}: {found.headline}")

@@ -112,13 +112,13 @@ def _show(arguments: list[str]) -> None:
 
 
 def _get(arguments: list[str]) -> None:
-    from simsiam.data.download import file_digest
+    from simsiam.results import file_digest
     from simsiam.weights import cards, zoo
 
     name = read_line(Get, arguments, prog="simsiam zoo get").name
     path = zoo.get(name)
     card = cards.get(name)
-    print(f"{path}: {path.stat().st_size:,} bytes, SHA-256 {file_digest(path, 'sha256')}")
+    print(f"{path}: {path.stat().st_size:,} bytes, SHA-256 {file_digest(path)}")
     print(f"licence: {card.licence}")
     for note in card.notes:
         print(f"note: {note}")

@@ -19,7 +19,7 @@ import numpy as np
 
 from simsiam.config import cache_folder
 from simsiam.data.images import watched
-from simsiam.results import write_atomic
+from simsiam.results import file_digest, write_atomic
 
 DIGEST = 16  # bytes of an image's digest: a SHA-256 cut short, which no two different images share by chance
 SETTLED = 0.1  # seconds: a file younger than this may change again within one tick of the file system's clock
@@ -90,8 +90,7 @@ def _stamp(files: Sequence[str]) -> tuple[str, float]:
 
 def _file_digest(file: str) -> bytes:
     try:
-        with open(file, "rb") as opened:
-            return hashlib.file_digest(opened, "sha256").digest()[:DIGEST]
+        return bytes.fromhex(file_digest(file))[:DIGEST]
     except OSError:
         return digest(b"unreadable " + os.fsencode(os.path.basename(file)))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+
+from simsiam.results import file_digest
 
 CONNECT_SECONDS = 5.0  # also the longest silence of a server
 _ATTEMPTS = 5  # resumptions, each of which must have brought something
@@ -51,12 +52,6 @@ def fetch_checked(url: str, path: Path, *, fault: Callable[[Path], str | None]) 
         raise Unavailable(f"{url}: the file that arrived is damaged ({wrong})")
     os.replace(part, path)
     return path
-
-
-def file_digest(path: Path, kind: str) -> str:
-    """A file's digest in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def _continue(url: str, part: Path, have: int) -> str | None:

@@ -1,11 +1,11 @@
-"""Vectors that fit in memory compared with each other: search, and groups of near duplicates."""
+"""Vectors that fit in memory compared with each other: search, groups of near duplicates, and a map of them all."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from simsiam.embedding.vectors import Embedded
 
 SAMPLE_PAIRS = 20_000
+COMPONENTS = 50  # that t-SNE starts from
+Method = Literal["pca", "tsne"]  # of bringing vectors onto a plane
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,3 +190,32 @@ def _group(rows: np.ndarray, run: np.ndarray, digests: np.ndarray) -> Group:
         members.append(Member(row=row, similarity=min(alike, 1.0), same_as=same[0] if same else None))
         same.append(row)
     return Group(members=tuple(members))
+
+
+def plane(rows: np.ndarray, method: Method, *, seed: int = 0) -> np.ndarray:
+    """N x C as N x 2 between 0 and 1, the longer side filling the range; the same for the same rows and seed.
+
+    pca: the two directions of largest variance. t-SNE: neighbours stay neighbours (van der Maaten and Hinton 2008),
+    distances between far points mean nothing.
+    """
+    if len(rows) < 3 or float(np.ptp(rows, axis=0).max()) < 1e-9:
+        return np.linspace(0.25, 0.75, max(len(rows), 1))[: len(rows), None].repeat(2, 1)
+    from sklearn.decomposition import PCA
+
+    components = min(2 if method == "pca" else COMPONENTS, *rows.shape)
+    points = PCA(components, random_state=seed, svd_solver="randomized").fit_transform(rows)
+    if method == "tsne":
+        from sklearn.manifold import TSNE
+
+        points = TSNE(2, perplexity=perplexity(len(rows)), init="pca", random_state=seed).fit_transform(points)
+    if points.shape[1] == 1:
+        points = points.repeat(2, 1)
+    points = points - points.min(0)
+    extent = points.max(0)
+    scaled: np.ndarray = (points + (extent.max() - extent) / 2) / max(float(extent.max()), 1e-12)
+    return scaled
+
+
+def perplexity(points: int) -> float:
+    """How many neighbours of a point t-SNE heeds."""
+    return min(30.0, (points - 1) / 3)

@@ -26,7 +26,6 @@ from simsiam import locks
 from simsiam.config import Machine, as_dict, cache_folder, loader_workers
 from simsiam.data.classification.loader import augmented_copy
 from simsiam.data.classification.transforms import Augmenter
-from simsiam.data.download import file_digest
 from simsiam.data.images import BadImage
 from simsiam.data.loading import image_batches
 from simsiam.data.preprocess import Preprocess
@@ -37,7 +36,7 @@ from simsiam.engine.precision import Precision
 from simsiam.engine.stopping import Interrupted, StopAsked, stop_requests
 from simsiam.errors import UserError
 from simsiam.features.extraction import Block, Features, Layers, Pooling, Storage, stream
-from simsiam.results import write_json
+from simsiam.results import file_digest, write_json
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted
 
@@ -183,7 +182,7 @@ class _Table:
             for name, sha256 in raw["files"].items():
                 path = folder / f"{name}.npy"
                 table.arrays[name] = np.load(path, mmap_mode=mode)
-                if len(table.arrays[name]) != total or (sha256 is not None and file_digest(path, "sha256") != sha256):
+                if len(table.arrays[name]) != total or (sha256 is not None and file_digest(path) != sha256):
                     return None
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):  # none, or damaged
             return None
@@ -247,7 +246,7 @@ class _Table:
             assert isinstance(file, np.memmap)
             file.flush()
         whole = self.images == self.total
-        files = {name: file_digest(self.folder / f"{name}.npy", "sha256") if whole else None for name in self.arrays}
+        files = {name: file_digest(self.folder / f"{name}.npy") if whole else None for name in self.arrays}
         state = {"images": self.images, "rows": self.rows, "reasons": self.reasons, "notes": self.notes, "files": files}
         try:
             write_json(self.folder / "state.json", state)

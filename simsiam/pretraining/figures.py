@@ -17,6 +17,7 @@ from simsiam.config import Views
 from simsiam.data.images import UnreadableImage
 from simsiam.data.sources import Source
 from simsiam.data.two_views.loader import pair_batches
+from simsiam.embedding.similarity import Method, perplexity, plane
 from simsiam.features.extraction import Features
 from simsiam.features.neighbours import nearest
 from simsiam.pretraining.monitor import Monitor, evaluating
@@ -171,7 +172,9 @@ def label_of(source: Source, index: int) -> str | None:
 def _map(thumbs: Thumbnails, held_out: Source, features: Features, *, seed: int) -> dict[str, Any]:
     """The held-out images in two dimensions, with a cluster number each."""
     rows = functional.normalize(torch.from_numpy(features.pooled[:MAP_POINTS]), dim=1).double().numpy()
-    place, method = flatten(rows, seed=seed)
+    method: Method = "tsne" if len(rows) >= 20 else "pca"
+    place = plane(rows, method, seed=seed)
+    said = f"t-SNE, perplexity {perplexity(len(rows)):.0f}" if method == "tsne" else "principal components"
     clusters = cluster(rows, seed=seed)
     points = []
     for position in range(len(rows)):
@@ -185,27 +188,7 @@ def _map(thumbs: Thumbnails, held_out: Source, features: Features, *, seed: int)
                 "cluster": int(clusters[position]),
             }
         )
-    return {"method": method, "points": points}
-
-
-def flatten(rows: np.ndarray, *, seed: int) -> tuple[np.ndarray, str]:
-    """N x C to N x 2 in the unit square: t-SNE, or principal components where there are few images."""
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    if len(rows) < 20 or float(np.ptp(rows, axis=0).max()) < 1e-9:
-        flat = np.zeros((len(rows), 2))
-        parts = min(2, *rows.shape)
-        if len(rows) > 1 and float(np.ptp(rows, axis=0).max()) >= 1e-9:
-            flat[:, :parts] = PCA(parts, random_state=seed).fit_transform(rows)
-        method = "principal components"
-    else:
-        perplexity = min(30.0, (len(rows) - 1) / 3)
-        small = PCA(min(50, *rows.shape), random_state=seed).fit_transform(rows)
-        flat = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(small)
-        method = f"t-SNE, perplexity {perplexity:.0f}"
-    low, span = flat.min(0), np.maximum(np.ptp(flat, axis=0), 1e-9)
-    return (flat - low) / span, method
+    return {"method": said, "points": points}
 
 
 def cluster(rows: np.ndarray, *, seed: int) -> np.ndarray:

@@ -18,10 +18,10 @@ from simsiam.pretraining import baselines, figures
 from simsiam.pretraining.baselines import Contender
 from simsiam.pretraining.inputs import Inputs, start_network
 from simsiam.pretraining.monitor import Monitor
-from simsiam.pretraining.run_folder import RunFolder
+from simsiam.pretraining.run_folder import SKIPPED
 from simsiam.pretraining.verdict import Verdict, as_json
 from simsiam.report.page import write_page
-from simsiam.results import Result, WeightsId, versions
+from simsiam.results import Result, WeightsId, read_metrics, versions
 from simsiam.weights.load import fingerprint, load_backbone
 from simsiam.weights.save import write_backbone
 from simsiam.wording import counted
@@ -80,7 +80,7 @@ def contenders(recipe: Pretraining, compare: Sequence[str], init: str | None) ->
 
 
 def conclude(
-    folder: RunFolder,
+    root: Path,
     recipe: Pretraining,
     inputs: Inputs,
     monitor: Monitor,
@@ -94,19 +94,19 @@ def conclude(
     finite = all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
     detail: dict[str, Any] = {"verdict": as_json(verdict), "baselines": {}, "comparisons": [], "settings": {}}
     if finite:
-        write_backbone(folder.root, network.backbone, recipe=recipe)
+        write_backbone(root, network.backbone, recipe=recipe)
         for contender in [*(other.network for other in contenders.others), contenders.start]:
             contender.to(monitor.device)
         detail |= baselines.appraise(network.backbone, contenders.others, monitor)
         gallery = figures.gallery_of(inputs.train, inputs.held_out, seed=recipe.seed)
-        figures.draw(folder.root, monitor, before=contenders.start, after=network.backbone, gallery=gallery)
-    throughput = _throughput(folder, recipe)
+        figures.draw(root, monitor, before=contenders.start, after=network.backbone, gallery=gallery)
+    throughput = _throughput(root, recipe)
     detail |= {
         "throughput": throughput,
         "data_notes": [*inputs.notes, *_data_notes(inputs, monitor.about)],
-        "next_steps": next_steps(folder, recipe, verdict, throughput),
+        "next_steps": next_steps(root, recipe, verdict, throughput),
         "inventory": inputs.train.inventory.facts(),
-        "skipped": {"count": len(bad), "file": folder.skipped.name if bad else None},
+        "skipped": {"count": len(bad), "file": SKIPPED if bad else None},
     }
     metrics = _metrics(detail, verdict)
     result = Result(
@@ -114,15 +114,15 @@ def conclude(
         main_metric="knn" if "knn" in metrics else "view_recall",
         metrics=metrics,
         recipe=as_dict(recipe),
-        weights=WeightsId(source=str(folder.root), sha256=fingerprint(network.backbone.state_dict())),
+        weights=WeightsId(source=str(root), sha256=fingerprint(network.backbone.state_dict())),
         data=data_id(inputs.train),
         seed=recipe.seed,
         seconds=round(throughput["seconds"], 1),
         versions=versions(),
         detail=detail,
     )
-    result.write(folder.result)
-    write_page(folder.root)
+    result.write(root / "result.json")
+    write_page(root)
     return result
 
 
@@ -136,11 +136,11 @@ def _metrics(detail: dict[str, Any], verdict: Verdict) -> dict[str, float]:
     return metrics | {"spread": round(numbers.get("spread", float("nan")), 4)}
 
 
-def _throughput(folder: RunFolder, recipe: Pretraining) -> dict[str, float]:
+def _throughput(root: Path, recipe: Pretraining) -> dict[str, float]:
     """Pace of the training steps alone, from the log, so that a resumed run counts whole."""
     images = seconds = waited = 0.0
     last = 0
-    rows = [row for row in folder.metrics() if row["kind"] == "step"]
+    rows = [row for row in read_metrics(root / "metrics.jsonl") if row["kind"] == "step"]
     for row in rows:
         done = (row["step"] - last) * recipe.batch_size
         took = done / row["images_per_second"] if row["images_per_second"] else 0.0
@@ -180,14 +180,14 @@ def _use(root: Path, model: Model) -> str:
     )
 
 
-def next_steps(folder: RunFolder, recipe: Pretraining, verdict: Verdict, throughput: dict[str, float]) -> list[str]:
+def next_steps(root: Path, recipe: Pretraining, verdict: Verdict, throughput: dict[str, float]) -> list[str]:
     """What a person does with the outcome."""
     if verdict.status in ("collapsed", "partial collapse"):
         return [f"{cause.cause}: {cause.cure}" for cause in verdict.causes[:3]]
     steps = [
-        _use(folder.root, recipe.model),
-        f"See what it makes of your images: `simsiam browse {folder.root} IMAGES` searches a folder by example on a "
-        f"local page, `simsiam neighbors {folder.root} IMAGES --query PICTURE` in the terminal.",
+        _use(root, recipe.model),
+        f"See what it makes of your images: `simsiam browse {root} IMAGES` searches a folder by example on a "
+        f"local page, `simsiam neighbors {root} IMAGES --query PICTURE` in the terminal.",
     ]
     if recipe.data_kind in ("demo", "cifar10") and recipe.name != "cifar10":
         steps.append(

@@ -1,9 +1,10 @@
-"""What a run begins with: its images, labels, network and monitor."""
+"""What a run begins with: its images, labels, network, loader and monitor."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from simsiam.data import inventory
 from simsiam.data.classification.labels import labelled_source
 from simsiam.data.sources import Source, open_source, split_held_out
 from simsiam.data.splits import shared_images
+from simsiam.data.two_views.loader import ViewLoader
 from simsiam.engine.distributed import Process
 from simsiam.errors import UserError
 from simsiam.model import SimSiam
@@ -182,4 +184,26 @@ def open_monitor(recipe: Pretraining, machine: Machine, inputs: Inputs, process:
         seed=recipe.seed,
         device=process.device,
         workers=workers(machine, inputs.train, process.world),
+    )
+
+
+def open_loader(
+    recipe: Pretraining, machine: Machine, inputs: Inputs, process: Process, *, channels_last: bool
+) -> ViewLoader:
+    """The training batches of a run, by the engine that suits the images and the device where none is named."""
+    in_memory = inputs.train.pixels is not None
+    engine: Any = machine.views_engine
+    if engine == "auto":
+        engine = "batch" if in_memory or process.device.type != "cpu" else "opencv"
+    return ViewLoader(
+        inputs.train,
+        recipe.views,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        rank=process.rank,
+        world=process.world,
+        workers=workers(machine, inputs.train, process.world),
+        engine=engine,
+        device=process.device,
+        channels_last=channels_last,
     )

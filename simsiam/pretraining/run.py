@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from simsiam import limits
 from simsiam.config import Machine, Pretraining, as_dict
-from simsiam.data.two_views.loader import Batch, ViewLoader
+from simsiam.data.images import write_skipped
+from simsiam.data.two_views.loader import Batch
 from simsiam.engine import distributed, precision
+from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
 from simsiam.engine.fit import Diverged, EpochEnd, Plan, Training, fit
 from simsiam.engine.logs import Display, MetricsLog, Tracker
@@ -25,9 +27,8 @@ from simsiam.engine.stopping import Interrupted, StopAsked
 from simsiam.errors import UserError
 from simsiam.model import SimSiam
 from simsiam.pretraining import estimate, finish, run_folder
-from simsiam.pretraining.inputs import Inputs, open_inputs, open_monitor, start_network, workers
+from simsiam.pretraining.inputs import Inputs, open_inputs, open_loader, open_monitor, start_network
 from simsiam.pretraining.monitor import Monitor
-from simsiam.pretraining.run_folder import RunFolder
 from simsiam.pretraining.step import Update, simsiam_optimizer, simsiam_schedule, train_step
 from simsiam.pretraining.verdict import Check, Verdict, judge
 from simsiam.results import Result
@@ -87,7 +88,7 @@ def pretrain(
                 reads=(data, labels),
             )
         )
-        if (finished := folder.finished()) is not None:
+        if (finished := run_folder.finished(folder)) is not None:
             return finished
         contenders = finish.contenders(recipe, compare, init)  # before hours of training: a wrong file shows now
 
@@ -102,7 +103,7 @@ def pretrain(
                 folder, recipe, inputs, monitor, network=network, verdict=verdict, contenders=contenders, bad=run.bad
             )
         distributed.barrier()
-        return Result.read(folder.result)
+        return Result.read(folder / "result.json")
 
 
 def _train(run: _Run, monitor: Monitor, on_collapse: OnCollapse) -> Verdict:
@@ -151,7 +152,7 @@ class _Run:
         network: SimSiam,
         inputs: Inputs,
         process: Process,
-        folder: RunFolder,
+        folder: Path,
         track: Iterable[Tracker],
         *,
         init: str | None,
@@ -159,7 +160,7 @@ class _Run:
         self.start = "the untrained network" if init is None else f"the weights it started from ({init})"
         self.recipe, self.machine, self.network, self.process, self.folder = recipe, machine, network, process, folder
         self.images = len(inputs.train)
-        self.bad = folder.known_bad()
+        self.bad = run_folder.known_bad(folder)
         scaler = precision.prepare(recipe.precision, process.device)
         channels_last = _channels_last(machine, network, process.device)
         if channels_last:
@@ -167,7 +168,7 @@ class _Run:
         self.parallel: Any = distributed.parallel(network, process)
         if machine.compile == "on":
             self.parallel = torch.compile(self.parallel)
-        self.loader = _loader(recipe, machine, inputs, process, channels_last=channels_last)
+        self.loader = open_loader(recipe, machine, inputs, process, channels_last=channels_last)
         optimizer = simsiam_optimizer(
             network,
             lr=recipe.lr,
@@ -187,8 +188,8 @@ class _Run:
             checkpoint_every=recipe.checkpoint_every,
             checkpoint_minutes=machine.checkpoint_minutes,
         )
-        self.checkpoints = folder.checkpoints(recipe)
-        self.log = MetricsLog(folder.root, trackers=track, writes=process.is_main)
+        self.checkpoints = Checkpoints(folder / "checkpoints", keep=recipe.keep_checkpoints)
+        self.log = MetricsLog(folder, trackers=track, writes=process.is_main)
         self.display = Display(recipe.epochs * self.loader.steps, shows=process.is_main)
 
     def say_unless_resumed(self, notes: Sequence[str]) -> None:
@@ -204,8 +205,8 @@ class _Run:
             self.training.load(saved)
             self.log.rewind(saved["log_offset"])
             at = f"epoch {self.training.epoch + 1}, step {self.training.step}"
-            self.display.say(f"going on from {self.folder.root} at {at}")
-            return self.folder.checks()
+            self.display.say(f"going on from {self.folder} at {at}")
+            return run_folder.checks(self.folder)
         self.log.rewind(0)
         found = estimate.measure(
             self.network,
@@ -217,7 +218,7 @@ class _Run:
             device=self.process.device,
         )
         self.display.say(found.line(self.process.device))
-        self.display.say(f"run folder {self.folder.root}; Ctrl-C saves and stops, the same command resumes")
+        self.display.say(f"run folder {self.folder}; Ctrl-C saves and stops, the same command resumes")
         return []
 
     def epochs(self) -> Iterator[EpochEnd]:
@@ -238,7 +239,7 @@ class _Run:
         if batch.bad:
             self.bad.update({bad.path: bad for bad in batch.bad})
             if self.process.is_main:
-                self.folder.note_skipped(self.bad.values())
+                write_skipped(self.folder / run_folder.SKIPPED, self.bad.values())
         try:
             return self.forward(self.parallel, batch, self.training.update)
         except torch.cuda.OutOfMemoryError as error:
@@ -296,24 +297,3 @@ def _channels_last(machine: Machine, network: SimSiam, device: torch.device) -> 
     """Whether images lie channels-last. On a CPU torch's 1x1 convolutions crash so with fewer than 16 channels."""
     narrow = any(isinstance(part, nn.Conv2d) and 3 < part.in_channels < 16 for part in network.modules())
     return machine.wants_channels_last(device.type == "cuda" or (device.type == "cpu" and not narrow))
-
-
-def _loader(
-    recipe: Pretraining, machine: Machine, inputs: Inputs, process: Process, *, channels_last: bool
-) -> ViewLoader:
-    in_memory = inputs.train.pixels is not None
-    engine: Any = machine.views_engine
-    if engine == "auto":
-        engine = "batch" if in_memory or process.device.type != "cpu" else "opencv"
-    return ViewLoader(
-        inputs.train,
-        recipe.views,
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        rank=process.rank,
-        world=process.world,
-        workers=workers(machine, inputs.train, process.world),
-        engine=engine,
-        device=process.device,
-        channels_last=channels_last,
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from simsiam.report.runfolder import RunFolder
+from simsiam.report.collect import RunFolder
 
 Tone = Literal["good", "warn", "bad", "wait"]
 

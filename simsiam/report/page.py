@@ -9,8 +9,8 @@ from typing import Any
 
 from simsiam import claims
 from simsiam.report import answer, curves, html, pictures
+from simsiam.report.collect import RunFolder, read_run
 from simsiam.report.html import flat
-from simsiam.report.runfolder import RunFolder, read_run
 from simsiam.results import now, write_atomic, write_json
 
 SCHEMA = 1

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from simsiam import claims, locks, published
-from simsiam.data.download import Unavailable, fetch_checked, file_digest
+from simsiam.data.download import Unavailable, fetch_checked
 from simsiam.errors import UserError
 from simsiam.published import Published
 from simsiam.report.formats import EMPTY, markdown_table
 from simsiam.report.layout import PAGE_LAYOUTS, Column, Layout
-from simsiam.results import Result, now, read_json, write_atomic, write_json
+from simsiam.results import Result, file_digest, now, read_json, write_atomic, write_json
 from simsiam.weights import cards
 from simsiam.weights.cards import Card
 from simsiam.wording import counted
@@ -107,7 +107,7 @@ def get(name: str, cache: Path | None = None) -> Path:
         path.parent / "fetched.json",
         {
             "url": card.url,
-            "sha256": file_digest(path, "sha256"),
+            "sha256": file_digest(path),
             "bytes": path.stat().st_size,
             "licence": card.licence,
             "when": now(),
@@ -120,7 +120,7 @@ def fault(card: Card, path: Path) -> str | None:
     """What is wrong with a card's file, or None; the name of a `.part` file does not matter."""
     if path.stat().st_size < _SMALLEST:
         return f"only {counted(path.stat().st_size, 'byte')}, so no ResNet-50"
-    found = file_digest(path, "sha256")
+    found = file_digest(path)
     if card.sha8 is not None:
         return None if found.startswith(card.sha8) else f"SHA-256 begins with {found[:8]}, not {card.sha8}"
     record = path.parent / "fetched.json"

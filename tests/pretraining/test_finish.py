@@ -13,7 +13,6 @@ import torchvision
 from simsiam.backbones import build_backbone
 from simsiam.config import Pretraining
 from simsiam.pretraining.finish import next_steps
-from simsiam.pretraining.run_folder import RunFolder
 from simsiam.pretraining.verdict import Verdict
 from simsiam.recipes.pretrain import cifar10, demo, folder
 
@@ -22,7 +21,7 @@ PACE = {"seconds": 3600.0}
 
 
 def steps_of(recipe: Pretraining, root: Path) -> str:
-    return "\n".join(next_steps(RunFolder(root=root), recipe, HEALTHY, PACE))
+    return "\n".join(next_steps(root, recipe, HEALTHY, PACE))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])

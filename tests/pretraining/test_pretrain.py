@@ -29,7 +29,7 @@ from simsiam.pretraining.monitor import Monitor
 from simsiam.pretraining.run import _channels_last
 from simsiam.recipes.pretrain import RECIPES, folder_cpu
 from simsiam.report.answer import answer
-from simsiam.report.runfolder import read_run
+from simsiam.report.collect import read_run
 from simsiam.results import Result, read_metrics
 from simsiam.weights.load import load_backbone, unfinished
 from tests import tiny

@@ -16,7 +16,7 @@ from simsiam.data.two_views.loader import ViewLoader
 from simsiam.pretraining import inputs
 from simsiam.recipes.pretrain import RECIPES
 from simsiam.report.answer import answer
-from simsiam.report.runfolder import read_run
+from simsiam.report.collect import read_run
 from simsiam.results import Result, read_metrics
 
 NETWORK = (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from simsiam.report.answer import answer
-from simsiam.report.runfolder import RunFolder, read_run
+from simsiam.report.collect import RunFolder, read_run
 from simsiam.results import read_json, write_json
 from tests.report import runs
 

