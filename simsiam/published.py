@@ -55,15 +55,9 @@ def figures(
     source: str | None = None,
 ) -> list[Published]:
     """Every published figure that fits what is given, in the order of publication."""
-    return [
-        one
-        for one in FIGURES
-        if (model is None or one.model == model)
-        and (protocol is None or one.protocol == protocol)
-        and (metric is None or one.metric == metric)
-        and (version is None or one.version == version)
-        and (source is None or one.source == source)
-    ]
+    wanted = {"model": model, "protocol": protocol, "metric": metric, "version": version, "source": source}
+    asked = {name: value for name, value in wanted.items() if value is not None}
+    return [one for one in FIGURES if all(getattr(one, name) == value for name, value in asked.items())]
 
 
 def page_figure(model: str, protocol: str, metric: str, *, version: str = PAGE_VERSION) -> Published | None:
@@ -74,11 +68,6 @@ def page_figure(model: str, protocol: str, metric: str, *, version: str = PAGE_V
     known = figures(model=model, protocol=protocol, metric=metric, source=PAGE)
     told = [one for one in known if VERSIONS.index(one.version) <= VERSIONS.index(version)]
     return told[-1] if told else None
-
-
-def latest_figure(model: str, protocol: str, metric: str) -> Published | None:
-    """What the last version of the page says; None where it never had a figure."""
-    return page_figure(model, protocol, metric, version=VERSIONS[-1])
 
 
 _LOW_SHOT = ("k1", "k2", "k4", "k8", "k16", "k32", "k64", "k96")
@@ -115,90 +104,60 @@ def _row(
     ]
 
 
-def _page_release(
-    model: str,
-    version: str,
-    *,
-    svm: float,
-    low_shot: Sequence[float],
-    features: Sequence[float],
-    avgpool: float,
-    voc_ap50: float,
-    coco: Sequence[float],
-    voc_miou: float,
-) -> list[Published]:
-    """The columns that the page has had from its first version on."""
-    return [
-        *_row(model, version, "svm_voc07", "voc07", ("feature5",), (svm,), note=_NOT_AGAIN),
-        *_row(model, version, "low_shot_voc07", "voc07", _LOW_SHOT, low_shot, note=_NOT_AGAIN),
-        *_row(model, version, "linear_mhead", "imagenet", _FEATURES, features, note=_NOT_AGAIN),
-        *_row(model, version, "linear_avgpool", "imagenet", ("top1",), (avgpool,), note="BGR images"),
-        *_row(model, version, "detection_voc0712", "voc0712", ("ap50",), (voc_ap50,), note=f"{_NOT_AGAIN}; {_ONE_LR}"),
-        *_row(model, version, "detection_coco", "coco2017", _COCO, coco, note=f"{_NOT_AGAIN}; {_ONE_LR}"),
-        *_row(
-            model, version, "segmentation_voc12aug", "voc12aug", ("miou",), (voc_miou,), note=f"{_NOT_AGAIN}; {_ONE_LR}"
-        ),
-    ]
+_PAGE_COLUMNS = {  # protocol: data, metrics, and what is to be known of its figures up to v0.6.0
+    "svm_voc07": ("voc07", ("feature5",), _NOT_AGAIN),
+    "low_shot_voc07": ("voc07", _LOW_SHOT, _NOT_AGAIN),
+    "linear_mhead": ("imagenet", _FEATURES, _NOT_AGAIN),
+    "linear_avgpool": ("imagenet", ("top1",), "BGR images"),
+    "detection_voc0712": ("voc0712", ("ap50",), f"{_NOT_AGAIN}; {_ONE_LR}"),
+    "detection_coco": ("coco2017", _COCO, f"{_NOT_AGAIN}; {_ONE_LR}"),
+    "segmentation_voc12aug": ("voc12aug", ("miou",), f"{_NOT_AGAIN}; {_ONE_LR}"),
+    "places205": ("places205", _FEATURES, ""),
+    "knn": ("imagenet", _KNN, ""),
+}
+_PAGE: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {
+    (MODEL_100E, "v0.5.0"): {
+        "svm_voc07": (84.21,),
+        "low_shot_voc07": (39.71, 49.65, 62.79, 69.97, 74.73, 78.30, 81.06, 82.44),
+        "linear_mhead": (15.85, 34.02, 46.00, 60.90, 67.92),
+        "linear_avgpool": (67.88,),
+        "detection_voc0712": (79.97,),
+        "detection_coco": (38.3, 57.6, 41.7, 34.4, 54.8, 36.9),
+        "segmentation_voc12aug": (46.11,),
+    },
+    (MODEL_200E, "v0.5.0"): {
+        "svm_voc07": (85.20,),
+        "low_shot_voc07": (39.85, 50.44, 63.73, 70.93, 75.74, 79.42, 82.02, 83.44),
+        "linear_mhead": (15.57, 37.21, 47.28, 62.21, 69.85),
+        "linear_avgpool": (69.80,),
+        "detection_voc0712": (79.85,),
+        "detection_coco": (38.8, 58.0, 42.3, 34.9, 55.3, 37.6),
+        "segmentation_voc12aug": (46.27,),
+    },
+    (MODEL_100E, "v0.6.0"): {
+        "svm_voc07": (84.64,),
+        "low_shot_voc07": (39.65, 49.86, 62.48, 69.50, 74.48, 78.31, 81.06, 82.56),
+        "linear_mhead": (16.27, 33.77, 45.80, 60.83, 68.21),
+        "linear_avgpool": (68.20,),
+        "detection_voc0712": (79.80,),
+        "detection_coco": (38.6, 57.6, 42.3, 34.6, 54.8, 36.9),
+        "segmentation_voc12aug": (48.35,),
+    },
+    (MODEL_100E, "v0.7.0"): {"linear_avgpool": (68.28,), "places205": (21.32, 35.66, 43.05, 50.79, 53.27)},
+    (MODEL_200E, "v0.7.0"): {"linear_avgpool": (69.84,), "places205": (21.17, 35.85, 43.49, 50.99, 54.10)},
+    (MODEL_100E, "v0.8.0"): {"knn": (57.4, 57.6, 55.8, 54.2)},
+    (MODEL_200E, "v0.8.0"): {"knn": (60.2, 60.4, 58.8, 57.4)},
+}
 
 
 def _page() -> list[Published]:
-    return [
-        *_page_release(
-            MODEL_100E,
-            "v0.5.0",
-            svm=84.21,
-            low_shot=(39.71, 49.65, 62.79, 69.97, 74.73, 78.30, 81.06, 82.44),
-            features=(15.85, 34.02, 46.00, 60.90, 67.92),
-            avgpool=67.88,
-            voc_ap50=79.97,
-            coco=(38.3, 57.6, 41.7, 34.4, 54.8, 36.9),
-            voc_miou=46.11,
-        ),
-        *_page_release(
-            MODEL_200E,
-            "v0.5.0",
-            svm=85.20,
-            low_shot=(39.85, 50.44, 63.73, 70.93, 75.74, 79.42, 82.02, 83.44),
-            features=(15.57, 37.21, 47.28, 62.21, 69.85),
-            avgpool=69.80,
-            voc_ap50=79.85,
-            coco=(38.8, 58.0, 42.3, 34.9, 55.3, 37.6),
-            voc_miou=46.27,
-        ),
-        *_page_release(
-            MODEL_100E,
-            "v0.6.0",
-            svm=84.64,
-            low_shot=(39.65, 49.86, 62.48, 69.50, 74.48, 78.31, 81.06, 82.56),
-            features=(16.27, 33.77, 45.80, 60.83, 68.21),
-            avgpool=68.20,
-            voc_ap50=79.80,
-            coco=(38.6, 57.6, 42.3, 34.6, 54.8, 36.9),
-            voc_miou=48.35,
-        ),
-        *_row(MODEL_100E, "v0.7.0", "linear_avgpool", "imagenet", ("top1",), (68.28,), note=_MENDED),
-        *_row(MODEL_200E, "v0.7.0", "linear_avgpool", "imagenet", ("top1",), (69.84,), note=_MENDED),
-        *_row(
-            MODEL_100E,
-            "v0.7.0",
-            "places205",
-            "places205",
-            _FEATURES,
-            (21.32, 35.66, 43.05, 50.79, 53.27),
-            note=_MENDED,
-        ),
-        *_row(
-            MODEL_200E,
-            "v0.7.0",
-            "places205",
-            "places205",
-            _FEATURES,
-            (21.17, 35.85, 43.49, 50.99, 54.10),
-            note=_MENDED,
-        ),
-        *_row(MODEL_100E, "v0.8.0", "knn", "imagenet", _KNN, (57.4, 57.6, 55.8, 54.2), note=_MENDED),
-        *_row(MODEL_200E, "v0.8.0", "knn", "imagenet", _KNN, (60.2, 60.4, 58.8, 57.4), note=_MENDED),
-    ]
+    made = []
+    for (model, version), figures_of in _PAGE.items():
+        for protocol, values in figures_of.items():
+            data, metrics, note = _PAGE_COLUMNS[protocol]
+            mended = VERSIONS.index(version) >= VERSIONS.index("v0.7.0")
+            made += _row(model, version, protocol, data, metrics, values, note=_MENDED if mended else note)
+    return made
 
 
 def _context() -> list[Published]:
@@ -215,27 +174,20 @@ def _context() -> list[Published]:
 
 
 def _official() -> list[Published]:
-    rows: list[tuple[str, float, Certainty]] = [
-        ("100 epochs, batch 512", 68.1, "read"),
-        ("100 epochs, batch 256", 68.3, "read"),
-        ("200 epochs, batch 256", 69.8, "said in a thread"),
-    ]
-    made = []
-    for model, value, certainty in rows:
-        made += _row(
-            model, "README", "linear_avgpool", "imagenet", ("top1",), (value,), source=OFFICIAL, certainty=certainty
-        )
-    return made
+    rows: dict[str, tuple[float, Certainty]] = {
+        "100 epochs, batch 512": (68.1, "read"),
+        "100 epochs, batch 256": (68.3, "read"),
+        "200 epochs, batch 256": (69.8, "said in a thread"),
+    }
+    where = ("README", "linear_avgpool", "imagenet", ("top1",))
+    made = [_row(model, *where, (value,), source=OFFICIAL, certainty=sure) for model, (value, sure) in rows.items()]
+    return [one for row in made for one in row]
 
 
 _PAPER_LINEAR = {
     "Figure 2: stop-gradient": {"with": 67.7, "without": 0.1},
-    "Table 1: predictor": {
-        "baseline, lr with cosine decay": 67.7,
-        "no predictor MLP": 0.1,
-        "fixed random initialisation": 1.5,
-        "lr not decayed": 68.1,
-    },
+    "Table 1: predictor": {"baseline, lr with cosine decay": 67.7, "no predictor MLP": 0.1}
+    | {"fixed random initialisation": 1.5, "lr not decayed": 68.1},
     "Table 2: batch size": {
         "64": 66.1,
         "128": 67.3,

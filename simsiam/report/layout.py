@@ -68,114 +68,49 @@ def features(protocol: str) -> tuple[Column, ...]:
     return _columns(protocol, **{f"feature{stage}": f"Feature{stage}" for stage in range(1, 6)})
 
 
-SVM = Layout(
-    key="svm",
-    title="VOC SVM / Low-shot SVM",
-    columns=(
+def _table(key: str, title: str, columns: tuple[Column, ...], data: DataSet | None = None, digits: int = 2) -> Layout:
+    return Layout(key=key, title=title, columns=columns, digits=digits, data=data)
+
+
+SVM = _table(
+    "svm",
+    "VOC SVM / Low-shot SVM",
+    (
         Column(heading="Best Layer", protocol="svm_voc07", metric="best", kind="best layer"),
         Column(heading="SVM", protocol="svm_voc07", metric="best", published="feature5"),
         *_columns("low_shot_voc07", **{f"k{k}": f"k={k}" for k in (1, 2, 4, 8, 16, 32, 64, 96)}),
     ),
-    digits=2,
-    data=VOC07,
+    VOC07,
 )
-COCO = _columns(
-    "detection_coco",
-    box_ap="mAP(Box)",
-    box_ap50="AP50(Box)",
-    box_ap75="AP75(Box)",
-    mask_ap="mAP(Mask)",
-    mask_ap50="AP50(Mask)",
-    mask_ap75="AP75(Mask)",
-)
-KNN = _columns("knn", **{f"top1_k{k}": f"k={k}" for k in (10, 20, 100, 200)})
-LINEAR = (*features("linear_mhead"), Column(heading="AvgPool", protocol="linear_avgpool", metric="top1"))
+_COCO = {
+    f"{of}_{ap}": f"{name}({of.title()})"
+    for of in ("box", "mask")
+    for ap, name in (("ap", "mAP"), ("ap50", "AP50"), ("ap75", "AP75"))
+}
+_KNN = {f"top1_k{k}": f"k={k}" for k in (10, 20, 100, 200)}
+_LINEAR = (*features("linear_mhead"), Column(heading="AvgPool", protocol="linear_avgpool", metric="top1"))
+_TOP = {"top1": "Top-1", "top5": "Top-5"}
 
 PAGE_LAYOUTS: tuple[Layout, ...] = (
     SVM,
-    Layout(key="imagenet", title="ImageNet Linear Evaluation", columns=LINEAR, digits=2, data=IMAGENET),
-    Layout(
-        key="places205", title="Places205 Linear Evaluation", columns=features("places205"), digits=2, data=PLACES205
-    ),
-    Layout(
-        key="inaturalist2018",
-        title="iNaturalist2018 Linear Evaluation",
-        columns=features("inaturalist2018"),
-        digits=2,
-        data=INATURALIST,
-    ),
-    Layout(key="knn", title="ImageNet Nearest-Neighbor Classification", columns=KNN, digits=1, data=IMAGENET),
-    Layout(
-        key="voc0712",
-        title="Pascal VOC 2007 + 2012 Detection",
-        columns=_columns("detection_voc0712", ap50="AP50"),
-        digits=2,
-        data=VOC0712,
-    ),
-    Layout(key="coco", title="COCO2017 Detection", columns=COCO, digits=1, data=COCO2017),
-    Layout(
-        key="voc12aug",
-        title="Pascal VOC 2012 + Aug Segmentation",
-        columns=_columns("segmentation_voc12aug", miou="mIOU"),
-        digits=2,
-        data=VOC12AUG,
-    ),
-    Layout(
-        key="cityscapes",
-        title="Cityscapes Segmentation",
-        columns=_columns("segmentation_cityscapes", miou="mIOU"),
-        digits=2,
-        data=CITYSCAPES,
-    ),
+    _table("imagenet", "ImageNet Linear Evaluation", _LINEAR, IMAGENET),
+    _table("places205", "Places205 Linear Evaluation", features("places205"), PLACES205),
+    _table("inaturalist2018", "iNaturalist2018 Linear Evaluation", features("inaturalist2018"), INATURALIST),
+    _table("knn", "ImageNet Nearest-Neighbor Classification", _columns("knn", **_KNN), IMAGENET, 1),
+    _table("voc0712", "Pascal VOC 2007 + 2012 Detection", _columns("detection_voc0712", ap50="AP50"), VOC0712),
+    _table("coco", "COCO2017 Detection", _columns("detection_coco", **_COCO), COCO2017, 1),
+    _table("voc12aug", "Pascal VOC 2012 + Aug Segmentation", _columns("segmentation_voc12aug", miou="mIOU"), VOC12AUG),
+    _table("cityscapes", "Cityscapes Segmentation", _columns("segmentation_cityscapes", miou="mIOU"), CITYSCAPES),
 )
+_POOLED = Column(heading="Pooled", protocol="svm_voc07", metric="pooled")
+_RECALL = {f"recall_at_{k}": f"Recall@{k}" for k in (1, 5, 10)}
+_RUN = {"knn": "kNN", "view_recall": "View retrieval", "spread": "Spread of z"}
 OWN_LAYOUTS: tuple[Layout, ...] = (
-    Layout(
-        key="svm_layers",
-        title="VOC SVM by Layer",
-        columns=(*features("svm_voc07"), Column(heading="Pooled", protocol="svm_voc07", metric="pooled")),
-        digits=2,
-        data=None,
-    ),
-    Layout(
-        key="semi_supervised",
-        title="Semi-Supervised Fine-Tuning",
-        columns=_columns("semi_supervised", top1="Top-1", top5="Top-5"),
-        digits=2,
-        data=None,
-    ),
-    Layout(
-        key="linear_probe",
-        title="Fast Linear Probe",
-        columns=_columns("linear_probe", top1="Top-1", top5="Top-5"),
-        digits=2,
-        data=None,
-    ),
-    Layout(
-        key="few_labels",
-        title="Few Labels",
-        columns=_columns("few_labels", top1="Top-1", top5="Top-5"),
-        digits=2,
-        data=None,
-    ),
-    Layout(
-        key="clustering",
-        title="Clustering",
-        columns=_columns("clustering", nmi="NMI", ari="ARI"),
-        digits=3,
-        data=None,
-    ),
-    Layout(
-        key="retrieval",
-        title="Retrieval",
-        columns=_columns("retrieval", **{f"recall_at_{k}": f"Recall@{k}" for k in (1, 5, 10)}),
-        digits=2,
-        data=None,
-    ),
-    Layout(
-        key="pretrain",
-        title="Pre-Training Runs",
-        columns=_columns("pretrain", knn="kNN", view_recall="View retrieval", spread="Spread of z"),
-        digits=2,
-        data=None,
-    ),
+    _table("svm_layers", "VOC SVM by Layer", (*features("svm_voc07"), _POOLED)),
+    _table("semi_supervised", "Semi-Supervised Fine-Tuning", _columns("semi_supervised", **_TOP)),
+    _table("linear_probe", "Fast Linear Probe", _columns("linear_probe", **_TOP)),
+    _table("few_labels", "Few Labels", _columns("few_labels", **_TOP)),
+    _table("clustering", "Clustering", _columns("clustering", nmi="NMI", ari="ARI"), digits=3),
+    _table("retrieval", "Retrieval", _columns("retrieval", **_RECALL)),
+    _table("pretrain", "Pre-Training Runs", _columns("pretrain", **_RUN)),
 )

@@ -26,6 +26,11 @@ class Cell:
     spread: float | None = None  # standard deviation
     word: str = ""
 
+    @property
+    def filled(self) -> bool:
+        """Whether something stands in it."""
+        return self.value is not None or bool(self.word)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:

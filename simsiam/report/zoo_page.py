@@ -18,6 +18,10 @@ from simsiam.wording import counted
 
 NOT_MEASURED = "not measured here"
 TITLE = "Model zoo"
+_HEAD = ("Self-Supervised Config", "By", "Epochs", "Batch", "Licence", "Weights")
+TRAINING = "Not trained here; these commands do it (eight GPUs; see docs/guides/reproduce.md for SLURM and one GPU):"
+FILLING = "Not measured here yet; these commands fill the cells:"
+FURTHER = "Further measurements"
 ABOUT = (
     "SimSiam (Chen and He, arXiv 2011.10566) with the sections and tables of MMSelfSup's model zoo page. Published "
     "figures stand beside those measured by this program; whatever has not been measured is marked, and the command "
@@ -66,57 +70,32 @@ class ZooPage:
     closing: list[str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Measure:
-    """How a protocol of the page is run here."""
-
-    data: str  # folder that the command names
-    about: str
-
-
-_MEASURES: dict[str, _Measure] = {
-    "svm_voc07": _Measure(
-        data="data/VOCdevkit",
-        about="Linear SVMs on VOC2007 trainval, tested on test (mAP, %). Best Layer says which feature map the SVM "
-        "figure comes from: Feature1 is the stem, Feature2 to Feature5 the four stages.",
-    ),
-    "low_shot_voc07": _Measure(
-        data="data/VOCdevkit",
-        about="k=1 to k=96 is the number of positive images a class in the low-shot SVM (mean of five samples).",
-    ),
-    "linear_mhead": _Measure(
-        data="data/imagenet",
-        about="Feature1 to Feature5: the maps are pooled to about 9,000 numbers, without global pooling, and "
-        "classified by a linear layer (resnet50_mhead_8xb32-steplr-90e, top-1 %).",
-    ),
-    "linear_avgpool": _Measure(
-        data="data/imagenet",
-        about="AvgPool: a linear layer on globally pooled features (resnet50_8xb512-coslr-90e_in1k).",
-    ),
-    "inaturalist2018": _Measure(
-        data="data/iNaturalist2018", about="Feature1 to Feature5 on iNaturalist 2018 (8,142 species, top-1 %)."
-    ),
-    "places205": _Measure(data="data/Places205", about="Feature1 to Feature5 on Places205 (top-1 %)."),
-    "knn": _Measure(
-        data="data/imagenet", about="Weighted vote of the k nearest training images on pooled features (top-1 %)."
-    ),
-    "detection_voc0712": _Measure(
-        data="data/VOCdevkit",
-        about="Faster R-CNN, C4, trained on VOC2007+2012 trainval, tested on VOC2007 test (11-point AP50; "
-        "faster_rcnn_r50_c4_mstrain_24k_voc0712).",
-    ),
-    "detection_coco": _Measure(
-        data="data/coco",
-        about="Mask R-CNN with FPN, 1x schedule, train2017 and val2017 (mask_rcnn_r50_fpn_mstrain_1x_coco).",
-    ),
-    "segmentation_voc12aug": _Measure(
-        data="data/VOCdevkit",
-        about="FCN with output stride 8, 20k iterations, train_aug and val (fcn_r50-d8_512x512_20k_voc12aug).",
-    ),
-    "segmentation_cityscapes": _Measure(
-        data="data/cityscapes",
-        about="FCN with output stride 8, 40k iterations, train and val (fcn_r50-d8_769x769_40k_cityscapes).",
-    ),
+_DATA = {  # the folder that the command of a protocol names
+    **dict.fromkeys(("svm_voc07", "low_shot_voc07", "detection_voc0712", "segmentation_voc12aug"), "data/VOCdevkit"),
+    **dict.fromkeys(("linear_mhead", "linear_avgpool", "knn"), "data/imagenet"),
+    "inaturalist2018": "data/iNaturalist2018",
+    "places205": "data/Places205",
+    "detection_coco": "data/coco",
+    "segmentation_cityscapes": "data/cityscapes",
+}
+_ABOUT = {  # how a protocol of the page is run here
+    "svm_voc07": "Linear SVMs on VOC2007 trainval, tested on test (mAP, %). Best Layer says which feature map the SVM "
+    "figure comes from: Feature1 is the stem, Feature2 to Feature5 the four stages.",
+    "low_shot_voc07": "k=1 to k=96 is the number of positive images a class in the low-shot SVM (mean of five "
+    "samples).",
+    "linear_mhead": "Feature1 to Feature5: the maps are pooled to about 9,000 numbers, without global pooling, and "
+    "classified by a linear layer (resnet50_mhead_8xb32-steplr-90e, top-1 %).",
+    "linear_avgpool": "AvgPool: a linear layer on globally pooled features (resnet50_8xb512-coslr-90e_in1k).",
+    "inaturalist2018": "Feature1 to Feature5 on iNaturalist 2018 (8,142 species, top-1 %).",
+    "places205": "Feature1 to Feature5 on Places205 (top-1 %).",
+    "knn": "Weighted vote of the k nearest training images on pooled features (top-1 %).",
+    "detection_voc0712": "Faster R-CNN, C4, trained on VOC2007+2012 trainval, tested on VOC2007 test (11-point AP50; "
+    "faster_rcnn_r50_c4_mstrain_24k_voc0712).",
+    "detection_coco": "Mask R-CNN with FPN, 1x schedule, train2017 and val2017 (mask_rcnn_r50_fpn_mstrain_1x_coco).",
+    "segmentation_voc12aug": "FCN with output stride 8, 20k iterations, train_aug and val "
+    "(fcn_r50-d8_512x512_20k_voc12aug).",
+    "segmentation_cityscapes": "FCN with output stride 8, 40k iterations, train and val "
+    "(fcn_r50-d8_769x769_40k_cityscapes).",
 }
 _IMAGENET = 1_200_000  # images; a run that saw more is one on ImageNet-1k's 1,281,167, less what its monitor held out
 _SECTIONS = {  # the page's headings, what it says below each, and the keys of the tables
@@ -164,7 +143,7 @@ def training_command(model: str) -> str:
 def evaluation_command(model: str, protocol: str) -> str:
     """The command that fills a protocol's cells in the row of a model."""
     name = protocol.replace("_", "-")
-    return f"simsiam evaluate {name} {run_folder(model)} --data {_MEASURES[protocol].data}"
+    return f"simsiam evaluate {name} {run_folder(model)} --data {_DATA[protocol]}"
 
 
 def run_folder(model: str) -> str:
@@ -187,54 +166,26 @@ def _own_model(one: Found) -> Model:
 def _part(layout: Layout, table: Table) -> Part:
     rows: list[Row] = []
     commands: list[str] = []
+    nothing = Cell(word=NOT_MEASURED)
     for model in published.PAGE_MODELS:
         theirs = [row for row in table.rows if row.origin == "published" and row.model == model]
-        ours = [row for row in table.rows if row.origin == "ours" and row.comparable and _is_of(row, model)]
-        rows += theirs + ([_marked(row) for row in ours] or [_empty(layout, model)])
-        commands += [
-            evaluation_command(model, protocol)
-            for protocol in layout.protocols
-            if not any(_fills(row, layout, protocol) for row in ours)
+        ours = [row for row in table.rows if row.origin == "ours" and row.comparable]
+        ours = [row for row in ours if row.model == model or row.model.startswith(f"{model} (")]  # an aside in brackets
+        shown = [
+            dataclasses.replace(row, cells=[cell if cell.filled else nothing for cell in row.cells]) for row in ours
         ]
+        if not ours:
+            assert layout.data is not None
+            shown = [Row(model=model, origin="ours", data=layout.data.title, cells=[nothing for _ in layout.columns])]
+        rows += theirs + shown
+        for protocol in layout.protocols:
+            mine = [index for index, column in enumerate(layout.columns) if column.protocol == protocol]
+            if not any(all(row.cells[index].filled for index in mine) for row in ours):
+                commands.append(evaluation_command(model, protocol))
     known = {(row.model, row.origin) for row in rows}
     rows += [row for row in table.rows if (row.model, row.origin) not in known or not row.comparable]
-    about = " ".join(_MEASURES[protocol].about for protocol in layout.protocols)
+    about = " ".join(_ABOUT[protocol] for protocol in layout.protocols)
     return Part(table=dataclasses.replace(table, rows=rows), about=about, commands=commands)
-
-
-def _is_of(row: Row, model: str) -> bool:
-    """Whether a row of ours repeats this row of the page; two runs of one recipe carry an aside in brackets."""
-    return row.model == model or row.model.startswith(f"{model} (")
-
-
-def _fills(row: Row, layout: Layout, protocol: str) -> bool:
-    pairs = zip(layout.columns, row.cells, strict=True)
-    return all(cell.value is not None or cell.word for column, cell in pairs if column.protocol == protocol)
-
-
-def _empty(layout: Layout, model: str) -> Row:
-    assert layout.data is not None
-    return Row(
-        model=model,
-        origin="ours",
-        version="",
-        data=layout.data.title,
-        comparable=True,
-        cells=[Cell(word=NOT_MEASURED) for _ in layout.columns],
-        results=1,
-    )
-
-
-def _marked(row: Row) -> Row:
-    """A row of ours with its empty cells marked."""
-    cells = [cell if cell.value is not None or cell.word else Cell(word=NOT_MEASURED) for cell in row.cells]
-    return dataclasses.replace(row, cells=cells)
-
-
-_HEAD = ("Self-Supervised Config", "By", "Epochs", "Batch", "Licence", "Weights")
-TRAINING = "Not trained here; these commands do it (eight GPUs; see docs/guides/reproduce.md for SLURM and one GPU):"
-FILLING = "Not measured here yet; these commands fill the cells:"
-FURTHER = "Further measurements"
 
 
 def write(page: ZooPage, out: Path | None) -> str:
