@@ -38,11 +38,11 @@ class Row:
 
     model: str
     origin: Literal["published", "ours"]
-    version: str  # of the page; empty for ours
     data: str
-    comparable: bool  # measured on the published data set
     cells: list[Cell]
-    results: int  # how many results the figures are the mean of
+    version: str = ""  # of the page; empty for ours
+    comparable: bool = True  # measured on the published data set
+    results: int = 1  # how many results the figures are the mean of
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -153,17 +153,8 @@ def _published_rows(layout: Layout) -> list[Row]:
             cells = [_published_cell(one, column) for one, column in zip(known, layout.columns, strict=True)]
             if figures and cells != before:
                 newest = max((one.version for one in figures), key=published.VERSIONS.index)
-                rows.append(
-                    Row(
-                        model=model,
-                        origin="published",
-                        version=newest,
-                        data=layout.data.title,
-                        comparable=True,
-                        cells=cells,
-                        results=1,
-                    )
-                )
+                where = layout.data.title
+                rows.append(Row(model=model, origin="published", version=newest, data=where, cells=cells))
             before = cells
     return rows
 
@@ -195,7 +186,6 @@ def _our_rows(layout: Layout, found: Sequence[Found]) -> list[Row]:
                 Row(
                     model=model,
                     origin="ours",
-                    version="",
                     data=data,
                     comparable=layout.data is None or layout.data.matches(data, images),
                     cells=[_our_cell(column, chosen) for column in layout.columns],

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from simsiam.data.classification.voc import MultiLabelSet
     from simsiam.data.sources import Source
-    from simsiam.engine.optimizers import Group
-    from simsiam.engine.optimizers import Schedule
+    from simsiam.engine.optimizers import Group, Schedule
     from simsiam.features.extraction import Features
 
 NORM_FLOOR = 1e-5  # added to each row's norm
