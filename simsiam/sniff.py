@@ -32,7 +32,10 @@ ZEROS = _kind("zeros", "impostor", "a file of zero bytes (a download or copy tha
 TEXT = _kind("text", "text", "a text file")
 LFS = _kind("lfs", "impostor", "a Git LFS pointer, not the file itself (`git lfs pull` fetches it)")
 HTML = _kind("html", "impostor", "a web page (HTML), often the login or error page of a failed download")
-ZIP = _kind("zip", "archive", "a zip archive")
+ZIP = _kind("zip", "archive", "a zip archive (unpack it first)")
+NPZ = _kind("npz", "table", "an archive of NumPy arrays (.npz)")
+OFFICE = _kind("office", "table", "an office document such as .xlsx (export it as CSV)")
+INDEX = _kind("index", "text", "an index of weights that lie in several files beside it (save them as one file)")
 TORCH = _kind("torch", "weights", "a PyTorch checkpoint")
 
 # (offset, bytes there, kind); the first that fits counts.
@@ -64,7 +67,7 @@ _MAGIC: tuple[tuple[int, bytes, FileKind], ...] = (
     (0, b"(\xb5/\xfd", _kind("zstd", "archive", "a zstd archive (unpack it first)")),
     (0, b"7z\xbc\xaf'\x1c", _kind("7z", "archive", "a 7z archive (unpack it first)")),
     (0, b"Rar!\x1a\x07", _kind("rar", "archive", "a RAR archive (unpack it first)")),
-    (257, b"ustar", _kind("tar", "archive", "a tar archive")),
+    (257, b"ustar", _kind("tar", "archive", "a tar archive (unpack it first: tar xf)")),
     (0, b"PAR1", _kind("parquet", "table", "a Parquet table")),
     (0, b"ARROW1", _kind("arrow", "table", "an Arrow table")),
     (0, b"SQLite format 3\0", _kind("sqlite", "table", "an SQLite database")),
@@ -111,8 +114,14 @@ def sniff(content: bytes | Path) -> FileKind | None:
         return ZEROS
     if head[4:8] == b"ftyp":
         return _BRANDS.get(head[8:12], _VIDEO)
-    if head.startswith(b"PK\x03\x04") and b"data.pkl" in head[30:200]:
-        return TORCH
+    if head.startswith(b"PK\x03\x04"):
+        name = head[30 : 30 + int.from_bytes(head[26:28], "little")]  # of the first member
+        if b"data.pkl" in head[30:200]:
+            return TORCH
+        if name.endswith(b".npy"):
+            return NPZ
+        if name in (b"[Content_Types].xml", b"_rels/.rels", b"mimetype"):
+            return OFFICE
     for offset, magic, kind in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return kind
@@ -138,6 +147,8 @@ def _is_text(head: bytes) -> bool:
 
 def _text(head: bytes) -> FileKind:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if b'"weight_map"' in start:
+        return INDEX
     return next((kind for starts, kind in _MARKUP if start.startswith(starts)), TEXT)
 
 

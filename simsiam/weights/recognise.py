@@ -91,6 +91,8 @@ def _walk(raw: Any) -> Iterator[Part]:
                 yield Part(place=_place(keys), tensors=unwrap(module))
                 continue
             node = node.entries or node.state
+        if isinstance(node, list | tuple):
+            node = {str(place): each for place, each in enumerate(node) if isinstance(each, Mapping | Inert)}
         if not isinstance(node, Mapping) or node.keys() >= {"state", "param_groups"}:  # an optimizer's
             continue
         found = {str(key): tensor for key, value in node.items() if (tensor := _tensor(value)) is not None}
@@ -99,7 +101,7 @@ def _walk(raw: Any) -> Iterator[Part]:
         waiting += [
             ((*keys, str(key)), value)
             for key, value in node.items()
-            if isinstance(value, Mapping | Inert) and not _NO_WEIGHTS.search(str(key))
+            if isinstance(value, Mapping | Inert | list | tuple) and not _NO_WEIGHTS.search(str(key))
         ]
 
 
@@ -128,7 +130,9 @@ def _tensor(value: Any) -> Tensor | None:
         value = value.array()
     if isinstance(value, numpy.ndarray):
         return torch.from_numpy(value)
-    return value if isinstance(value, Tensor) else None
+    if not isinstance(value, Tensor):
+        return None
+    return value.float() if value.is_floating_point() and value.itemsize == 1 else value  # torch computes little in fp8
 
 
 def unwrap(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _compat_pickle
+import builtins
 import pickle
 import struct
 import sys
@@ -11,23 +12,33 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
+
+def _is_exception(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
+
+
 # The standard library's classes of plain data, which training programs keep beside the weights. Everything else of
 # the standard library has no place in a weights file: a file that names it is refused.
 _PLAIN = frozenset(
     """
     builtins.bool builtins.bytearray builtins.bytes builtins.complex builtins.dict builtins.float builtins.frozenset
     builtins.getattr builtins.int builtins.list builtins.object builtins.range builtins.set builtins.slice
-    builtins.str builtins.tuple builtins.type builtins.property builtins.Exception builtins.ValueError
-    builtins.KeyboardInterrupt builtins.RuntimeError builtins.print builtins.max builtins.min builtins.sum
-    _codecs.encode argparse.Namespace collections.Counter collections.OrderedDict collections.defaultdict
-    collections.deque collections.ChainMap collections.UserDict collections.abc.Mapping copyreg._reconstructor
-    copyreg.__newobj__ copyreg.__newobj_ex__ dataclasses._MISSING_TYPE decimal.Decimal enum.Enum enum.IntEnum
-    enum.auto fractions.Fraction functools.partial itertools.count logging.getLogger logging.Logger numbers.Number
-    operator.itemgetter operator.attrgetter random.Random re._compile time.struct_time types.SimpleNamespace
-    types.MappingProxyType uuid.UUID uuid.SafeUUID zoneinfo.ZoneInfo._unpickle array._array_reconstructor
+    builtins.str builtins.tuple builtins.type builtins.property builtins.print builtins.max builtins.min builtins.sum
+    builtins.abs builtins.len builtins.round builtins.sorted builtins.xrange builtins.long builtins.Ellipsis
+    builtins.NotImplemented _codecs.encode argparse.Namespace copy.copy copy.deepcopy copyreg._reconstructor
+    copyreg.__newobj__ copyreg.__newobj_ex__ dataclasses._MISSING_TYPE enum.Enum enum.IntEnum enum.auto
+    functools.partial itertools.count logging.getLogger logging.Logger operator.itemgetter operator.attrgetter
+    os.PathLike random.Random re._compile re.RegexFlag signal.Signals http.HTTPStatus time.struct_time
+    types.SimpleNamespace types.MappingProxyType types.NoneType uuid.UUID uuid.SafeUUID
+    zoneinfo.ZoneInfo._unpickle array._array_reconstructor
     """.split()
+    + [f"builtins.{name}" for name, kind in vars(builtins).items() if _is_exception(kind)]
+    + [f"_operator.{name}" for name in "add sub mul truediv floordiv mod neg lt le gt ge eq ne and_ or_".split()]
 )
-_PLAIN_MODULES = ("datetime", "pathlib", "typing", "abc", "string")
+_PLAIN_MODULES = (
+    *("abc", "cmath", "collections", "collections.abc", "datetime", "decimal", "fractions", "ipaddress", "math"),
+    *("numbers", "pathlib", "statistics", "string", "typing"),
+)
 # What runs code or opens files in the packages that a reader of weights has installed.
 _RUNS_CODE = tuple(
     """

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import collections
+import copy
+import decimal
+import enum
+import fractions
+import ipaddress
+import math
+import operator
+import os
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import numpy
 import pytest
 import torch
 import torchvision
 from torch import Tensor
 
 from simsiam import cli
+from simsiam.backbones import build_backbone
+from simsiam.errors import UserError
 from simsiam.weights.load import load_backbone
+
+
+class Phase(enum.Enum):
+    LAST = "last"
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +108,63 @@ def test_a_first_layer_of_one_channel(
     assert "its first layer takes 1 channel, this program needs 3 (RGB)" in capsys.readouterr().err
     assert import_file(tmp_path / "gray.pth", "--channels", "widen") == 0
     assert "widened to 3" in capsys.readouterr().out
+
+
+def tiny_state() -> dict[str, Tensor]:
+    return dict(build_backbone("resnet10", width=8).state_dict())
+
+
+HARMLESS: dict[str, object] = {
+    "user list": collections.UserList([1]),
+    "user dict": collections.UserDict({1: 2}),
+    "chain": collections.ChainMap({1: 2}),
+    "enum": Phase.LAST,
+    "flags": re.RegexFlag.I,
+    "ellipsis": (..., NotImplemented),
+    "address": ipaddress.ip_address("10.0.0.1"),
+    "functions": (math.sqrt, copy.deepcopy, operator.add, sorted, torch.relu),
+    "path kinds": (os.PathLike, PurePosixPath("a"), PureWindowsPath("a\\b")),
+    "errors": (KeyError("x"), TimeoutError()),
+    "numbers": (range(3), fractions.Fraction(1, 2), decimal.Decimal("1.5"), numpy.float64(1), numpy.dtype("f4")),
+    "types": (int, type(None), torch.float16, torch.nn.Linear),
+}
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_plain_data_beside_the_weights_is_no_alarm(kind: str, protocol: int, tmp_path: Path) -> None:
+    state = tiny_state()
+    torch.save({"model": state, "kept": HARMLESS[kind]}, tmp_path / "f.pth", pickle_protocol=protocol)
+    assert load_backbone(tmp_path / "f.pth").backbone.name == "resnet10"
+
+
+@pytest.mark.parametrize("shape", ["list", "pair", "models", "fp8", "bf16"])
+def test_other_containers_and_kinds_of_numbers(shape: str, tmp_path: Path) -> None:
+    state = tiny_state()
+    small = {"fp8": torch.float8_e4m3fn, "bf16": torch.bfloat16}.get(shape)
+    if small is not None:
+        state = {name: t.to(small) if t.is_floating_point() else t for name, t in state.items()}
+    content = {"list": [state], "pair": (state, {"epoch": 3}), "models": {"models": [state]}}.get(shape, state)
+    torch.save(content, tmp_path / "f.pth")
+    found = load_backbone(tmp_path / "f.pth").backbone.state_dict()
+    assert found.keys() == state.keys()
+    for name, tensor in found.items():
+        assert torch.equal(tensor, state[name].to(tensor.dtype))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04" + bytes(22) + b"\x0b\0\0\0weights.npy", "an archive of NumPy arrays"),
+        (b"PK\x03\x04" + bytes(22) + b"\x13\0\0\0[Content_Types].xml", "an office document"),
+        (
+            b'{"metadata": {}, "weight_map": {"conv1.weight": "a-00001.safetensors"}}',
+            "weights that lie in several files",
+        ),
+        (b"a.pth".ljust(257, b"\0") + b"ustar" + bytes(64), r"a tar archive \(unpack it first"),
+    ],
+)
+def test_what_is_no_weights_file_is_named(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(UserError, match=rf"w\.pth: not a weights file that this program knows; it is .*{said}"):
+        load_backbone(tmp_path / "w.pth")
