@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Literal
 
 import numpy as np
 
+from simsiam.data.annotations import UnreadableAnnotation, read_text
 from simsiam.data.class_names import numbered, numbered_ids
+from simsiam.data.classification import csv_table
 from simsiam.data.find_images import ROLES
-from simsiam.data.images import IMAGE_SUFFIXES, is_image
+from simsiam.data.images import IMAGE_SUFFIXES, is_image, is_image_name
 from simsiam.data.inventory import Inventory, LeftOut, other_files
 from simsiam.data.source import UNKNOWN, FileSource
 from simsiam.errors import UserError
@@ -72,19 +75,20 @@ class ListSource(FileSource):
         if not file.is_file():
             raise UserError(f"{file}: a folder, not a list of images. Name the list, or use the data kind 'folder'.")
         base = file.parent if root is None else root
-        try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{file}: {looks_like(file)}, not a text list in UTF-8 ({error.reason} at byte {error.start})."
-            ) from error
-        entries = [_entry(line) for line in lines if line.strip()]
+        entries = _entries(file, base)
         if not entries:
             raise UserError(f'{file}: an empty list. Write one image a line, as "path" or "path label".')
-        _check_files(file, base, [entry.path for entry in entries])
+        names = [entry.path for entry in entries]
+        _check_files(file, base, names)
         words = [entry.label for entry in entries]
         classes, labels = _labels(words)
-        super().__init__(base, [entry.path for entry in entries], labels, name=file.stem, classes=classes)
+        notes = []
+        if labels is not None and (bare := words.count(None)):
+            notes.append(f"{bare:,} of {counted(len(words), 'line')} {plural(bare, 'has', 'have')} no label")
+        if twice := len(names) - len(set(names)):
+            notes.append(f"{twice:,} of {counted(len(words), 'line')} {plural(twice, 'names', 'name')} an image again")
+        inventory = Inventory(found=len(names), used=len(names), notes=tuple(notes))
+        super().__init__(base, names, labels, name=file.stem, classes=classes, inventory=inventory)
 
 
 def imagenet_source(root: Path | str, split: str = "train") -> FileSource:
@@ -185,12 +189,38 @@ def _part_of(names: list[str], split: Literal["train", "test", "all"]) -> _Part:
     return _Part(names=used, depth=1, left_out=(other,), splits=splits)
 
 
-def _entry(line: str) -> _Entry:
-    line = line.strip()
-    if os.path.splitext(line)[1].lower() in IMAGE_SUFFIXES:  # the whole line is a path, whatever spaces it holds
-        return _Entry(path=line, label=None)
+def _entries(file: Path, base: Path) -> list[_Entry]:
+    """The lines of a list, without comments and a first line of headings."""
+    try:
+        text = read_text(file)
+    except UnreadableAnnotation as error:
+        raise UserError(f"{file}: {looks_like(file)}, not a text list ({error}).") from error
+    lines = re.split(r"\r\n|\r|\n", text)
+    found = [_entry(line.strip(), base) for line in lines if line.strip()]
+    found = [each for each in found if is_image_name(each.path) or not each.path.startswith("#")]  # else a comment
+    if found and found[0].path.lower() in csv_table.PATH_HEADINGS and not os.path.lexists(base / found[0].path):
+        del found[0]
+    return found
+
+
+def _entry(line: str, base: Path) -> _Entry:
+    path, label = _parts(line)
+    path = path.strip().strip('"')
+    if "\\" in path and not os.path.lexists(base / path):  # a path of Windows
+        path = path.replace("\\", "/")
+    return _Entry(path=path, label=label)
+
+
+def _parts(line: str) -> tuple[str, str | None]:
+    """Path and label of a line: with a tab, comma, semicolon or bar between, else with the last blank."""
+    if is_image_name(line.strip('"')):  # the whole line is a path, whatever spaces it holds
+        return line, None
+    for separator in "\t,;|":
+        path, _, label = line.partition(separator)
+        if label.strip() and is_image_name(path.strip().strip('"')):
+            return path, label.strip()
     path, _, label = line.replace("\t", " ").rpartition(" ")
-    return _Entry(path=path.strip(), label=label) if path else _Entry(path=line, label=None)
+    return (path, label) if path else (line, None)
 
 
 def _check_files(file: Path, base: Path, names: list[str]) -> None:

@@ -41,7 +41,12 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its complaint
 
 def is_image(name: str) -> bool:
     """Whether a file's name says that it is an image, and no hidden file (macOS leaves ._NAME.jpg beside NAME.jpg)."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return not name.startswith(".") and is_image_name(name)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a path ends as images do, hidden or not."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True, order=True)

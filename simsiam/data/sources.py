@@ -12,6 +12,7 @@ from PIL import Image
 
 from simsiam.config import cache_folder
 from simsiam.data import content
+from simsiam.data.classification import csv_table
 from simsiam.data.folders import FolderSource, ListSource, imagenet_source
 from simsiam.data.images import is_image
 from simsiam.data.source import UNKNOWN, ArraySource, FileSource, HeldOut, Source, Subset, split_held_out
@@ -63,6 +64,10 @@ def open_source(data: str | Path, *, kind: str, split: str = "train", cache: Pat
         case "folder":
             return FolderSource(data, split="test" if split == "test" else "all" if split == "all" else "train")
         case "list":
+            if Path(data).suffix.lower() in csv_table.SUFFIXES:
+                from simsiam.data.classification.labels import listed_source
+
+                return listed_source(Path(data))
             return ListSource(data)
         case "imagenet":
             return imagenet_source(data, split)

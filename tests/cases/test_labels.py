@@ -12,7 +12,7 @@ import pytest
 from simsiam.data.class_names import aligned, class_map, in_order
 from simsiam.data.classification.labels import csv_source, csv_splits, labelled_source
 from simsiam.data.folders import ListSource
-from simsiam.data.sources import FolderSource
+from simsiam.data.sources import FolderSource, open_source
 from simsiam.data.splits import Splits
 from simsiam.errors import UserError
 from tests.cases.coloured import CPU, WEIGHTS, evaluate, folders, picture, simsiam, table
@@ -179,6 +179,12 @@ SHAPES = {
     "windows": "path,label\r\n" + "".join(f"{path},{label}\r\n" for path, label in ROWS).replace("/", "\\"),
     "bom": "\ufeffpath,label\n" + "".join(f"{path},{label}\n" for path, label in ROWS),
     "quoted": "".join(f'"{path}","{label}"\n' for path, label in ROWS),
+    "bars": "path|label\n" + "".join(f"{path}|{label}\n" for path, label in ROWS),
+    "blanks": "".join(f"{path}  {label}\n" for path, label in ROWS),
+    "excel": "sep=;\npath;label\n" + "".join(f"{path};{label}\n" for path, label in ROWS),
+    "comment": "# made by hand\npath,label\n" + "".join(f"{path},{label}\n" for path, label in ROWS),
+    "commas in quotes": "path,label,note\n" + "".join(f'{path}, "{label}", "a, b"\n' for path, label in ROWS),
+    "a row again": "path,label\n" + "".join(f"{path},{label}\n" for path, label in (*ROWS, ROWS[0])),
 }
 
 
@@ -192,9 +198,82 @@ def test_csv_header_names(tmp_path: Path, shape: str) -> None:
     assert source.labels is not None
     assert source.classes == ("green", "red")
     assert [(source.path(n), source.class_name(int(label))) for n, label in enumerate(source.labels)] == ROWS
-    if "width" not in SHAPES[shape]:  # other columns are classes of their own there
+    if "width" not in SHAPES[shape] and "note" not in SHAPES[shape]:  # other columns are classes of their own there
         both = csv_splits(file, file)
         assert both.train.targets.tolist() == [[0, 1]] * 3 + [[1, 0]] * 3
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "C:\\data\\{folder}\\{name}.png",
+        "/content/{folder}/{name}.png",
+        "{name}.png",
+        "{name}",
+        "https://x.org/{name}.png",
+    ],
+)
+def test_images_that_are_not_where_a_csv_says_are_found_by_name(tmp_path: Path, written: str) -> None:
+    for path, label in ROWS:
+        picture(tmp_path / path, 0 if label == "red" else 4)
+    rows = [(written.format(folder=Path(path).parent, name=Path(path).stem), label) for path, label in ROWS]
+    source = csv_source(table(tmp_path / "labels.csv", rows, header="id,breed\n"))
+    assert [source.path(index) for index in range(6)] == [path for path, _ in ROWS]
+    assert source.inventory.notes == ("6 of 6 images are not where the rows say, and found by name in img",)
+    picture(tmp_path / "other" / "red0.png", 3)  # now the name stands for two
+    with pytest.raises(UserError, match=r"1 of 6 images is not there, the first '.*red0"):
+        csv_source(tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "gb2312", "utf-16", "utf-8-sig"])
+def test_a_csv_and_a_list_in_other_encodings(tmp_path: Path, encoding: str) -> None:
+    first, second = ("猫", "狗") if encoding == "gb2312" else ("café", "thé")
+    rows = [(path, first if label == "red" else second) for path, label in ROWS]
+    for path, label in ROWS:
+        picture(tmp_path / path, 0 if label == "red" else 4)
+    (tmp_path / "a.csv").write_text("path,label\n" + "".join(f"{p},{n}\n" for p, n in rows), encoding=encoding)
+    (tmp_path / "a.txt").write_text("".join(f"{p} {n}\n" for p, n in rows), encoding=encoding)
+    assert set(csv_source(tmp_path / "a.csv").classes or ()) == {first, second}
+    assert set(ListSource(tmp_path / "a.txt").classes or ()) == {first, second}
+
+
+LISTS = {
+    "tab": "".join(f"{path}\t{label}\n" for path, label in ROWS),
+    "comma": "".join(f"{path}, {label}\n" for path, label in ROWS),
+    "semicolon": "path label\n" + "".join(f"{path};{label}\n" for path, label in ROWS),
+    "windows": "# from a PC\r\n" + "".join(f"{path} {label}\r\n" for path, label in ROWS).replace("/", "\\"),
+    "quotes": "".join(f'"{path}" {label}\n' for path, label in ROWS),
+}
+
+
+@pytest.mark.parametrize("shape", LISTS)
+def test_lists_of_other_forms(tmp_path: Path, shape: str) -> None:
+    for path, label in ROWS:
+        picture(tmp_path / path, 0 if label == "red" else 4)
+    (tmp_path / "list.txt").write_text(LISTS[shape], newline="")
+    source = ListSource(tmp_path / "list.txt")
+    assert source.labels is not None
+    assert [(source.path(n), source.class_name(int(label))) for n, label in enumerate(source.labels)] == ROWS
+    assert source.inventory.lines() == []
+
+
+def test_what_a_list_leaves_open_is_said(tmp_path: Path) -> None:
+    for path in ("#1.png", "a\u0085b.png", "my photo.png"):
+        picture(tmp_path / path, 0)
+    (tmp_path / "list.txt").write_text("# two classes\n#1.png red\na\u0085b.png\tdark red\nmy photo.png\n#1.png red\n")
+    source = ListSource(tmp_path / "list.txt")
+    assert source.classes == ("dark red", "red")
+    assert source.inventory.notes == ("1 of 4 lines has no label", "1 of 4 lines names an image again")
+
+
+def test_a_csv_is_a_set_of_images_for_every_command(tmp_path: Path) -> None:
+    for path, label in ROWS:
+        picture(tmp_path / path, 0 if label == "red" else 4)
+    (tmp_path / "a.tsv").write_text(SHAPES["tab"])
+    (tmp_path / "b.csv").write_text("file,width,height\n" + "".join(f"{path},24,24\n" for path, _ in ROWS))
+    labelled, plain = (open_source(tmp_path / name, kind="list") for name in ("a.tsv", "b.csv"))
+    assert (labelled.classes, plain.classes, plain.labels) == (("green", "red"), None, None)
+    assert [plain.path(index) for index in range(6)] == [path for path, _ in ROWS]
 
 
 def test_a_csv_of_excel_in_utf16(tmp_path: Path) -> None:
@@ -212,6 +291,11 @@ def test_a_csv_of_excel_in_utf16(tmp_path: Path) -> None:
         ("path,label\nimg/red0.png,red\nimg/gone.png,red\n", "1 of 2 images is not there, the first 'img/gone.png'"),
         ("path,label\nimg/red0.png,red\n,red\n", "row 3 names no image"),
         ("path,label\n", "an empty labels file|0 classes in 0 rows"),
+        ("path,label\nimg/red0.png,red\nimg/red0.png,green\n", "listed twice, with different words beside it"),
+        ("<!doctype html><title>404", "a web page"),
+        ("PK\x03\x04 rest", "a zip archive .*, not a CSV"),
+        ("version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        ("p\0a\0t\0h\0", "it holds zero bytes"),
     ],
 )
 def test_csv_mistakes_are_named(tmp_path: Path, content: str, said: str) -> None:

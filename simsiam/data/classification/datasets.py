@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from simsiam.data.classification import csv_table
 from simsiam.data.splits import Splits
 from simsiam.errors import UserError
 
@@ -158,4 +159,4 @@ def _part(data: str, layout: Layout, split: str, cache: Path | None) -> Source:
 
 
 def _is_csv(place: str) -> bool:
-    return Path(place).suffix.lower() == ".csv"
+    return Path(place).suffix.lower() in csv_table.SUFFIXES
