@@ -9,18 +9,20 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from simsiam.data.images import IMAGE_SUFFIXES
 
 Role = Literal["train", "val", "test"]
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "leftimg8bit")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "leftimg8bit", "data")
 ANNOTATION_FOLDERS = ("annotations", "annotation", "labels", "label", "ann", "anns", "xml", "xmls", "json", "default")
 ROLES: dict[str, Role] = {
     **dict.fromkeys(("train", "training", "trainval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of a file
 _SPLIT = re.compile(rf"({'|'.join(ROLES)})[_-]?\d*")  # train, Val, train2017
 
 
@@ -81,9 +83,10 @@ class ImageFinder:
         """The image of the first of these names that is there; None without one.
 
         A path counts as it is written, below any of the folders; else its last part does, in any capitals and with
-        another image suffix, where only one file has that name.
+        another image suffix, where only one file has that name. Web addresses, escapes such as %20 and the prefixes
+        of Label Studio's uploads are understood.
         """
-        written = [name.replace("\\", "/") for name in names if name and "\0" not in name]
+        written = list(dict.fromkeys(form for name in names if name and "\0" not in name for form in _forms(name)))
         for name in written:
             for folder in self.folders:
                 if _is_file(folder / name) and Path(name).suffix.lower() in IMAGE_SUFFIXES:
@@ -131,6 +134,15 @@ def _index(folder: Path, *, deep: bool) -> dict[str, list[Path]]:
                 found.setdefault(_key(name), []).append(file)
                 found.setdefault(_key(file.stem), []).append(file)
     return found
+
+
+def _forms(name: str) -> list[str]:
+    """The file that a name may mean: as written, unescaped, and without what an upload puts before it."""
+    plain = name.replace("\\", "/")
+    bare = plain.split("?d=")[-1] if "?d=" in plain else urlsplit(plain).path if "://" in plain else plain
+    bare = unquote(bare)
+    folder, slash, last = bare.rpartition("/")
+    return [plain, bare, folder + slash + _UPLOADED.sub("", last)]
 
 
 def _stem(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from simsiam.data.detection.boxes import AS_STORED
 from simsiam.data.detection.checks import Checked, checked
 from simsiam.data.detection.coco import open_coco
+from simsiam.data.detection.files import BoxFiles
 from simsiam.data.detection.voc import open_voc_folder
 from simsiam.data.segmentation.checks import absent_classes, mask_problems
 from simsiam.data.segmentation.class_list import read_classes
@@ -217,7 +219,9 @@ def test_brushes_of_cvat_are_single_objects(tmp_path: Path) -> None:
     found = opened(coco(tmp_path, [{**stroke, "attributes": {"occluded": False}}]))
     assert found.source.objects.crowd.tolist() == [False]
     assert any("1 mask marked as a crowd as CVAT marks what is drawn by brush" in note for note in found.notes)
-    [note] = checked(open_coco(coco(tmp_path, [stroke, {**stroke, "iscrowd": 0}]), None), "stop").notes
+    [note] = checked(
+        open_coco(coco(tmp_path, [stroke, {**stroke, "iscrowd": 0, "bbox": [50, 4, 1, 5]}]), None), "stop"
+    ).notes
     assert "1 of 2 objects are marked as crowds" in note
 
 
@@ -268,6 +272,109 @@ def test_extents_of_masks_are_those_of_their_pixels(tmp_path: Path) -> None:
     for row, shape in enumerate(shapes):
         points = np.concatenate([np.array(part).reshape(-1, 2) for part in shape])
         assert source.shapes.extents[row].tolist() == [*points.min(0), *points.max(0)]
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> BoxFiles:
+    """A set of one cat of 20 x 20 pixels at 1, 1, after a change of its json."""
+    file = coco(folder, [{"bbox": [1, 1, 20, 20], "area": 400}])
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    return opened(file).source
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["annotations"][0].update(category_id="1", image_id="0"),
+        lambda content: content["annotations"][0].update(category_id=1.0, image_id=0.0),
+        lambda content: content["categories"][0].update(id="1"),
+        lambda content: content["categories"].append(dict(content["categories"][0])),
+        lambda content: content["images"][0].update(width="100.0", height="80.0"),
+        lambda content: content["annotations"][0].update(bbox=["1", "1.0", "20", "20"]),
+        lambda content: content["annotations"][0].update(area=None),
+        lambda content: content["annotations"][0].update(area=0),
+        lambda content: content["images"][0].update(file_name="https://bucket/photos/%61.png?token=1"),
+        lambda content: content["images"][0].update(file_name="/data/upload/3/0a1b2c3d-a.png"),
+        lambda content: content["images"][0].update(file_name="/data/local-files/?d=photos/a.png"),
+        lambda content: content["images"][0].update(file_name="C:\\photos\\A.PNG"),
+    ],
+)
+def test_harmless_oddities_are_read(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    source = changed(tmp_path, change)
+    assert source.classes == ("cat",)
+    assert source.target(0).boxes.tolist() == [[1, 1, 21, 21]]
+    assert source.target(0).area.tolist() == [400]
+
+
+SQUARE = [1, 1, 21, 1, 21, 21, 1, 21]
+
+
+@pytest.mark.parametrize(
+    "shape", [[SQUARE], SQUARE, [[1, 1], [21, 1], [21, 21], [1, 21]], [[[1, 1], [21, 1], [21, 21], [1, 21]]]]
+)
+@pytest.mark.parametrize("box", [[1, 1, 20, 20], None, []])
+def test_outlines_in_any_nesting(tmp_path: Path, shape: list[Any], box: list[int] | None) -> None:
+    target = changed(tmp_path, lambda content: content["annotations"][0].update(segmentation=shape, bbox=box)).target(0)
+    assert target.boxes.tolist() == [[1, 1, 21, 21]]
+    assert target.masks is not None
+    assert int(target.masks.decode().sum()) == 400
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["categories"][0].update(name=None), "the category of id 1 has no name"),
+        (lambda content: content["images"][1].pop("file_name"), "image 1 without a file_name: missing image"),
+        (lambda content: content["images"][0].update(width=80, height=100), "image of another size: 1"),
+        (lambda content: content["annotations"][0].update(bbox=None), "bbox must be four numbers"),
+        (lambda content: content["annotations"][0].update(category_id=7), r"none of the categories' ids: 1 \(cat\)"),
+    ],
+)
+def test_what_means_nothing_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        changed(tmp_path, change)
+
+
+def test_fractions_among_pixels_are_named(tmp_path: Path) -> None:
+    boxes = [[10, 10, 30, 30], [0.2, 0.2, 0.5, 0.81], [20, 30, 20, 40], [5, 5, 9, 9]]
+    with pytest.raises(UserError, match=r"annotation 1 on a.png: box in fractions \(\(0.2, 0.2, 0.7, 1.01\)"):
+        opened(coco(tmp_path, [{"bbox": box} for box in boxes]))
+    with pytest.raises(UserError, match="3 of 4 boxes lie between 0 and 1"):
+        opened(coco(tmp_path, [{"bbox": box} for box in [*boxes[:1], *[boxes[1]] * 3]]))
+
+
+def test_objects_that_stand_twice_and_percentages_are_said(tmp_path: Path) -> None:
+    [note] = opened(coco(tmp_path, [{"bbox": [1, 1, 20, 20]}] * 3)).notes
+    assert "2 of 3 objects repeat another of the same class and box" in note
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (640, 480)).save(tmp_path / name)
+    file = tmp_path / "set.json"
+    content = json.loads(file.read_text())
+    content["annotations"] = [{"id": n, "image_id": 0, "category_id": 1, "bbox": [9 * n, n, 9, 9]} for n in range(11)]
+    content["images"] = [{"id": 0, "file_name": "a.png"}]
+    file.write_text(json.dumps(content))
+    [note] = opened(file).notes
+    assert "no box reaches beyond the first 100 pixels" in note
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "name"),
+    [
+        ("<annotation xmlns='http://x.org/a'>", "utf-8", "cat"),
+        ("\n <?xml version='1.0'?><annotation>", "utf-8", "cat"),
+        ("<annotation>", "utf-8", "salt & pepper &amp; &#99;"),
+        ("<?xml version='1.0' encoding='utf-8'?><annotation>", "gb18030", "镕堃"),
+        ("<annotation>", "latin-1", "chèvre"),
+    ],
+)
+def test_xml_as_people_write_it(tmp_path: Path, text: str, encoding: str, name: str) -> None:
+    write(tmp_path, "a", [("NAME", (1, 2, 4, 5))])
+    old = (tmp_path / "a.xml").read_text()
+    (tmp_path / "a.xml").write_bytes(old.replace("<annotation>", text).replace("NAME", name).encode(encoding))
+    assert voc(tmp_path).source.classes == (name.replace("&amp; &#99;", "& c"),)
 
 
 def masks(root: Path, values: list[np.ndarray], classes: str, *, palette: list[int] | None = None) -> Path:

@@ -227,6 +227,23 @@ class BoxBatch:
     step: int  # within the pass
 
 
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What the header of an image's file says: widths and heights, as stored and as the eye sees it."""
+
+    stored: tuple[int, int]
+    upright: tuple[int, int]
+    orientation: int  # of EXIF, 1 for none
+
+
+def header(file: Path) -> Header:
+    """The header of an image; raises whatever the decoder does for what is no image."""
+    with Image.open(file) as opened:
+        turned, (width, height) = opened.getexif().get(ORIENTATION, 1), opened.size
+    upright = (height, width) if turned in AS_STORED else (width, height)
+    return Header(stored=(width, height), upright=upright, orientation=turned)
+
+
 def read_annotated(image: BoxImage) -> Image.Image:
     """The picture, turned so that its size is the annotated one: upright by EXIF, or else as stored.
 

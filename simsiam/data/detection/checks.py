@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
-from simsiam.data.detection.boxes import AS_STORED, ORIENTATION, BoxImage, BoxSource, Target
+from simsiam.data.detection.boxes import BoxImage, BoxSource, Target, header
 from simsiam.data.detection.files import BoxFiles, Kind, Objects, Problem
 from simsiam.data.images import UnreadableImage, read_image, watched
 from simsiam.errors import UserError
@@ -23,6 +22,8 @@ Policy = Literal["stop", "drop"]
 Which = Literal["ordinary", "difficult", "any"]
 
 SHOWN = 20  # lines of a message
+FRACTION = 1.05  # beyond which no corner of a box in fractions of its image lies, rounded as tools do
+PERCENT, MANY_BOXES, WIDE = 100.5, 10, 200  # the same in percent, seen on so many boxes, on images of so many pixels
 TOLERANCE = 1.0  # pixels by which a box may reach over the edge: tools round
 MANY = 0.25  # of the objects marked as crowds, or as difficult
 _READERS = 8  # threads that look at files at once
@@ -47,8 +48,8 @@ def checked(source: BoxFiles, bad: Policy) -> Checked:
     Boxes that reach over the edge by a pixel at most are cut either way. Raises UserError that lists what is wrong,
     or that nothing is left.
     """
-    found = _find(source)
     _refuse_fractions(source)
+    found = _find(source)
     problems = [*source.problems, *found.problems]
     if problems and bad == "stop":
         raise UserError(message(source, problems))
@@ -139,17 +140,19 @@ def _find(source: BoxFiles) -> _Findings:
 def _faults(source: BoxFiles, images: list[BoxImage], owners: np.ndarray) -> dict[int, Problem]:
     """For each object with a fault, the gravest."""
     boxes, cut = source.objects.boxes, _cut(source, images, owners)
-    numbers = np.isfinite(boxes).all(1)
+    numbers, fraction = np.isfinite(boxes).all(1), _fractions(boxes) & (boxes % 1 != 0).any(1)
     with np.errstate(invalid="ignore"):
         over = numbers & (np.abs(boxes - cut) > TOLERANCE).any(1)
         empty = ~numbers | (boxes[:, 2:] <= boxes[:, :2]).any(1)
         gone = over & (cut[:, 2:] <= cut[:, :2]).any(1)
     found: dict[int, Problem] = {}
-    for row in np.flatnonzero(over | empty | gone).tolist():
+    for row in np.flatnonzero(over | empty | gone | fraction).tolist():
         image = images[owners[row]]
         corners = ", ".join(f"{value:g}" for value in boxes[row])
         what = f"({corners}) on {image.width} x {image.height} pixels"
         kind: Kind = "empty box" if empty[row] else "box wholly outside" if gone[row] else "box outside the image"
+        if fraction[row]:
+            kind, what = "box in fractions", f"({corners}); the others are in pixels"
         found[row] = Problem(kind=kind, where=_where(source, owners, row), what=what)
     if source.shapes is None:
         return found
@@ -183,13 +186,11 @@ class _Looked:
 def _look(image: BoxImage) -> _Looked:
     """The image with its size, or what is wrong with its file; reads the header alone."""
     try:
-        with Image.open(image.file) as opened:
-            stored = opened.size
-            orientation = opened.getexif().get(ORIENTATION, 1)
+        found = header(image.file)
     except Exception:  # decoders raise many kinds on damaged input, and all are to be listed
         return _Looked(image=image, problem=_unreadable(image))
-    width, height = stored[::-1] if orientation in AS_STORED else stored
-    turns, said = orientation in range(2, 9), (image.width, image.height)
+    stored, (width, height) = found.stored, found.upright
+    turns, said = found.orientation in range(2, 9), (image.width, image.height)
     if 0 in said:
         return _Looked(image=replace(image, width=width, height=height), turned="unclear" if turns else "")
     if said not in (stored, (width, height)):
@@ -225,18 +226,38 @@ def _unreadable(image: BoxImage) -> Problem:
 
 
 def _refuse_fractions(source: BoxFiles) -> None:
-    """Raise UserError where all boxes are fractions of their image."""
+    """Raise UserError where most boxes are fractions of their image."""
     boxes = source.objects.boxes
-    if len(boxes) and (boxes >= 0).all() and (boxes <= 1).all() and (boxes % 1 != 0).any():
+    within = int(_fractions(boxes).sum())
+    if 2 * within > len(boxes):
+        which = "all" if within == len(boxes) else f"{within} of"
         raise UserError(
-            f"{source.place}: all {counted(len(boxes), 'box', 'boxes')} lie between 0 and 1, so they are fractions of "
-            "their image and not pixels. Multiply them by its width and height, or export them in pixels."
+            f"{source.place}: {which} {counted(len(boxes), 'box', 'boxes')} lie between 0 and 1, so they are fractions "
+            "of their image and not pixels. Multiply them by its width and height, or export them in pixels."
         )
 
 
+def _fractions(boxes: np.ndarray) -> np.ndarray:
+    """M bool: the boxes whose corners all lie between 0 and 1."""
+    within: np.ndarray = (np.abs(boxes) <= FRACTION).all(1)
+    return within
+
+
 def _flagged(source: BoxFiles) -> list[str]:
-    """A word on flags that take a good part of the objects out of learning and scoring."""
-    total, notes = len(source.objects.labels), []
+    """A word on objects that count for nothing or count twice, and on boxes that look like percentages."""
+    total, notes, boxes = len(source.objects.labels), [], source.objects.boxes
+    whole = np.column_stack([source.owners, source.objects.labels, boxes])
+    if copies := total - len(np.unique(whole, axis=0)):
+        notes.append(
+            f"{source.name}: {copies} of {counted(total, 'object')} {plural(copies, 'repeats', 'repeat')} another of "
+            "the same class and box, and will count as missed: remove them."
+        )
+    smallest = min(min(image.width, image.height) for image in source.images)
+    if total >= MANY_BOXES and smallest > WIDE and 0.9 * PERCENT < boxes.max() <= PERCENT:
+        notes.append(
+            f"{source.name}: no box reaches beyond the first 100 pixels of its image, though the images have "
+            f"{smallest} and more: are they percentages? Then export them in pixels."
+        )
     for flags, words in ((source.objects.crowd, "crowds"), (source.objects.difficult, "difficult")):
         if flags.sum() > MANY * total:
             notes.append(

@@ -13,7 +13,7 @@ import numpy as np
 
 from simsiam.data.annotations import UnreadableAnnotation, flag, read_json
 from simsiam.data.class_names import class_name
-from simsiam.data.detection.boxes import BoxImage
+from simsiam.data.detection.boxes import BoxImage, header
 from simsiam.data.detection.files import BoxFiles, Problem
 from simsiam.data.detection.instance_masks import Polygons, Rle, from_runs
 from simsiam.data.detection.records import Box, Item, Record, assembled
@@ -129,19 +129,15 @@ def _get(raw: Any, key: str) -> Any:
 def _read(json: Path, finder: ImageFinder, raw: dict[str, Any], classes: Sequence[str] | None) -> BoxFiles:
     entries = raw["annotations"]
     notes: list[str] = []
-    names = _categories(json, raw["categories"], {_get(entry, "category_id") for entry in entries}, notes)
+    names = _categories(json, raw["categories"], {_id(_get(entry, "category_id")) for entry in entries}, notes)
     known = tuple(class_name(each) for each in classes) if classes is not None else tuple(names.values())
-    images = [
-        BoxImage(
-            id=entry["id"],
-            path=str(entry["file_name"]),
-            file=finder.find(str(entry["file_name"])) or finder.folders[0] / str(entry["file_name"]),
-            width=int(entry.get("width") or 0),
-            height=int(entry.get("height") or 0),
-        )
-        for entry in sorted(raw["images"], key=lambda entry: str(entry["id"]).zfill(20))
-    ]
-    by_image: dict[int | str, list[dict[str, Any]]] = {image.id: [] for image in images}
+    images = []
+    for entry in sorted(raw["images"], key=lambda entry: str(entry["id"]).zfill(20)):
+        path = str(entry.get("file_name") or f"image {entry['id']} without a file_name")
+        width, height = (int(float(entry.get(side) or 0)) for side in ("width", "height"))
+        file = finder.find(path) or finder.folders[0] / path
+        images.append(BoxImage(id=entry["id"], path=path, file=file, width=width, height=height))
+    by_image: dict[str, list[dict[str, Any]]] = {_id(image.id): [] for image in images}
     if len(by_image) < len(images):
         raise UserError(
             f"{json}: {counted(len(images) - len(by_image), 'image id occurs', 'image ids occur')} more than once."
@@ -149,15 +145,15 @@ def _read(json: Path, finder: ImageFinder, raw: dict[str, Any], classes: Sequenc
     problems: list[Problem] = []
     for entry in entries:
         where = f"{json.name}, annotation {entry.get('id', '?')}"
-        if entry["image_id"] not in by_image:
+        if _id(entry["image_id"]) not in by_image:
             what = f"its image {entry['image_id']!r} is not among the images"
             problems.append(Problem(kind="annotation without image", where=where, what=what))
-        elif entry["category_id"] not in names:
-            ids = some([f"{number!r} ({name})" for number, name in names.items()])
+        elif _id(entry["category_id"]) not in names:
+            ids = some([f"{number} ({name})" for number, name in names.items()])
             what = f"category_id {entry['category_id']!r} is none of the categories' ids: {ids}"
             problems.append(Problem(kind="unknown class", where=where, what=what))
         else:
-            by_image[entry["image_id"]].append(entry)
+            by_image[_id(entry["image_id"])].append(entry)
     brushes = sum(map(_is_brush, entries))
     if brushes:
         notes.append(
@@ -167,10 +163,10 @@ def _read(json: Path, finder: ImageFinder, raw: dict[str, Any], classes: Sequenc
     records = []
     for image in images:
         items = []
-        for entry in by_image[image.id]:
+        for entry in by_image[_id(image.id)]:
             where = f"{json.name}, annotation {entry.get('id', '?')} on {image.path}"
             try:
-                items.append(_item(entry, image, names[entry["category_id"]], where))
+                items.append(_item(entry, image, names[_id(entry["category_id"])], where))
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 what = f"{type(error).__name__}: {error}"
                 problems.append(Problem(kind="unreadable annotation", where=where, what=what))
@@ -178,20 +174,35 @@ def _read(json: Path, finder: ImageFinder, raw: dict[str, Any], classes: Sequenc
     return assembled(records, name=json.stem, place=str(json), classes=known, problems=problems, notes=notes)
 
 
-def _categories(json: Path, entries: list[dict[str, Any]], used: set[Any], notes: list[str]) -> dict[Any, str]:
-    """Names by rising id, without Roboflow's root; raises UserError on ids or names that occur twice.
+def _id(written: Any) -> str:
+    """An id by its value: 7, 7.0 and "7" are one."""
+    return str(int(written) if isinstance(written, float) and written.is_integer() else written).strip()
+
+
+def _rank(entry: dict[str, Any]) -> tuple[bool, float, str]:
+    """Ids in order: as numbers, then those that are none."""
+    number = _id(entry["id"])
+    return (False, float(number), "") if number.lstrip("-").isdecimal() else (True, 0.0, number)
+
+
+def _categories(json: Path, entries: list[dict[str, Any]], used: set[str], notes: list[str]) -> dict[str, str]:
+    """Names by rising id, without Roboflow's root; raises UserError on ids or names that stand for two classes.
 
     The root is a category above the classes that no annotation is of.
     """
     above = Counter(str(entry.get("supercategory")) for entry in entries)
-    kept = []
-    for entry in sorted(entries, key=lambda entry: entry["id"]):
-        root = str(entry.get("supercategory")).lower() == "none" and entry["id"] not in used
+    kept: list[dict[str, Any]] = []
+    for entry in sorted(entries, key=_rank):
+        if entry.get("name") is None or not str(entry["name"]).strip():
+            raise UserError(f"{json}: the category of id {entry['id']!r} has no name.")
+        if any((entry["id"], entry["name"]) == (known["id"], known["name"]) for known in kept):
+            continue
+        root = str(entry.get("supercategory")).lower() == "none" and _id(entry["id"]) not in used
         if root and above[str(entry["name"])] and len(entries) > 1:
             notes.append(f"{json.name}: the category {entry['name']!r} is the group of the others and was left out.")
         else:
             kept.append(entry)
-    names = {entry["id"]: class_name(str(entry["name"])) for entry in kept}
+    names = {_id(entry["id"]): class_name(str(entry["name"])) for entry in kept}
     if len(names) < len(kept) or len(set(names.values())) < len(names):
         raise UserError(f"{json}: a category's id or name occurs twice; each class needs its own.")
     if not names:
@@ -205,18 +216,18 @@ def _is_brush(entry: dict[str, Any]) -> bool:
 
 
 def _item(entry: dict[str, Any], image: BoxImage, name: str, where: str) -> Item:
-    shape = _shape(entry.get("segmentation"), image)
-    mask = _pixels(shape, image) if shape is not None and not {"bbox", "area"} <= entry.keys() else None
-    if "bbox" in entry or mask is None:
-        box = _box(entry["bbox"])
+    shape, area = _shape(entry.get("segmentation"), image), float(entry.get("area") or 0)
+    mask = _pixels(shape, image) if shape is not None and not (entry.get("bbox") and area > 0) else None
+    if entry.get("bbox") or mask is None:
+        box = _box(entry.get("bbox"))
     else:
         columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
         if not len(rows):
             raise ValueError("neither a bbox nor a pixel of a mask")
         box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
-    area = float(entry["area"]) if "area" in entry else None if mask is None else float(mask.sum())
+    known = area if area > 0 else None if mask is None else float(mask.sum())
     crowd = flag(entry.get("iscrowd", 0)) and not _is_brush(entry)
-    return Item(name=name, box=box, where=where, crowd=crowd, area=area, shape=shape)
+    return Item(name=name, box=box, where=where, crowd=crowd, area=known, shape=shape)
 
 
 def _box(found: Any) -> Box:
@@ -229,11 +240,12 @@ def _box(found: Any) -> Box:
 
 def _refuse_corners(source: BoxFiles) -> None:
     """Raise UserError where the boxes fit their images, or their areas, only as two corners x1, y1, x2 and y2."""
-    with np.errstate(over="ignore"):
-        sizes = np.array([(image.width, image.height) for image in source.images], np.float32).reshape(-1, 2)
-    boxes, areas, sizes = source.objects.boxes, source.objects.area, sizes[source.owners]
+    boxes, areas = source.objects.boxes, source.objects.area
     corner, extent = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
-    if len(boxes) < FEW or not ((extent > corner) & (extent <= sizes + APART)).all():
+    if len(boxes) < FEW or not (extent > corner).all():
+        return
+    sizes = np.array([_true_size(image) for image in source.images], np.float32).reshape(-1, 2)[source.owners]
+    if not (extent <= sizes + APART).all():
         return
     over = (boxes[:, 2:] > sizes + APART).any(1).mean() > OVER
     with np.errstate(over="ignore"):
@@ -243,6 +255,16 @@ def _refuse_corners(source: BoxFiles) -> None:
             f"{source.place}: bbox holds x, y, width and height in COCO's form, and these boxes fit their images only "
             "as two corners, x1, y1, x2 and y2. Subtract the first corner from the second, or export them anew."
         )
+
+
+def _true_size(image: BoxImage) -> tuple[int, int]:
+    """Of the file where it can be read: an annotation may have swapped the sides, which the checks report."""
+    said = (image.width, image.height)
+    try:
+        found = header(image.file)
+    except Exception:  # decoders raise many kinds on damaged input
+        return said
+    return said if said == found.stored else found.upright
 
 
 def _far_masks(source: BoxFiles) -> Iterator[Problem]:
@@ -271,13 +293,15 @@ def _shape(found: Any, image: BoxImage) -> Polygons | Rle | None:
     if not found:
         return None
     if isinstance(found, list):
-        for part in found:
+        if not isinstance(found[0], list) or (len(found) > 2 and all(len(each) == 2 for each in found)):
+            found = [found]  # one polygon, as its numbers or its corners
+        flat = [np.array(part, np.float64).reshape(-1) for part in found]
+        for part in flat:
             if len(part) % 2:
                 raise ValueError(f"a polygon of {counted(len(part), 'number')}; it takes pairs, x and y of each corner")
-        parts = [np.array(part, np.float64).reshape(-1, 2) for part in found]
-        parts = [part for part in parts if len(part) >= 3]
+        parts = [part.reshape(-1, 2) for part in flat if len(part) >= 6]
         return Polygons(parts=tuple(parts)) if parts else None
-    height, width = (int(side) for side in found["size"])
+    height, width = (int(side) for side in found.get("size") or (image.height, image.width))
     counts = found["counts"]
     if isinstance(counts, list):
         if sum(counts) != height * width:

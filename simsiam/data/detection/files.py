@@ -24,6 +24,7 @@ Kind = Literal[
     "image of another size",
     "unknown class",
     "empty box",
+    "box in fractions",
     "box outside the image",
     "box wholly outside",
     "mask of another size",

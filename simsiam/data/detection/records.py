@@ -107,4 +107,4 @@ def _said(place: str, spellings: dict[str, set[str]]) -> list[str]:
 
 def _unknown(name: str, known: Sequence[str]) -> str:
     other = look_alike(name, known)
-    return f"not among {some(known)}" + (f"; it differs from {other!r} in capitals alone" if other else "")
+    return f"{name!r} is not among {some(known)}" + (f"; it differs from {other!r} in capitals alone" if other else "")

@@ -79,7 +79,7 @@ def open_voc_folder(
     *,
     first_pixel: FirstPixel = 0,
     images: Path | None = None,
-    only: Iterable[str] | None = None,
+    only: Sequence[str] | None = None,
 ) -> BoxFiles:
     """Any folder of images with VOC-XML annotations; no lists of images are needed.
 
@@ -88,7 +88,7 @@ def open_voc_folder(
         classes: the names that count; None: all that occur, sorted. Give a test set the training set's.
         first_pixel: how the tool counts pixels: from 0, as most do, or from 1 and with the last pixel named, as VOC.
         images: the folder of the images, where they lie elsewhere.
-        only: the names, without suffix, of the annotations that count.
+        only: the names, without suffix, of the annotations that count; one that is not there is a problem.
 
     Raises UserError where there is no XML file at all.
     """
@@ -112,6 +112,10 @@ def open_voc_folder(
         if stem not in annotated
         for file in twins
         if file.name not in named
+    ]
+    lost = [name for name in dict.fromkeys(only or ()) if name not in annotated]
+    bare += [
+        Problem(kind="image without annotation", where=name, what=f"listed, and not in {annotations}") for name in lost
     ]
 
     def find(annotation: _Annotation) -> Path | None:

@@ -75,25 +75,30 @@ def _own(words: DatasetArgs, bad: Policy) -> BoxSets:
         other = recognise(words.test, images=images, first_pixel=words.first_pixel, classes=classes)
         name = other.part("test") or other.part("val") or next(iter(other.parts))
         test = checked(other.parts[name], bad)
-        notes = [f"{words.data}: {found.sentence}.", f"{words.test}: {other.sentence}."]
+        notes = [f"{words.data}: {found.sentence}.", *found.notes, f"{words.test}: {other.sentence}.", *other.notes]
         return _sets(whole.source, test.source, [*notes, *whole.notes, *test.notes])
     if scored is not None:
         test = checked(found.parts[scored], bad)
         note = f"{words.data}: {found.sentence}. Trained on {first} and scored on {scored}, its own split"
         unused = [name for name in found.parts if name not in (first, scored)]
         note += f"; {', '.join(unused)} is not used." if unused else "."
-        return _sets(whole.source, test.source, [note, *whole.notes, *test.notes])
+        return _sets(whole.source, test.source, [note, *found.notes, *whole.notes, *test.notes])
     count = len(whole.source)
     if count < 2:
         raise UserError(f"{words.data}: one image only; to hold some out for the score it takes two, or name --test.")
+    order = np.random.default_rng(0).permutation(count)
+    chosen = order[: max(1, count // HELD_OUT)]
+    shown = np.unique(whole.source.owners[~(whole.source.objects.crowd | whole.source.objects.difficult)])
+    if not np.isin(chosen, shown).any():  # nothing could be scored on them
+        chosen[0] = next((row for row in order if row in shown), chosen[0])
     held = np.zeros(count, bool)
-    held[np.random.default_rng(0).permutation(count)[: max(1, count // HELD_OUT)]] = True
+    held[chosen] = True
     out = int(held.sum())
     note = f"{out} of {count} images {plural(out, 'was', 'were')} held out to be scored on, drawn by seed 0"
     return _sets(
         whole.source.subset(np.flatnonzero(~held)),
         whole.source.subset(np.flatnonzero(held)),
-        [f"{words.data}: {found.sentence}.", *whole.notes, note],
+        [f"{words.data}: {found.sentence}.", *found.notes, *whole.notes, note],
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from simsiam.config import Machine, as_dict
 from simsiam.data.detection.boxes import BoxSource
-from simsiam.data.detection.checks import with_objects
+from simsiam.data.detection.checks import Which, with_objects
 from simsiam.data.splits import data_id
 from simsiam.engine.distributed import barrier
 from simsiam.errors import UserError
@@ -66,8 +66,15 @@ def _to_learn_from(settings: DetectionSettings, source: BoxSource) -> BoxSource:
     Of the published sets an image without any annotation is left out in every case, as published; in a folder of
     one's own it is a negative that `kept` keeps.
     """
+    which: Which = "difficult" if settings.difficult == "learnt" else "ordinary"
+    learnt = with_objects(source, which)
+    if not len(learnt):
+        raise UserError(
+            f"{source.name}: no object to learn from in {counted(len(source), 'image')}: all are marked as crowds or "
+            "as difficult. Correct iscrowd or difficult in the annotations, or learn the latter by --difficult learnt."
+        )
     if settings.background == "left_out":
-        return with_objects(source, "difficult" if settings.difficult == "learnt" else "ordinary")
+        return learnt
     return source if settings.benchmark == "folder" else with_objects(source, "any")
 
 
@@ -127,6 +134,12 @@ def _refuse_unfit(settings: DetectionSettings, data: BoxSets) -> None:
             f"{data.train.name} and {data.test.name}: the classes differ "
             f"({', '.join(data.train.classes[:5])} ... and {', '.join(data.test.classes[:5])} ...). "
             "Both must have the same names in the same order."
+        )
+    counted_ones = sum(int(data.test.target(index).ordinary.sum()) for index in range(len(data.test)))
+    if not counted_ones:
+        raise UserError(
+            f"{data.test.name}: no test object that counts in a score: the images have none, or crowds and difficult "
+            "ones alone. Name a test set with objects by --test, or correct iscrowd or difficult in the annotations."
         )
     if settings.architecture.masks is not None and not (data.train.has_masks and data.test.has_masks):
         without = data.train if not data.train.has_masks else data.test

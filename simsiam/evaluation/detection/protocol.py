@@ -33,10 +33,10 @@ class Detection(DetectionSettings, Protocol["BoxSets"]):
         return f"detection_{self.benchmark}"
 
     def remarks(self, subject: PretrainedBackbone, data: BoxSets) -> list[str]:
-        """Whether the anchors suit the objects."""
+        """How the sets were read, images in both of them, and whether the anchors suit the objects."""
         from simsiam.evaluation.detection.finish import remarks
 
-        return [*data.notes, *remarks(self, subject, data)]
+        return [*self.data_notes(data), *data.notes, *remarks(self, subject, data)]
 
     def data_id(self, data: BoxSets) -> DataId:
         """Both sets."""

@@ -123,7 +123,7 @@ def check_data(data: MaskSplits, place: Place) -> list[str]:
     notes = absent_classes(data.train, gathered(sorted({number for each in looked for number in each.classes})))
     if process.is_main:
         write_json(stamp, {"data": known, "images": len(data.train) + len(data.test), "notes": notes})
-        for note in (*data.notes, *notes):
+        for note in notes:
             print(f"note: {note}")
     return notes
 

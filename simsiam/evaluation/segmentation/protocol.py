@@ -36,6 +36,10 @@ class _MaskProtocol(Protocol["MaskSplits"]):
         """Both sets."""
         return data_id(data.train, data.test)
 
+    def remarks(self, subject: PretrainedBackbone, data: MaskSplits) -> list[str]:
+        """How the sets were read, and images in both of them."""
+        return [*self.data_notes(data), *data.notes]
+
     def score(self, subject: PretrainedBackbone, data: MaskSplits, *, machine: Machine) -> Measured:
         """miou, pixel_accuracy and mean_accuracy, percent; `detail["per_class"]["IoU"]` by class."""
         from simsiam.evaluation.segmentation.finish import train_and_score

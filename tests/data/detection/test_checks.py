@@ -53,7 +53,7 @@ def test_all_faults_of_a_folder_in_one_message(tmp_path: Path) -> None:
         f"  {folder}/gone.xml, object 1 (cat): box wholly outside ((15, 2, 18, 5) on 10 x 8 pixels)",
         f"  {folder}/empty.xml, object 1 (cat): empty box ((4, 2, 4, 5) on 10 x 8 pixels)",
         f"  {folder}/empty.xml, object 2 (cat): empty box ((5, 2, 4, 6) on 10 x 8 pixels)",
-        f"  {folder}/unknown.xml, object 1 (cow): unknown class (not among cat, dog)",
+        f"  {folder}/unknown.xml, object 1 (cow): unknown class ('cow' is not among cat, dog)",
         f"  {folder}/no_image.xml: annotation without image (names 'no_image.jpg', and there is none of its own name; "
         f"looked in {folder})",
         f"  {folder}/resized.jpg: image of another size (20 x 16 pixels, but annotated as 10 x 8)",

@@ -216,7 +216,7 @@ def test_entries_of_the_wrong_form_are_told_one_by_one(tmp_path: Path) -> None:
         ({"bbox": None}, "bbox must be four numbers, x, y, width and height, not None"),
         ({"bbox": [1, 2, 3]}, "bbox must be four numbers"),
         ({"segmentation": [[1, 1, 5, 1, 5]]}, "a polygon of 5 numbers; it takes pairs"),
-        ({"category_id": "5"}, "category_id '5' is none of the categories' ids: 2 (cat), 5 (dog)"),
+        ({"category_id": "7"}, "category_id '7' is none of the categories' ids: 2 (cat), 5 (dog)"),
     ],
 )
 def test_the_message_says_what_the_field_should_hold(tmp_path: Path, entry: dict[str, Any], what: str) -> None:

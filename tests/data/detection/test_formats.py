@@ -323,6 +323,132 @@ def test_outlines_become_masks_where_every_object_has_one(tmp_path: Path) -> Non
     assert mixed.notes == ("labelme: skipped 3 points.", "labelme: 3 of 6 objects have no outline: boxes only.")
 
 
+def words(text: str) -> Callable[[Path], None]:
+    """A change of data.yaml."""
+    return lambda root: write(root / "data.yaml", text)
+
+
+@pytest.mark.parametrize(
+    ("change", "classes", "note"),
+    [
+        (words("names: {0: cat, 1: dog}"), ("cat", "dog"), ""),
+        (words("names: [\n  'cat, big',\n  \"dog #1\"\n]  # both\nnc: 2"), ("cat, big", "dog #1"), ""),
+        (words("names:\r\n- it''s\r\n- 'it''s'\r\n"), ("it''s", "it's"), ""),
+        (words("names: [cat, dog, cow]\nnc: 2"), ("cat", "dog", "cow"), "nc: 2 and 3 names"),
+        (words("names: data/no.names\nnc: 2"), ("0", "1"), "the classes have no names"),
+        (lambda root: (root / "data.yaml").unlink(), ("0", "1"), "the classes have no names"),
+    ],
+)
+def test_names_of_yolo(tmp_path: Path, change: Callable[[Path], None], classes: tuple[str, ...], note: str) -> None:
+    roboflow_yolo(tmp_path)
+    change(tmp_path)
+    found = recognise(tmp_path)
+    assert found.parts["train"].classes == classes
+    assert note in " ".join(found.notes)
+    assert bool(found.notes) == bool(note)
+
+
+def test_key_points_of_yolo_are_skipped(tmp_path: Path) -> None:
+    roboflow_yolo(tmp_path)
+    for file in tmp_path.rglob("labels/*.txt"):
+        file.write_text(yolo_line(0, CAT).strip() + " 0.2 0.3" * 4)
+    write(tmp_path / "data.yaml", "names: [cat, dog]\nkpt_shape: [4, 2]\n")
+    found = recognise(tmp_path)
+    assert found.parts["train"].target(0).boxes.tolist() == [pytest.approx(CAT, abs=1e-3)]
+    assert found.notes == ("key points behind each box are skipped.",)
+
+
+def test_the_split_that_a_yaml_names(tmp_path: Path) -> None:
+    for n in range(5):
+        photo(tmp_path / "photos" / f"{n}.jpg")
+        write(tmp_path / "labels" / f"{n}.txt", yolo_line(0, CAT))
+    write(tmp_path / "a.txt", "".join(f"./photos/{n}.jpg\n" for n in range(3)))
+    write(tmp_path / "b.txt", "photos/3.jpg\nC:\\data\\photos\\4.jpg\n")
+    write(tmp_path / "data.yaml", "path: /nowhere\ntrain: a.txt\nval: b.txt\nnames: [cat]\n")
+    assert {name: len(part) for name, part in recognise(tmp_path).parts.items()} == {"train": 3, "val": 2}
+    write(tmp_path / "b.txt", "photos/3.jpg\nphotos/9.jpg\n")
+    with pytest.raises(UserError, match=r"9: missing image \(listed"):
+        sets(tmp_path)
+    write(tmp_path / "data.yaml", "train: photos\nval: photos\nnames: [cat]\n")
+    data = sets(tmp_path)
+    assert (len(data.train), len(data.test)) == (4, 1)
+    assert "train, val are the same images: some are held out to be scored on." in data.notes
+
+
+def test_labels_beside_the_images(tmp_path: Path) -> None:
+    for split, count in (("Train", 3), ("Val", 2)):
+        for n in range(count):
+            photo(tmp_path / split / f"{n}.jpg")
+            write(tmp_path / split / f"{n}.txt", "cat, 0.5, 0.5, 0.2, 0.2\n")
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    assert recognise(tmp_path).sentence == "YOLO labels: Train 3, Val 2 images, 5 objects, 2 classes"
+
+
+@pytest.mark.parametrize(
+    ("export", "named", "images"),
+    [
+        (cvat_coco, "annotations", 3),
+        (cvat_coco, "images", 3),
+        (label_studio_yolo, "images", 3),
+        (label_studio_yolo, "labels", 3),
+        (ultralytics, "images/val", 2),
+        (roboflow_yolo, "train", 3),
+        (roboflow_voc, "..", 3),
+        (coco_splits, "annotations", 3),
+    ],
+)
+def test_a_part_of_an_export_may_be_named(
+    tmp_path: Path, export: Callable[[Path], None], named: str, images: int
+) -> None:
+    export(tmp_path / "set/inner")
+    part = next(iter(recognise((tmp_path / "set/inner" / named).resolve()).parts.values()))
+    assert (len(part), part.classes) == (images, ("cat", "dog"))
+
+
+def test_folders_that_could_each_be_meant_are_named(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        cvat_coco(tmp_path / name)
+    with pytest.raises(UserError, match=r"in several of its folders: cats, dogs\. Name one as --data\."):
+        recognise(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lists", "counts"),
+    [
+        ({"ImageSets/Main/train.txt": "0.jpg\n1.jpg", "ImageSets/Main/val.txt": "2.jpg"}, {"train": 2, "val": 1}),
+        ({"train.txt": "JPEGImages/0.jpg Annotations/0.xml", "val.txt": "JPEGImages/2.jpg x"}, {"train": 1, "val": 1}),
+        ({"ImageSets/Main/trainval.txt": "0\n1\n"}, {"trainval": 2}),
+    ],
+)
+def test_lists_of_a_split(tmp_path: Path, lists: dict[str, str], counts: dict[str, int]) -> None:
+    voc_lists(tmp_path)
+    for file in (tmp_path / "ImageSets/Main").iterdir():
+        file.unlink()
+    for name, text in lists.items():
+        write(tmp_path / name, text)
+    assert {name: len(part) for name, part in recognise(tmp_path).parts.items()} == counts
+
+
+def test_a_list_with_a_name_that_is_not_there(tmp_path: Path) -> None:
+    voc_lists(tmp_path)
+    write(tmp_path / "ImageSets/Main/train.txt", "0\n99\n")
+    with pytest.raises(UserError, match=r"99: image without annotation \(listed, and not in"):
+        sets(tmp_path)
+
+
+def test_a_score_needs_objects(tmp_path: Path) -> None:
+    """Of many images without objects, one with an object is held out."""
+    names = [f"{n}.jpg" for n in range(10)]
+    for name in names:
+        photo(tmp_path / name)
+    content = coco(names, masks=False)
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] in (4, 5)]
+    write(tmp_path / "set.json", json.dumps(content))
+    data = sets(tmp_path)
+    assert sum(len(data.test.target(index)) for index in range(len(data.test)))
+    assert sum(len(data.train.target(index)) for index in range(len(data.train)))
+
+
 def test_a_brush_of_cvat_is_a_mask(tmp_path: Path) -> None:
     photo(tmp_path / "0.jpg")
     mask = '<mask label="cat" rle="1, 2, 3, 2" left="10" top="20" width="4" height="2"></mask>'

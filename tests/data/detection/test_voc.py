@@ -99,7 +99,7 @@ def test_classes_of_the_training_set_for_the_test_set(tmp_path: Path) -> None:
     assert source.target(0).labels.tolist() == [2, 1]
     alone = open_voc_folder(tmp_path, ("dog",))
     assert alone.target(0).boxes.tolist() == [[2, 2, 6, 6]]
-    with pytest.raises(UserError, match=r"a\.xml, object 1 \(cat\): unknown class \(not among dog\)"):
+    with pytest.raises(UserError, match=r"a\.xml, object 1 \(cat\): unknown class \(.cat. is not among dog\)"):
         checked(alone, "stop")
 
 

@@ -9,16 +9,19 @@ import importlib
 import pkgutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simsiam.data.detection.files import BoxFiles
 from simsiam.data.detection.formats.export import Export, Given
-from simsiam.data.find_images import ROLES, Role, role_of
+from simsiam.data.find_images import ANNOTATION_FOLDERS, IMAGE_FOLDERS, ROLES, Role, role_of, visible
 from simsiam.errors import UserError
-from simsiam.wording import counted
+from simsiam.sniff import looks_like
+from simsiam.wording import counted, some
 
 FORMATS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "export"))
+KINDS = (*IMAGE_FOLDERS, *ANNOTATION_FOLDERS)
+MOST = 50  # folders that are looked into
 EXPECTED = (
     "COCO json (Roboflow, CVAT, Label Studio), Pascal VOC XML, YOLO (data.yaml and labels/), CVAT's images XML, "
     "LabelMe json, VGG VIA json or CSV, OpenImages CSV"
@@ -31,6 +34,7 @@ class Recognised:
 
     words: str  # "Roboflow COCO export"
     parts: dict[str, BoxFiles]  # by the export's own names of its splits; "": all in one
+    notes: tuple[str, ...] = ()  # how it was understood, where that may surprise
 
     @property
     def sentence(self) -> str:
@@ -66,21 +70,45 @@ def recognise(
         raise UserError(f"{place}: no such file or folder.")
     if images is not None and not images.is_dir():
         raise UserError(f"{images}: no such folder of images.")
-    given = Given(place=place, images=images, first_pixel=1 if first_pixel else 0)
-    found = next((export for name in FORMATS if (export := _find(name, given)) is not None), None)
+    found = _near(Given(place=place, images=images, first_pixel=1 if first_pixel else 0))
     if found is None:
         raise UserError(f"{place}: no boxes recognised in it ({_lies_there(place)}). Known: {EXPECTED}.")
     parts: dict[str, BoxFiles] = {}
     for name in sorted(found.parts, key=_order):
         parts[name] = found.parts[name](classes)
         classes = parts[name].classes if classes is None else classes
-    return Recognised(words=found.words, parts=parts)
+    return Recognised(words=found.words, parts=parts, notes=found.notes)
 
 
-def _find(name: str, given: Given) -> Export | None:
-    module = importlib.import_module(f"{__name__}.{name}")
-    found: Export | None = module.find(given)
-    return found
+def _near(given: Given) -> Export | None:
+    """What lies in the place; or in its only folder with annotations; or above, where images/ or labels/ was named."""
+    if (here := _find(given)) is not None or not given.place.is_dir():
+        return here
+    below = [
+        (each, _find(replace(given, place=each))) for each in visible(given.place.iterdir())[:MOST] if each.is_dir()
+    ]
+    known = [(each, found) for each, found in below if found is not None]
+    if len(known) > 1:
+        names = some([each.name for each, _ in known])
+        raise UserError(f"{given.place}: annotations lie in several of its folders: {names}. Name one as --data.")
+    if known:
+        return replace(known[0][1], words=f"{known[0][1].words} in {known[0][0].name}/")
+    place = given.place.resolve()
+    split = place.name if place.name.lower() in ROLES and place.parent.name.lower() in KINDS else None
+    base = place.parent if split else place
+    above = _find(replace(given, place=base.parent)) if base.name.lower() in KINDS else None
+    if above is None or split is None:
+        return above
+    parts = {name: part for name, part in above.parts.items() if name.lower() == split.lower()}
+    return replace(above, parts=parts) if parts else None
+
+
+def _find(given: Given) -> Export | None:
+    for name in FORMATS:
+        found: Export | None = importlib.import_module(f"{__name__}.{name}").find(given)
+        if found is not None:
+            return found
+    return None
 
 
 def _order(name: str) -> int:
@@ -91,9 +119,10 @@ def _order(name: str) -> int:
 
 def _lies_there(place: Path) -> str:
     if not place.is_dir():
-        from simsiam.sniff import looks_like
-
         return f"it is {looks_like(place)}"
-    kinds = Counter(file.suffix.lower() for file in place.rglob("*") if file.is_file() and file.name[0] != ".")
+    files = [file for file in visible(place.rglob("*")) if file.is_file()]
+    kinds = Counter(file.suffix.lower() for file in files)
     counts = ", ".join(f"{count} {kind or 'without suffix'}" for kind, count in kinds.most_common(5))
-    return f"files there: {counts or 'none'}"
+    first = next((file for file in files if file.suffix.lower() in (".json", ".xml", ".csv", ".txt")), None)
+    said = f"; {first.relative_to(place)} is {looks_like(first)}" if first is not None else ""
+    return f"files there: {counts or 'none'}{said}"

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
-from simsiam.data.detection.boxes import AS_STORED, ORIENTATION, BoxImage
+from simsiam.data.detection.boxes import BoxImage
 from simsiam.data.detection.files import BoxFiles, Problem
 from simsiam.data.detection.records import Item, Record, assembled
 from simsiam.data.detection.voc import FirstPixel
@@ -34,6 +32,7 @@ class Export:
 
     words: str  # what it is, for a person: "Roboflow COCO export"
     parts: Mapping[str, Reader]  # by the name that the export gives a split; "": all in one
+    notes: tuple[str, ...] = ()  # how it was understood, where that may surprise
 
 
 def in_splits(root: Path, holds: Callable[[Path], bool]) -> dict[str, Path]:
@@ -48,13 +47,6 @@ def tool_of(root: Path) -> str:
     if names & {"readme.roboflow.txt", "readme.dataset.txt"}:
         return "Roboflow "
     return "Label Studio " if "notes.json" in names else ""
-
-
-def upright_size(file: Path) -> tuple[int, int]:
-    """Width and height of an image as the eye sees it; raises OSError and ValueError for what is no image."""
-    with Image.open(file) as image:
-        turned = image.getexif().get(ORIENTATION, 1) in AS_STORED
-        return image.size[::-1] if turned else image.size
 
 
 def shown(file: Path, root: Path, size: tuple[int, int] = (0, 0)) -> BoxImage:

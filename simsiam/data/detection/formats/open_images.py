@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from simsiam.data.annotations import UnreadableAnnotation, flag, read_text
+from simsiam.data.detection.boxes import header
 from simsiam.data.detection.files import BoxFiles, Problem
-from simsiam.data.detection.formats.export import Export, Given, Reader, made, shown, upright_size
+from simsiam.data.detection.formats.export import Export, Given, Reader, made, shown
 from simsiam.data.detection.records import Item, Record
 from simsiam.data.find_images import ANNOTATION_FOLDERS, ImageFinder, folders_in, role_of, visible
 from simsiam.errors import UserError
@@ -53,7 +54,7 @@ def _read(file: Path, images: Path | None, names: dict[str, str], classes: Seque
         image = finder.find(name, f"{name}.jpg")
         size = (0, 0)
         try:
-            size = upright_size(image) if image is not None else size
+            size = header(image).upright if image is not None else size
         except Exception as error:  # decoders raise many kinds
             problems.append(Problem(kind="damaged image", where=str(image), what=str(error)))
         if image is None:

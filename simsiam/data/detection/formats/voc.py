@@ -8,7 +8,8 @@ from pathlib import Path
 from simsiam.data.annotations import UnreadableAnnotation, read_text, read_xml
 from simsiam.data.detection.formats.export import Export, Given, in_splits, tool_of
 from simsiam.data.detection.voc import XML, open_voc_folder
-from simsiam.data.find_images import folders_in, role_of, visible
+from simsiam.data.find_images import ROLES, folders_in, role_of, visible
+from simsiam.data.images import IMAGE_SUFFIXES
 from simsiam.errors import UserError
 
 
@@ -52,17 +53,33 @@ def _holds(folder: Path) -> bool:
 
 
 def _lists(root: Path) -> dict[str, list[str]]:
+    """The names that each list of a split holds: of VOC's ImageSets/Main, or beside the folders of the set."""
+    for place in (root / "ImageSets" / "Main", root / "ImageSets", root):
+        if found := _lists_in(place):
+            return found
+    return {}
+
+
+def _lists_in(place: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for file in visible((root / "ImageSets" / "Main").glob("*.txt")):
-        if file.stem.lower() in ("train", "val", "trainval", "test"):
+    for file in visible(place.glob("*.txt")):
+        if file.stem.lower() in ROLES:
             try:
-                names = [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
+                lines = [line.split() for line in read_text(file).splitlines() if line.strip()]
             except (UnreadableAnnotation, OSError) as error:
                 raise UserError(f"{file}: no list of images: {error}.") from error
-            if names:
-                found[file.stem] = names
-    if "train" in found and {"val", "test"} & found.keys():
+            if lines:
+                found[file.stem] = [_name(words[0]) for words in lines]
+    roles = {role_of(name) for name in found}
+    if "train" in found and {"val", "test"} & roles:
         found.pop("trainval", None)
     elif "trainval" in found and "test" in found:
         found = {name: found[name] for name in ("trainval", "test")}
-    return found if any(role_of(name) == "train" for name in found) and len(found) > 1 else {}
+    return found if "train" in roles else {}
+
+
+def _name(written: str) -> str:
+    """Of an image, as a list writes it: `0001`, `0001.jpg`, or `JPEGImages/0001.jpg`."""
+    last = written.replace("\\", "/").rsplit("/", 1)[-1]
+    stem, dot, suffix = last.rpartition(".")
+    return stem if f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else last
