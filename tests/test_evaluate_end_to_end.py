@@ -20,7 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 from simsiam import cli, evaluate, load_backbone
 from simsiam.backbones import build_backbone
 from simsiam.config import Machine
-from simsiam.data.classification.fashion import fashion_mnist
+from simsiam.data.classification.torchvision_sets import known_set
 from simsiam.errors import UserError
 from simsiam.protocols import PROTOCOLS
 from simsiam.recipes import classification
@@ -298,7 +298,7 @@ def test_fashion_mnist_files(weights: str, machine: list[str], tmp_path: Path) -
         head = struct.pack(">HBBIII", 0, 8, 3, count, 28, 28)
         (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(head + images.tobytes()))
         (folder / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, count) + labels.tobytes())
-    source = fashion_mnist(folder, cache=tmp_path, split="test")
+    source = known_set("fashion-mnist", folder, cache=tmp_path, split="test")
     assert np.array_equal(np.asarray(source.read(3)), np.repeat(written["t10k"][3][:, :, None], 3, 2))
     assert source.classes is not None
     assert source.classes[source.labels[7]] == "sneaker"  # type: ignore[index]

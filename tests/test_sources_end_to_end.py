@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simsiam import cli
-from simsiam.data.classification import cifar
+from simsiam.data.classification import torchvision_sets
 from simsiam.errors import UserError
 from simsiam.results import Result
 from tests import tiny
@@ -65,7 +65,7 @@ def test_the_demo_without_a_network_takes_digits_and_says_so(tmp_path: Path, mon
     def unreachable(*_: object, **__: object) -> None:
         raise UserError("CIFAR-10 is not on this machine and cannot be fetched.")
 
-    monkeypatch.setattr(cifar, "cifar10", unreachable)
+    monkeypatch.setattr(torchvision_sets, "known_set", unreachable)
     result = run(tmp_path / "run", "--recipe", "demo", "--cache", tmp_path / "empty")
     assert any("digits" in note for note in result.detail["data_notes"])
     assert "digits" in (tmp_path / "run" / "report.html").read_text()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import pickle
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+if TYPE_CHECKING:
+    import pytest
 
 SHAPES = ("circle", "square", "stripes")
 
@@ -123,6 +126,14 @@ class FakeCifar:
     pixels: dict[str, np.ndarray]  # by split, N x 32 x 32 x 3
     labels: dict[str, np.ndarray]
 
+    def believed(self, patch: pytest.MonkeyPatch) -> None:
+        """Have torchvision take these files for the published ones."""
+        from torchvision.datasets import CIFAR10
+
+        patch.setattr(CIFAR10, "train_list", [[f"data_batch_{n}", self.md5[f"data_batch_{n}"]] for n in range(1, 6)])
+        patch.setattr(CIFAR10, "test_list", [["test_batch", self.md5["test_batch"]]])
+        patch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": self.md5["batches.meta"]})
+
 
 def cifar_tree(root: Path, *, layout: str = "python", rows: int = 20) -> FakeCifar:
     """The official layout, `rows` images a batch: "python" (cifar-10-batches-py) or "binary" (cifar-10-batches-bin)."""
@@ -136,13 +147,19 @@ def cifar_tree(root: Path, *, layout: str = "python", rows: int = 20) -> FakeCif
         planes = images.transpose(0, 3, 1, 2).reshape(rows, 3072)
         if layout == "python":
             file = folder / name
-            raw = {b"batch_label": name.encode(), b"labels": labels.tolist(), b"data": planes, b"filenames": []}
+            raw = {"batch_label": name, "labels": labels.tolist(), "data": planes, "filenames": []}
             file.write_bytes(pickle.dumps(raw, protocol=2))
         else:
             file = folder / f"{name}.bin"
             file.write_bytes(np.concatenate([labels[:, None].astype(np.uint8), planes], axis=1).tobytes())
         md5[file.name] = hashlib.md5(file.read_bytes()).hexdigest()
         parts[name] = (images, labels)
+    if layout == "python":
+        from simsiam.data.classification.torchvision_sets import CIFAR10_CLASSES
+
+        meta = pickle.dumps({"label_names": list(CIFAR10_CLASSES)}, protocol=2)
+        (folder / "batches.meta").write_bytes(meta)
+        md5["batches.meta"] = hashlib.md5(meta).hexdigest()
     train = names[:5]
     return FakeCifar(
         root=root,
@@ -157,19 +174,20 @@ def cifar_cache(cache: Path, *, train: int = 120, test: int = 60, learnable: boo
 
     The class shows in the picture if `learnable` (a tint by class), else labels are arbitrary.
     """
-    folder = cache / "cifar10"
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
+    arrays = {}
     for split, count, seed in (("train", train, 0), ("test", test, 1)):
         labels = np.arange(count, dtype=np.int64) % 10
         images = pixels(count, seed=seed)
         if learnable:
             tint = np.random.default_rng(5).integers(0, 256, (10, 3))
             images = (images * 0.5 + tint[labels][:, None, None] * 0.5).astype(np.uint8)
-        for name, array in ((f"{split}-pixels.npy", images), (f"{split}-labels.npy", labels)):
-            np.save(folder / name, array)
-            files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    (folder / "arrays.json").write_text(json.dumps({"origin": "a test", "sha256": files}))
+        arrays |= {f"{split}_pixels": images, f"{split}_labels": labels}
+    return _cached(cache, arrays)
+
+
+def _cached(cache: Path, arrays: dict[str, np.ndarray]) -> Path:
+    (cache / "cifar10").mkdir(parents=True, exist_ok=True)
+    np.savez(cache / "cifar10" / "npm.npz", allow_pickle=False, **arrays)
     return cache
 
 
@@ -185,17 +203,12 @@ def photo_cache(cache: Path, *, train: int = 960, test: int = 200) -> Path:
 
     rng = np.random.default_rng(0)
     photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
-    folder = cache / "cifar10"
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
+    arrays = {}
     for split, count in (("train", train), ("test", test)):
         patches, labels = [], np.arange(count, dtype=np.int64) % 2
         for label in labels:
             photograph, side = photographs[label], int(rng.integers(48, 96))
             x, y = (int(rng.integers(0, extent - side)) for extent in photograph.size)
             patches.append(np.asarray(photograph.crop((x, y, x + side, y + side)).resize((32, 32))))
-        for name, array in ((f"{split}-pixels.npy", np.stack(patches)), (f"{split}-labels.npy", labels)):
-            np.save(folder / name, array)
-            files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    (folder / "arrays.json").write_text(json.dumps({"origin": "a test", "sha256": files}))
-    return cache
+        arrays |= {f"{split}_pixels": np.stack(patches), f"{split}_labels": labels}
+    return _cached(cache, arrays)

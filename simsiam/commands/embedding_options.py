@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 SHOWN = 10  # unreadable images that are named on the terminal
 WEIGHTS = "a run folder, a file, a zoo name; random:resnet18 for an untrained network"
-IMAGES = "a folder, a text list, tar shards, one picture, cifar10 or fashion-mnist"
-SETS = ("cifar10", "fashion-mnist", "demo")
+IMAGES = "a folder, a text list, tar shards, one picture, cifar10, cifar100 or fashion-mnist"
+SETS = ("cifar10", "cifar100", "fashion-mnist", "demo")
 
 
 @dataclass(frozen=True, kw_only=True)

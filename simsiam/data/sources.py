@@ -76,11 +76,12 @@ def open_source(data: str | Path, *, kind: str, split: str = "train", cache: Pat
 
             return ShardSource(data, cache=where)
         case "cifar10":
-            from simsiam.data.classification.cifar import cifar10
+            from simsiam.data.classification.torchvision_sets import known_set
 
-            return cifar10(Path(data) if str(data) not in ("", "cifar10") else None, cache=where, split=split)
+            local = Path(data) if str(data) not in ("", "cifar10") else None
+            return known_set("cifar10", local, cache=where, split=split)
         case "demo":
-            from simsiam.data.classification.cifar import demo_sources
+            from simsiam.data.classification.torchvision_sets import demo_sources
 
             demo = demo_sources(where)
             return demo.train if split == "train" else demo.test

@@ -18,7 +18,6 @@ import tyro
 from simsiam.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from simsiam.data.classification.datasets import DatasetArgs as Places
     from simsiam.data.classification.voc import MultiLabelSplits
     from simsiam.data.segmentation.masks import MaskSplits
     from simsiam.data.sources import Source
@@ -70,21 +69,15 @@ class LabelledSets(DataFlags):
     """A labelled training and test set."""
 
     layout: Layout | None = None  # of --data, where only one set will do
-    data: str | None = None  # A set with splits of its own: cifar10, fashion-mnist, or a folder such as ImageNet's.
+    data: str | None = None  # A set with splits: cifar10, cifar100, fashion-mnist, or a folder such as ImageNet's.
     train: str | None = None  # Training images instead: class folders, a list of "path label", or a CSV of path,label.
     test: str | None = None  # Test images, in any of the forms of --train.
-
-    def places(self, cache: Path | None) -> Places:
-        """The three as the readers take them."""
-        from simsiam.data.classification.datasets import DatasetArgs
-
-        return DatasetArgs(data=self.data, train=self.train, test=self.test, cache=cache)
 
     def open(self, cache: Path | None) -> Splits:
         """Both sets."""
         from simsiam.data.classification.datasets import splits
 
-        return splits(self.places(cache), layout=self.layout if self.data is not None else None)
+        return splits(data=self.data, train=self.train, test=self.test, cache=cache, layout=self.layout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,14 +122,14 @@ class MultiLabelSets(LabelledSets):
         """Both sets."""
         from simsiam.data.classification.datasets import multilabel
 
-        return multilabel(self.places(cache))
+        return multilabel(data=self.data, train=self.train, test=self.test, cache=cache)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledSet(DataFlags):
     """One labelled set."""
 
-    data: str | None = None  # Labelled images: class folders, a CSV of path,label, or cifar10 or fashion-mnist.
+    data: str | None = None  # Labelled images: class folders, a CSV of path,label, or a set's name such as cifar10.
 
     def open(self, cache: Path | None) -> Source:
         """The set; of one with splits, the test images."""

@@ -50,7 +50,7 @@ def open_inputs(recipe: Pretraining, *, data: str | Path | None, labels: Path | 
     notes: list[str] = []
     train: Source
     if recipe.data_kind == "demo":
-        from simsiam.data.classification.cifar import demo_sources
+        from simsiam.data.classification.torchvision_sets import demo_sources
 
         demo = demo_sources(cache)
         notes.append(demo.note)
