@@ -1,8 +1,9 @@
 """What files hold: a digest of each, computed once and kept for as long as a cheap stamp of the files stays the same.
 
 Two questions, kept apart. "Has a file changed since I looked?" is answered by the stamp: path, size and modification
-time in nanoseconds. "Is this the same data as on another machine?" is answered by the digests of the content, which do
-not depend on where the files lie or what they are called.
+time in nanoseconds; a run starts by it, and reads the content beside its first epoch. "Is this the same data as on
+another machine?" is answered by the digests of the content, which do not depend on where the files lie or what they are
+called.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +33,10 @@ def file_digests(files: Sequence[str]) -> np.ndarray:
     """A digest of every file's bytes, N x 16 uint8; of a file that cannot be read, a digest of its name."""
 
     def compute() -> np.ndarray:
+        if (
+            threading.current_thread().daemon
+        ):  # in the background: without a pool, which the program's end would wait for
+            return as_array(map(_file_digest, files))
         with ThreadPoolExecutor(_THREADS) as pool:
             found = watched(pool.map(_file_digest, files, chunksize=32), len(files), "reading the files once")
             return as_array(found)
@@ -57,6 +63,11 @@ def kept(files: Sequence[str], compute: Callable[[], np.ndarray]) -> np.ndarray:
     return found
 
 
+def stamp(files: Sequence[str], names: Sequence[str]) -> str:
+    """A cheap word for what files hold: sha256 over their names in the set, their sizes and their times."""
+    return _stamp(files, names)[0]
+
+
 def digest(content: bytes) -> bytes:
     """The digest of an image's bytes."""
     return hashlib.sha256(content).digest()[:DIGEST]
@@ -74,17 +85,17 @@ def repeated(digests: np.ndarray, among: np.ndarray) -> np.ndarray:
     return np.isin(one, other)
 
 
-def _stamp(files: Sequence[str]) -> tuple[str, float]:
-    """sha256 over path, size and modification time of every file, and the time of the newest in seconds."""
+def _stamp(files: Sequence[str], names: Sequence[str] | None = None) -> tuple[str, float]:
+    """sha256 over path (or name), size and modification time of every file, and the time of the newest in seconds."""
     whole, newest = hashlib.sha256(), 0
-    for file in files:
+    for file, name in zip(files, names or map(os.path.abspath, files), strict=True):
         try:
             status = os.stat(file)
             size, changed = status.st_size, status.st_mtime_ns
         except OSError:
             size, changed = -1, 0
         newest = max(newest, changed)
-        whole.update(f"{os.path.abspath(file)}\0{size}\0{changed}\n".encode("utf-8", "surrogateescape"))
+        whole.update(f"{name}\0{size}\0{changed}\n".encode("utf-8", "surrogateescape"))
     return whole.hexdigest(), newest / 1e9
 
 

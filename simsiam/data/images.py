@@ -7,6 +7,7 @@ import csv
 import io
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -198,10 +199,13 @@ def _reason(error: Exception, content: bytes) -> str:
 
 
 def watched(items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
-    """The same items; on a terminal, and where there are many, with a bar and an estimate on standard error."""
+    """The same items; on a terminal, and where there are many, with a bar and an estimate on standard error.
+
+    A thread in the background, a daemon, shows none.
+    """
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
-    quiet = total < FEW or not console.is_terminal
+    quiet = total < FEW or not console.is_terminal or threading.current_thread().daemon
     yield from track(items, total=total, description=what, console=console, transient=True, disable=quiet)

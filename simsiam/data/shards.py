@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import glob
 import os
 import re
@@ -80,13 +81,18 @@ class ShardSource(Source):
 
     def digests(self) -> np.ndarray:
         """Digests of the members' bytes, N x 16 uint8: read once, then known by the shards' sizes and times."""
-        members = (self._bytes(index) for index in range(len(self)))
+        reader = copy.copy(self)  # with open files of its own: a thread in the background may ask
+        members = (reader._bytes(index) for index in range(len(self)))
         return content.kept(
             [str(shard) for shard in self.shards],
             lambda: content.as_array(
                 content.digest(each) for each in watched(members, len(self), "reading the shards")
             ),
         )
+
+    def stamp(self) -> str:
+        """By the shards' names, sizes and times."""
+        return content.stamp([str(shard) for shard in self.shards], [shard.name for shard in self.shards])
 
     def order(self, *, seed: int, epoch: int) -> np.ndarray:
         """Shards in random order, then samples at random inside windows of that sequence.

@@ -62,12 +62,23 @@ class Source(ABC):
         """sha256 over the images' content, in order: what features depend on."""
         return hashlib.sha256(np.ascontiguousarray(self.digests()).tobytes()).hexdigest()
 
+    def stamp(self) -> str:
+        """What stands for the content where nothing may be read: it changes with a file's name, size or time."""
+        return self.content()
+
     def fingerprint(self) -> str:
         """sha256 over the images' content and their classes by name: what a result depends on.
 
         The same on every machine: file names, places and times do not count.
         """
-        whole = hashlib.sha256(self.content().encode())
+        return self._with_classes(self.content())
+
+    def stamped(self) -> str:
+        """The same by the stamp: cheap, but of this machine."""
+        return self._with_classes(self.stamp())
+
+    def _with_classes(self, images: str) -> str:
+        whole = hashlib.sha256(images.encode())
         if self.labels is not None:
             used, codes = np.unique(self.labels, return_inverse=True)
             whole.update(repr([self.class_name(int(label)) for label in used]).encode("utf-8", "surrogateescape"))
@@ -139,6 +150,10 @@ class Subset(Source):
         """Those of the chosen images, N x 16 uint8."""
         chosen: np.ndarray = self.base.digests()[self.indices]
         return chosen
+
+    def stamp(self) -> str:
+        """That of the base set, with the choice."""
+        return hashlib.sha256(self.base.stamp().encode() + self.indices.tobytes()).hexdigest()
 
     def order(self, *, seed: int, epoch: int) -> np.ndarray:
         """The base set's order without the images left out, so that shards are still read in sequence."""
@@ -216,6 +231,7 @@ class FileSource(Source):
         encoded = [each.encode("utf-8", "surrogateescape") for each in names]
         self._ends = np.cumsum([len(each) for each in encoded], dtype=np.int64)
         self._block = b"".join(encoded)
+        self._stamp: str | None = None
 
     @property
     def inventory(self) -> Inventory:
@@ -238,6 +254,13 @@ class FileSource(Source):
     def digests(self) -> np.ndarray:
         """Digests of the files' bytes, N x 16 uint8: read once, then known by the files' sizes and times."""
         return content.file_digests([os.path.join(self.root, self.path(index)) for index in range(len(self))])
+
+    def stamp(self) -> str:
+        """By the files' names, sizes and times, as they were when it was first asked for."""
+        if self._stamp is None:
+            names = [self.path(index) for index in range(len(self))]
+            self._stamp = content.stamp([os.path.join(self.root, name) for name in names], names)
+        return self._stamp
 
 
 @dataclass(frozen=True, kw_only=True)

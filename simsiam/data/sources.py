@@ -103,6 +103,7 @@ class DatasetSource(Source):
         self.classes = None
         targets = getattr(dataset, "targets", None)
         self.labels = None if targets is None else np.asarray(targets, np.int64)[indices]
+        self._digests: np.ndarray | None = None
         self._items = copy.copy(dataset)
         for name in ("transform", "transforms", "target_transform"):
             if hasattr(self._items, name):
@@ -126,8 +127,10 @@ class DatasetSource(Source):
         return f"{self.name}/{int(self._indices[index]):06d}"
 
     def digests(self) -> np.ndarray:
-        """Digests of the images' pixels, N x 16 uint8."""
-        return content.as_array(content.digest(self.read(index).tobytes()) for index in range(len(self)))
+        """Digests of the images' pixels, N x 16 uint8; every image is decoded for them, once."""
+        if self._digests is None:
+            self._digests = content.as_array(content.digest(self.read(at).tobytes()) for at in range(len(self)))
+        return self._digests
 
 
 def as_source(images: Any) -> Source:

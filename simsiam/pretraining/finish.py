@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from simsiam.config import Model, Pretraining, as_dict
 from simsiam.data.images import BadImage
-from simsiam.data.splits import data_id
+from simsiam.data.splits import data_id, shared_images
 from simsiam.model import SimSiam
 from simsiam.pretraining import baselines, figures
 from simsiam.pretraining.baselines import Contender
 from simsiam.pretraining.inputs import Inputs, start_network
 from simsiam.pretraining.monitor import Monitor
-from simsiam.pretraining.run_folder import SKIPPED
+from simsiam.pretraining.run_folder import SKIPPED, changed_images
 from simsiam.pretraining.verdict import Verdict, as_json
 from simsiam.report.page import write_page
 from simsiam.results import Result, WeightsId, read_metrics, versions
@@ -103,7 +103,7 @@ def conclude(
     throughput = _throughput(root, recipe)
     detail |= {
         "throughput": throughput,
-        "data_notes": [*inputs.notes, *_data_notes(inputs, monitor.about)],
+        "data_notes": [*inputs.notes, *_data_notes(inputs, monitor.about), *changed_images(root, inputs)],
         "next_steps": next_steps(root, recipe, verdict, throughput),
         "inventory": inputs.train.inventory.facts(),
         "skipped": {"count": len(bad), "file": SKIPPED if bad else None},
@@ -156,7 +156,7 @@ def _throughput(root: Path, recipe: Pretraining) -> dict[str, float]:
 
 def _data_notes(inputs: Inputs, about: str) -> list[str]:
     images = counted(len(inputs.train), "training image")
-    notes = [f"{images}; {about}."]
+    notes = [f"{images}; {about}.", *shared_images(inputs.train, inputs.held_out, what="held-out image")]
     if inputs.labelled is None:
         notes.append(
             "No labels, so there is no kNN accuracy. A few are enough: --labels FILE.csv (path,label) or a folder."

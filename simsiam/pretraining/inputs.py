@@ -14,7 +14,6 @@ from simsiam.config import Machine, Pretraining, cache_folder, loader_workers
 from simsiam.data import inventory
 from simsiam.data.classification.labels import labelled_source
 from simsiam.data.sources import Source, open_source, split_held_out
-from simsiam.data.splits import shared_images
 from simsiam.data.two_views.loader import ViewLoader
 from simsiam.engine.distributed import Process
 from simsiam.errors import UserError
@@ -71,7 +70,6 @@ def open_inputs(recipe: Pretraining, *, data: str | Path | None, labels: Path | 
         train, held_out = _split(open_source(data, kind=recipe.data_kind, cache=cache), recipe)
     if _watches_training(recipe):
         notes.append("No image is held out (--monitor-images 0): what is measured is measured on training images.")
-    notes += shared_images(train, held_out, what="held-out image")
     notes += inventory.lines([train])
     labelled = _labelled(train, held_out, labels, recipe)
     if labels is None and train.classes is not None and held_out.labels is not None and recipe.data_kind == "folder":

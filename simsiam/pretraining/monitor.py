@@ -21,7 +21,6 @@ from simsiam.config import Views, published_views
 from simsiam.data.loading import image_batches
 from simsiam.data.preprocess import Preprocess, short_edge
 from simsiam.data.sources import Source, as_source
-from simsiam.data.splits import data_id
 from simsiam.data.two_views.loader import pair_batches
 from simsiam.engine import stopping
 from simsiam.errors import UserError
@@ -51,10 +50,6 @@ class Labelled:
     def k(self) -> int:
         """20, or as many as there are."""
         return min(KNN_K, len(self.references) - (self.own_row == "skip"))
-
-    def fingerprint(self) -> str:
-        """sha256 over the images' content and their labels."""
-        return data_id(self.references, self.queries).sha256
 
     def describe(self) -> str:
         """The protocol in a line."""

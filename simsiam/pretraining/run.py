@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal
 
 import torch
@@ -95,10 +96,14 @@ def pretrain(
         start = start_network(recipe, init)
         network = start.network.to(process.device)
         monitor = open_monitor(recipe, machine, inputs, process)
+        reading = Thread(target=run_folder.note_content, args=(folder, inputs), daemon=True)
+        if process.is_main:
+            reading.start()
         with closing(_Run(recipe, machine, network, inputs, process, folder, track, init=init)) as run:
             run.say_unless_resumed([*inputs.notes, *start.notes])
             verdict = _train(run, monitor, on_collapse)
         if process.is_main:
+            reading.join()
             finish.conclude(
                 folder, recipe, inputs, monitor, network=network, verdict=verdict, contenders=contenders, bad=run.bad
             )

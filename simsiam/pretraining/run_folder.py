@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
+import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from simsiam import claims
 from simsiam.config import Machine, Pretraining, as_dict
 from simsiam.data.images import BadImage
+from simsiam.data.source import Source
 from simsiam.data.splits import data_id
 from simsiam.engine import distributed
 from simsiam.engine.distributed import Process
@@ -85,14 +89,16 @@ def claim(
     mine = {
         "recipe": as_dict(recipe),
         "init": init,
-        "data": dataclasses.asdict(data_id(inputs.train)),
-        "labels": None if inputs.labelled is None else inputs.labelled.fingerprint(),
+        # the content is read beside the training (`note_content`): until then, the stamps tell whether it is the same
+        "data": {"name": inputs.name, "images": len(inputs.train), "sha256": None, "hashed": "content"},
+        "labels": None,
+        "stamps": {what: _stamp(parts) for what, parts in _sets(inputs).items()},
         "compare": list(compare),
     }
     if record.exists():
         there = read_json(record)
-        _refuse_another(there, mine, root)
-        _refuse_other_measures(there, mine, root, labels)
+        _refuse_another(there, mine, inputs, root)
+        _refuse_other_measures(there, mine, inputs, root, labels)
     elif resume == "required":
         raise UserError(f"--resume: {root} holds no run to resume. Check --out, or leave --resume out.")
     elif process.is_main and any(not each.name.startswith(".") for each in root.glob("*")):
@@ -111,23 +117,76 @@ def claim(
         yield root
 
 
-def _refuse_another(there: dict[str, Any], mine: dict[str, Any], root: Path) -> None:
+def note_content(root: Path, inputs: Inputs) -> None:
+    """Read what the images hold, for as long as that takes, and write it into recipe.json.
+
+    For a thread of its own, a daemon: on Linux it steps back behind the training.
+    """
+    with suppress(AttributeError, OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+    with suppress(OSError, UserError):  # what is wrong with the files shows where they are read
+        found = {what: data_id(*parts).sha256 if parts else None for what, parts in _sets(inputs).items()}
+        record = root / "recipe.json"
+        there = read_json(record)
+        if there["data"]["sha256"] is None:
+            data = {**there["data"], "sha256": found["data"]}
+            write_json(record, {**there, "data": data, "labels": found["labels"]})
+
+
+def changed_images(root: Path, inputs: Inputs) -> list[str]:
+    """A note where the images are no longer those that a run was begun on, or none."""
+    there = read_json(root / "recipe.json")
+    if "stamps" not in there or there["data"]["sha256"] in (None, data_id(inputs.train).sha256):
+        return []
+    return ["the training images changed while the run lasted: what lies there now is not what it was begun on"]
+
+
+def _sets(inputs: Inputs) -> dict[str, list[Source]]:
+    labelled = inputs.labelled
+    return {"data": [inputs.train], "labels": [] if labelled is None else [labelled.references, labelled.queries]}
+
+
+def _stamp(parts: list[Source]) -> str | None:
+    joined = "\n".join(part.stamped() for part in parts)
+    return hashlib.sha256(joined.encode()).hexdigest() if parts else None
+
+
+def _same(there: dict[str, Any], inputs: Inputs, what: Literal["data", "labels"]) -> bool:
+    """Whether a run was begun on these images or labels: by their stamps, else by their content."""
+    if what not in there:  # an earlier version did not write the labels down
+        return True
+    known, parts = there["data"]["sha256"] if what == "data" else there["labels"], _sets(inputs)[what]
+    if "stamps" in there:
+        if there["stamps"][what] == _stamp(parts):
+            return True
+        if known is None:  # no labels, or the run ended before the content was read
+            return False
+    same: bool = known == (data_id(*parts).sha256 if parts else None)
+    return same
+
+
+def _refuse_another(there: dict[str, Any], mine: dict[str, Any], inputs: Inputs, root: Path) -> None:
     before, now = ({**dict(flat(run["recipe"])), "init": run.get("init")} for run in (there, mine))
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if differing:
         listed = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in differing)
         raise UserError(f"{root} holds a run of another recipe ({listed}). Name a new folder with --out.")
-    keys = ("sha256",) if "hashed" in there["data"] else ("name", "images")  # earlier versions hashed names and sizes
-    if any(there["data"][key] != mine["data"][key] for key in keys):
+    if "hashed" in there["data"]:
+        same = _same(there, inputs, "data")
+    else:  # earlier versions hashed names and sizes
+        same = all(there["data"][key] == mine["data"][key] for key in ("name", "images"))
+    if not same:
         raise UserError(
             f"{root} holds a run on other images ({there['data']['images']:,} of {there['data']['name']!r}; now "
             f"{mine['data']['images']:,}): files were added, removed or changed. Name a new folder with --out."
         )
 
 
-def _refuse_other_measures(there: dict[str, Any], mine: dict[str, Any], root: Path, labels: Path | None) -> None:
+def _refuse_other_measures(
+    there: dict[str, Any], mine: dict[str, Any], inputs: Inputs, root: Path, labels: Path | None
+) -> None:
     """Raise UserError for labels, or weights to compare with, that a run as far as it is can no longer take in."""
-    other_labels = there.get("labels", mine["labels"]) != mine["labels"]
+    other_labels = not _same(there, inputs, "labels")
     if finished(root) is None and other_labels:
         raise UserError(
             f"{root} holds a run whose kNN was measured with other labels, and figures of both do not go "

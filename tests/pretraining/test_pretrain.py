@@ -11,10 +11,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -23,8 +24,11 @@ from PIL import Image
 
 from simsiam import cli
 from simsiam.config import Machine
+from simsiam.data import content
+from simsiam.data.splits import data_id
 from simsiam.model import SimSiam
-from simsiam.pretraining.inputs import open_inputs
+from simsiam.pretraining import finish, run, run_folder
+from simsiam.pretraining.inputs import Inputs, open_inputs
 from simsiam.pretraining.monitor import Monitor
 from simsiam.pretraining.run import _channels_last
 from simsiam.recipes.pretrain import RECIPES, folder_cpu
@@ -347,7 +351,65 @@ def test_held_out_images_that_are_training_images_are_noted(tmp_path: Path) -> N
     for file in list(root.iterdir()):
         (root / f"copy of {file.name}").write_bytes(file.read_bytes())
     inputs = open_inputs(folder_cpu(), data=root, labels=None, machine=Machine())
-    assert f"of {len(inputs.held_out)} held-out images" in inputs.notes[0]
+    assert f"of {len(inputs.held_out)} held-out images" in finish._data_notes(inputs, "")[1]
+
+
+def test_the_first_step_waits_for_no_digest_and_the_record_has_it_in_the_end(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepped, waited = threading.Event(), []
+    step, read = run.train_step, content._file_digest
+
+    def first_step(*arguments: Any, **settings: Any) -> dict[str, torch.Tensor]:
+        done = step(*arguments, **settings)
+        stepped.set()
+        return done
+
+    def digest(file: str) -> bytes:
+        waited.append(stepped.wait(60))
+        return read(file)
+
+    monkeypatch.setenv("SIMSIAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(content, "_known", {})
+    monkeypatch.setattr(content, "_file_digest", digest)
+    monkeypatch.setattr(run, "train_step", first_step)
+    out = tmp_path / "run"
+    assert simsiam(*run_arguments(photos, out, epochs=1)) in (0, 4)
+    assert waited
+    assert all(waited)
+    record, result = json.loads((out / "recipe.json").read_text()), Result.read(out / "result.json")
+    assert record["data"]["sha256"] == result.data.sha256
+    assert record["stamps"]["data"]
+    assert not any("changed while" in note for note in result.detail["data_notes"])
+    record["data"]["sha256"] = "0" * 64
+    (out / "recipe.json").write_text(json.dumps(record))
+    inputs = open_inputs(folder_cpu(), data=photos, labels=None, machine=Machine())
+    assert "changed while" in run_folder.changed_images(out, inputs)[0]
+
+
+def test_a_resume_notices_other_images_by_stamps_and_then_by_content(tmp_path: Path) -> None:
+    root = tiny.flat_folder(tmp_path / "photos", images=20)
+
+    def opened(place: Path = root) -> Inputs:
+        return open_inputs(folder_cpu(), data=place, labels=None, machine=Machine())
+
+    begun = opened()
+    stamps = {what: run_folder._stamp(parts) for what, parts in run_folder._sets(begun).items()}
+    early: dict[str, Any] = {"data": {"sha256": None}, "labels": None, "stamps": stamps}  # the content is not yet read
+    late = {**early, "data": {"sha256": data_id(begun.train).sha256}}
+    for record in (early, late):
+        assert run_folder._same(record, opened(), "data")
+        assert run_folder._same(record, opened(), "labels")  # it has none
+    moved = Path(shutil.copytree(root, tmp_path / "moved" / "photos"))
+    assert run_folder._same(early, opened(moved), "data")  # names, sizes and times came along
+    file = sorted(root.iterdir())[0]
+    os.utime(file, (1, 1))
+    assert not run_folder._same(early, opened(), "data")
+    assert run_folder._same(late, opened(), "data")  # touched, not changed
+    raw = bytearray(file.read_bytes())
+    raw[-3] ^= 1
+    file.write_bytes(bytes(raw))
+    assert not run_folder._same(late, opened(), "data")
 
 
 @pytest.mark.parametrize(("width", "asked", "wanted"), [(8, "auto", False), (16, "auto", True), (8, "on", True)])
