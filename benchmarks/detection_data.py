@@ -29,8 +29,7 @@ from simsiam.data.detection.loader import BoxLoader
 from simsiam.data.detection.transforms import BoxTransform
 from simsiam.data.detection.voc import open_voc_folder
 from simsiam.data.preprocess import Normalisation
-from simsiam.evaluation.detection.coco_ap import coco_scores
-from simsiam.evaluation.detection.voc_ap import voc_scores
+from simsiam.evaluation.detection.average_precision import coco_scores, voc_scores
 
 CLASSES, DETECTIONS, VOC_IMAGES = 80, 100, 16_551
 
@@ -209,7 +208,7 @@ def _pycocotools(images: int) -> str:
         from pycocotools.cocoeval import COCOeval
     except ImportError:
         return "not installed"
-    from simsiam.evaluation.detection.coco_ap import found_of, truth_of
+    from simsiam.evaluation.detection.average_precision import found_of, truth_of
 
     source, predictions = _case(images)
     started = time.perf_counter()

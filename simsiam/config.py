@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from simsiam.limits import Count, Finite, Hue, Positive, Share, Workers
 
+Record = TypeVar("Record")
 Stem = Literal["imagenet", "small", "small-stride2"]
 
 
@@ -184,11 +186,17 @@ def command_to_go_on(run: Mapping[str, Any], folder: Path) -> str:
     return command_line(["pretrain", *data, *named, "--out", str(folder)])
 
 
-def pretraining_from_dict(raw: dict[str, Any]) -> Pretraining:
-    """The recipe that a checkpoint or run folder carries."""
-    views = dict(raw["views"])
-    views["mean"], views["std"] = tuple(views["mean"]), tuple(views["std"])
-    return Pretraining(**{**raw, "model": Model(**raw["model"]), "views": Views(**views)})
+def from_dict(kind: type[Record], raw: Mapping[str, Any]) -> Record:
+    """The record that `as_dict` made plain, records within it too; TypeError or KeyError where the fields differ."""
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _restored(hints[name], value) for name, value in raw.items()})
+
+
+def _restored(hint: Any, value: Any) -> Any:
+    kinds: list[Any] = [each for each in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(each)]
+    if kinds and isinstance(value, dict):
+        return from_dict(kinds[0], value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def loader_workers(machine: Machine, *, world: int = 1) -> int:

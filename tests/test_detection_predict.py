@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from simsiam.evaluation.detection.files import load_detector
+from simsiam.evaluation.detection.inference import load_detector
 from tests import tiny_shapes
 from tests.detection_command import SIDE, predict
 from tests.detection_command import coco as coco

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from simsiam.data.detection.boxes import Prediction
-    from simsiam.evaluation.detection.files import TrainedDetector
-    from simsiam.evaluation.segmentation.files import TrainedSegmentor
+    from simsiam.evaluation.detection.inference import TrainedDetector
+    from simsiam.evaluation.segmentation.inference import TrainedSegmentor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +90,9 @@ def _draw(model: _Model, files: Sequence[Path], names: Sequence[str], out: Path)
 def _open(folder: Path, command: Command) -> _Model:
     """The kind of model that the folder holds."""
     from simsiam.engine.distributed import pick_device
-    from simsiam.evaluation.detection.files import FILE, load_detector
+    from simsiam.evaluation.detection.inference import FILE, load_detector
     from simsiam.evaluation.place import unfinished
-    from simsiam.evaluation.segmentation.files import load_segmentor
+    from simsiam.evaluation.segmentation.inference import load_segmentor
 
     if (folder / FILE).exists():
         detector = load_detector(folder)
@@ -152,7 +152,7 @@ class _Detections(_Model):
 
     def draw(self, image: Image, file: Path, name: str, out: Path) -> None:
         from simsiam.evaluation.detection.drawing import draw_prediction
-        from simsiam.evaluation.detection.pictures import find_on
+        from simsiam.evaluation.detection.inference import find_on
         from simsiam.evaluation.palette import write_picture
 
         prediction, classes = find_on(self.detector, image), self.detector.classes
@@ -194,7 +194,7 @@ class _Masks(_Model):
         from simsiam.evaluation.palette import write_picture
         from simsiam.evaluation.segmentation.pictures import overlay, palette_image
 
-        mask, classes = self.segmentor.classes_of(image), self.segmentor.classes
+        mask, classes = self.segmentor.mask_of(image), self.segmentor.classes
         write_picture(out / f"{name}.png", overlay(image, mask, classes))
         write_picture(out / f"masks/{name}.png", palette_image(mask, classes))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from simsiam.errors import UserError
 from simsiam.evaluation.fine_tuning import RateTooHigh, TrainingResult
@@ -21,6 +21,15 @@ class Trial:
     cell: dict[str, float]  # its settings by name
     result: TrainingResult | None  # None: it diverged
     row: dict[str, Any]  # for the result file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """The rate to train at, and what the result says of the others."""
+
+    lr: float
+    detail: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def try_cells(
@@ -54,6 +63,31 @@ def try_cells(
 def best(trials: Sequence[Trial], metric: str) -> Trial:
     """The first of those that scored highest."""
     return max((trial for trial in trials if trial.result is not None), key=lambda trial: float(trial.row[metric]))
+
+
+def sweep(
+    rates: Sequence[float],
+    train: Callable[[float], TrainingResult],
+    *,
+    lr: float,
+    choice: Literal["report", "best"],
+    metric: str,
+    iterations: int,
+    held_out: int,
+) -> Sweep:
+    """Train at each rate for some iterations, scored on held-out training images.
+
+    Args:
+        lr: the rate of the recipe, taken where `choice` is to report only.
+        metric: by which the best is known.
+        held_out: how many images were.
+    """
+    facts = {"iterations": iterations, "held_out_images": held_out}
+    cells = [{"lr": rate} for rate in rates]
+    trials = try_cells(cells, lambda cell: train(cell["lr"]), metric=metric, flag="--lr-sweep", facts=facts)
+    taken = best(trials, metric).cell["lr"] if choice == "best" else lr
+    note = sweep_note(trials, iterations, choice=choice, lr=taken)
+    return Sweep(lr=taken, detail={"lr_sweep": [trial.row for trial in trials]}, notes=[note])
 
 
 def sweep_note(trials: Sequence[Trial], iterations: int, *, choice: str, lr: float) -> str:

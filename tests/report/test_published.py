@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from simsiam.evaluation.detection.voc_ap import voc_scores
+from simsiam.evaluation.detection.average_precision import voc_scores
 from simsiam.published import (
     FIGURES,
     MODEL_100E,

@@ -13,8 +13,8 @@ from torchvision.ops import box_iou
 from simsiam.backbones import Backbone, ResNet
 from simsiam.data.detection.boxes import BoxSource
 from simsiam.data.detection.transforms import BoxTransform
-from simsiam.evaluation.detection.anchors import cell_anchors
-from simsiam.evaluation.detection.features import residual_strides
+from simsiam.evaluation.detection.boxes import cell_anchors
+from simsiam.evaluation.detection.detector import residual_strides
 from simsiam.evaluation.detection.settings import Architecture
 
 CLOSE = 0.5  # of the best overlap (IoU) that an anchor can have with an object, centre upon centre

@@ -1,16 +1,130 @@
-"""The heads on pooled boxes: what describes a box, what classifies and refines it, and what draws its mask."""
+"""The heads on pooled boxes: how boxes are pooled, described, classified, refined and masked."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.ops import roi_align
 
-from simsiam.evaluation.detection.features import Norm, conv_block
 from simsiam.evaluation.detection.settings import Masks
+
+CANONICAL = 14  # strides of the finest level: a box of this side and above (56 pixels at stride 4) moves up a level
+
+
+def pool(maps: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequence[int], side: int) -> Tensor:
+    """The features of every box, from the level that suits its size.
+
+    Bins are sampled as densely as they are large (adaptive sampling), at half-pixel centres (`aligned`).
+
+    Args:
+        maps: B x C x H x W each, finest first.
+        boxes: of each image of the batch, R_b x 4 in pixels of the image.
+        strides: of each map.
+        side: of the output.
+
+    Returns:
+        R x C x side x side, image by image.
+    """
+    images = torch.cat([torch.full_like(each[:, :1], number) for number, each in enumerate(boxes)])
+    rois = torch.cat([images, torch.cat(list(boxes))], dim=1)  # R x 5
+    if len(maps) == 1:
+        return _align(maps[0], rois, strides[0], side)
+    levels = level_of(rois[:, 1:], strides)
+    pooled = maps[0].new_zeros(len(rois), maps[0].shape[1], side, side)
+    for number, (features, stride) in enumerate(zip(maps, strides, strict=True)):
+        here = torch.nonzero(levels == number).flatten()
+        pooled = pooled.index_copy(0, here, _align(features, rois[here], stride, side))
+    return pooled
+
+
+def _align(features: Tensor, rois: Tensor, stride: int, side: int) -> Tensor:
+    # In float32: bf16 has no kernel on every device, and coordinates need the digits.
+    pooled: Tensor = roi_align(
+        features.float(), rois, (side, side), spatial_scale=1 / stride, sampling_ratio=0, aligned=True
+    )
+    return pooled.to(features.dtype)
+
+
+def level_of(boxes: Tensor, strides: Sequence[int]) -> Tensor:
+    """Which level each of R boxes belongs to: R, int64 (Lin et al. 2017, equation 1)."""
+    sides = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+    levels = torch.log2(sides / (CANONICAL * strides[0]) + 1e-6).floor()
+    return levels.clamp(0, len(strides) - 1).long()
+
+
+INSIDE = 0.5  # of a target's pixel: the share of it that the object covers
+
+
+def mask_targets(masks: Tensor, boxes: Tensor, objects: Tensor, side: int) -> Tensor:
+    """The part of its object's mask that each box shows, at the mask head's size.
+
+    Args:
+        masks: M x H x W bool.
+        boxes: P x 4.
+        objects: P, the mask of each box.
+        side: of the mask head's output.
+
+    Returns:
+        P x side x side float, 0 or 1.
+    """
+    rois = torch.cat([objects[:, None].to(boxes.dtype), boxes], dim=1)
+    covered = roi_align(
+        masks[:, None].to(boxes.dtype), rois, (side, side), spatial_scale=1.0, sampling_ratio=0, aligned=True
+    )
+    return (covered[:, 0] >= INSIDE).to(boxes.dtype)
+
+
+def paste(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+    """Masks in the image: each is stretched over its box (bilinear, at pixel centres) and cut at the threshold.
+
+    Args:
+        probabilities: N x side x side.
+        boxes: N x 4, in pixels of the image.
+        size: height and width of the image.
+
+    Returns:
+        N x H x W bool.
+    """
+    height, width = size
+    drawn = torch.zeros(len(boxes), height, width, dtype=torch.bool, device=boxes.device)
+    for number, (box, mask) in enumerate(zip(boxes.tolist(), probabilities, strict=True)):
+        x1, y1, x2, y2 = box
+        left, top = max(int(x1), 0), max(int(y1), 0)
+        right, bottom = min(int(x2) + 1, width), min(int(y2) + 1, height)
+        if right <= left or bottom <= top or x2 <= x1 or y2 <= y1:
+            continue
+        x = (torch.arange(left, right, device=boxes.device) + 0.5 - x1) / (x2 - x1) * 2 - 1
+        y = (torch.arange(top, bottom, device=boxes.device) + 0.5 - y1) / (y2 - y1) * 2 - 1
+        rows, columns = torch.meshgrid(y, x, indexing="ij")
+        grid = torch.stack([columns, rows], dim=-1)[None].to(mask.dtype)
+        stretched = functional.grid_sample(mask[None, None], grid, mode="bilinear", align_corners=False)
+        drawn[number, top:bottom, left:right] = stretched[0, 0] >= threshold
+    return drawn
+
+
+Norm = Literal["batch", "none"]
+
+
+def conv_block(
+    channels_in: int, channels_out: int, kernel: int, norm: Norm, *, activation: Literal["relu", "none"] = "none"
+) -> nn.Sequential:
+    """Convolution of stride 1, BatchNorm where asked (then the convolution has no bias), activation where asked."""
+    conv = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=norm == "none")
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    layers: list[nn.Module] = [conv]
+    if norm == "batch":
+        layers.append(nn.BatchNorm2d(channels_out))
+    if activation == "relu":
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
 
 
 @dataclass(frozen=True, kw_only=True)

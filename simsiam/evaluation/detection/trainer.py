@@ -2,30 +2,68 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
 
 from simsiam.config import Machine, loader_workers
 from simsiam.data.detection.boxes import BoxBatch, DifficultLearnt
 from simsiam.data.detection.loader import BoxLoader
-from simsiam.data.preprocess import Normalisation
 from simsiam.engine import distributed, optimizers, precision
 from simsiam.engine.fit import Plan, Training
 from simsiam.engine.optimizers import Group, sgd
+from simsiam.evaluation.detection.average_precision import score
 from simsiam.evaluation.detection.data import BoxSets
 from simsiam.evaluation.detection.detector import Detector, build_detector
-from simsiam.evaluation.detection.precise_norm import measure_norms
-from simsiam.evaluation.detection.scoring import DetectorInference, score
+from simsiam.evaluation.detection.inference import TrainedDetector, draw_examples, find_all, save_detector
 from simsiam.evaluation.detection.settings import DetectionSettings
 from simsiam.evaluation.fine_tuning import FineTuning, Scored, TrainingResult, Watch, share_buffers
 from simsiam.evaluation.place import Place, seeded
+
+
+def measure_norms(detector: Detector, batches: Iterable[BoxBatch], losses: Callable[[BoxBatch], object]) -> None:
+    """Replace every running mean and variance by its average over some batches; nothing else changes.
+
+    The momentum and the mode, training or evaluation, are afterwards what they were; where the batches or a pass
+    raise, so are the statistics.
+
+    Args:
+        detector: without frozen BatchNorm, whose statistics belong to the weights.
+        batches: of training images, augmented as in training.
+        losses: a forward pass in training mode, the whole of it: the heads' BatchNorm sees the sampled proposals.
+    """
+    norms = [part for part in detector.modules() if isinstance(part, _BatchNorm)]
+    before = [(copy.deepcopy(dict(norm.named_buffers())), norm.momentum) for norm in norms]
+    try:
+        update_bn(batches, _Forward(detector, losses))
+    except BaseException:
+        for norm, (buffers, momentum) in zip(norms, before, strict=True):
+            norm.load_state_dict(buffers, strict=False)
+            norm.momentum = momentum
+        raise
+
+
+class _Forward(nn.Module):
+    """The detector as a function of a batch, which is how `update_bn` calls it."""
+
+    def __init__(self, detector: Detector, losses: Callable[[BoxBatch], object]) -> None:
+        super().__init__()
+        self.detector, self._losses = detector, losses
+        self.train(detector.training)  # which `update_bn` restores at the end
+
+    def forward(self, batch: BoxBatch) -> None:
+        """One pass, for its effect on BatchNorm; `update_bn` asks for no gradients."""
+        self._losses(batch)
+
 
 Losses = Callable[[BoxBatch, slice, torch.Generator], dict[str, Tensor]]
 
@@ -92,7 +130,7 @@ class DetectorTrainer:
         return BoxLoader(
             learnt,
             self.settings.train_images,
-            normalisation=self._normalisation,
+            normalisation=self.trained.normalisation,
             batch_size=self.settings.batch_size,
             seed=self.place.subject.seed,
             device=self.place.process.device,
@@ -102,8 +140,21 @@ class DetectorTrainer:
         )
 
     @property
-    def _normalisation(self) -> Normalisation:
-        return Normalisation(mean=self.place.subject.mean, std=self.place.subject.std)
+    def trained(self) -> TrainedDetector:
+        """The detector as it stands, with what its use needs."""
+        return TrainedDetector(
+            detector=self.detector,
+            classes=self.data.train.classes,
+            images=self.settings.test_images,
+            mean=self.place.subject.mean,
+            std=self.place.subject.std,
+        )
+
+    def keep(self) -> list[dict[str, str]]:
+        """Write the detector and its pictures; what the result says of the latter."""
+        self.detector.eval()
+        save_detector(self.place.folder, self.trained)
+        return draw_examples(self.trained, self.data.test, self.place.folder)
 
     def _losses(self) -> Losses:
         """The forward pass of training over some rows of a batch."""
@@ -161,15 +212,15 @@ class DetectorTrainer:
     def _score(self, watch: Watch) -> Scored:
         """The detector as it is now; what is reported is the last scoring, as published, not the best."""
         share_buffers(self.detector)  # every process scores with the statistics that are saved
-        inference = DetectorInference(
-            detector=self.detector,
-            images=self.settings.test_images,
-            normalisation=self._normalisation,
+        found = find_all(
+            self.trained,
+            self.data.test,
+            watch.over,
             precision=self.settings.precision,
             process=self.place.process,
             workers=loader_workers(self.place.machine, world=self.place.process.world),
         )
-        scores = score(self.settings.metric, inference.all(self.data.test, watch.over), self.data.test)
+        scores = score(self.settings.metric, found, self.data.test)
         self.detector.train()
         images = {"train_images": len(self.data.train), "test_images": len(self.data.test)}
         return Scored(metrics=scores.metrics, detail={"per_class": scores.per_class, **images})

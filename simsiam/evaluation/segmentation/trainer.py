@@ -1,7 +1,8 @@
-"""One training of a segmentor: its step, its data and its scoring every so many iterations."""
+"""One training of a segmentor: its data and their check, its step, its scoring and its pictures."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -14,19 +15,31 @@ from torch.nn.parallel import DistributedDataParallel
 
 from simsiam.config import loader_workers
 from simsiam.data.preprocess import Normalisation
+from simsiam.data.segmentation.checks import Looked, absent_classes, complain, mask_problems, single_class
 from simsiam.data.segmentation.loader import MaskBatch, MaskLoader
 from simsiam.data.segmentation.masks import MaskSplits
+from simsiam.data.splits import data_id
 from simsiam.engine import distributed, optimizers, precision
+from simsiam.engine.distributed import any_process, gathered
 from simsiam.engine.fit import Plan, Training
+from simsiam.engine.logs import Display
 from simsiam.engine.optimizers import Group
 from simsiam.errors import UserError
 from simsiam.evaluation.fine_tuning import FineTuning, Scored, TrainingResult, Watch, share_buffers
-from simsiam.evaluation.place import Place
-from simsiam.evaluation.segmentation.inference import Tester
+from simsiam.evaluation.palette import write_picture
+from simsiam.evaluation.place import Place, seeded
+from simsiam.evaluation.segmentation.inference import TrainedSegmentor
 from simsiam.evaluation.segmentation.metrics import PixelCounts
-from simsiam.evaluation.segmentation.segmentor import Segmentor, segmentation_loss
+from simsiam.evaluation.segmentation.pictures import Example, grid
+from simsiam.evaluation.segmentation.segmentor import Segmentor, check_complete, segmentation_loss
 from simsiam.evaluation.segmentation.settings import Segmentation
+from simsiam.results import read_json, write_json
 from simsiam.wording import counted
+
+CHECKED_FILE = "data-checked.json"
+PROBLEMS_FILE = "data-problems.txt"
+PICTURE = "pictures/predictions.jpg"
+PICTURES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,22 +152,106 @@ class SegmentationTrainer:
         mine = np.array_split(np.arange(len(self.data.test)), process.world)[process.rank]
         counts = PixelCounts(len(names), process.device)
         share_buffers(self.network)
-        for each in watch.over(self.tester().predict(self.data.test, mine), len(mine)):
+        for each in watch.over(self.trained.predict(self.data.test, mine), len(mine)):
             counts.add(each.found, each.mask)
         counts.total()
         per_class = {"IoU": _by_class(names, counts.iou), "accuracy": _by_class(names, counts.accuracy)}
         images = {"train_images": len(self.data.train), "test_images": len(self.data.test)}
         return Scored(metrics=counts.figures(), detail={"per_class": per_class, **images})
 
-    def tester(self) -> Tester:
+    @property
+    def trained(self) -> TrainedSegmentor:
         """The network as it stands, ready to look at images."""
-        return Tester(
+        return TrainedSegmentor(
             network=self.network,
             settings=self.settings,
+            classes=self.data.train.classes,
             normalisation=self._normalisation,
             device=self.place.process.device,
             workers=loader_workers(self.place.machine, world=self.place.process.world),
         )
+
+    def draw_examples(self) -> list[dict[str, str]]:
+        """Draw a few images spread over the test set, with their masks and what is found; what the result says."""
+        source, count = self.data.test, len(self.data.test)
+        chosen = np.unique(np.linspace(0, count - 1, min(PICTURES, count)).round().astype(int))
+        if self.place.process.is_main:
+            examples = [
+                Example(
+                    image=source.read(each.index),
+                    truth=source.mask(each.index),
+                    found=each.found.cpu().numpy().astype(np.uint8),
+                )
+                for each in self.trained.predict(source, chosen)
+            ]
+            write_picture(self.place.folder / PICTURE, grid(examples, source.classes))
+        return [{"file": PICTURE, "caption": "Test images: image, ground truth, prediction."}]
+
+
+def trainer_for(settings: Segmentation, data: MaskSplits, place: Place) -> SegmentationTrainer:
+    """A fresh segmentor on the subject's weights, ready to be trained."""
+    subject, classes = place.subject, data.train.classes
+    with seeded(subject.seed):
+        network = Segmentor(copy.deepcopy(subject.backbone), len(classes), settings.design)
+    check_complete(network, subject.backbone.state_dict())
+    network.requires_grad_(True)
+    backbone = network.backbone
+    made_of = {  # what `load_segmentor` builds the network from again
+        "backbone": backbone.name,
+        "width": backbone.width,
+        "stem": backbone.stem,
+        "stem_padding": int(backbone.conv1.padding[0]),
+        "classes": list(classes),
+        "mean": list(subject.mean),
+        "std": list(subject.std),
+    }
+    place = place.part("", data=data_id(data.train, data.test).sha256, segmentor=made_of)
+    return SegmentationTrainer(settings=settings, network=network, data=data, place=place)
+
+
+def check_data(data: MaskSplits, place: Place) -> list[str]:
+    """Look at every file once, each process at its share; raises UserError with all that is wrong.
+
+    Returns a word on classes that no mask shows. A folder whose data were whole once is not looked at again while
+    their content stays the same.
+    """
+    process = place.process
+    stamp, known = place.folder / CHECKED_FILE, data_id(data.train, data.test).sha256
+    kept = read_json(stamp) if process.is_main and stamp.exists() else {}
+    if any_process(kept.get("data") == known, process.device):
+        return list(kept.get("notes", ()))
+    looked = _looked(data, place)
+    found = list(dict.fromkeys(gathered([problem for each in looked for problem in each.problems])))
+    keeps = place.machine.out is not None and process.is_main
+    complain(found, data.train.name, listing=place.folder / PROBLEMS_FILE if keeps else None)
+    if (lacking := single_class(data.train)) is not None:
+        raise UserError(lacking)
+    notes = absent_classes(data.train, gathered(sorted({number for each in looked for number in each.classes})))
+    if process.is_main:
+        write_json(stamp, {"data": known, "images": len(data.train) + len(data.test), "notes": notes})
+        for note in notes:
+            print(f"note: {note}")
+    return notes
+
+
+def _looked(data: MaskSplits, place: Place) -> list[Looked]:
+    """What this process's share of the images shows."""
+    process = place.process
+    total = -(-(len(data.train) + len(data.test)) // process.world)
+    display = Display(total, shows=process.is_main)
+    display.start(0)
+    looked: list[Looked] = []
+    threads = loader_workers(place.machine, world=process.world) + 1
+    shares = mask_problems(data.train, data.test, threads=threads, rank=process.rank, world=process.world)
+    problems = 0
+    try:
+        for done, found in enumerate(shares, 1):
+            looked.append(found)
+            problems += len(found.problems)
+            display.update(done, f"checking images and masks {done}/{total}  problems {problems}")
+    finally:
+        display.stop()
+    return looked
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:

@@ -9,7 +9,7 @@ from torchvision.ops import box_iou
 from simsiam.backbones import build_backbone
 from simsiam.data.detection.transforms import BoxTransform
 from simsiam.evaluation.detection.anchor_fit import AnchorFit, anchor_fit, best_overlaps, object_sides
-from simsiam.evaluation.detection.anchors import cell_anchors
+from simsiam.evaluation.detection.boxes import cell_anchors
 from simsiam.recipes import detection as recipes
 from tests.evaluation.detection.box_cases import Made, target
 

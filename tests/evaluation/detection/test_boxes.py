@@ -13,11 +13,19 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork, box_iou
 from torchvision.ops.poolers import LevelMapper
 
-from simsiam.evaluation.detection.anchors import cell_anchors, grid_anchors, trainable
-from simsiam.evaluation.detection.boxes import BACKGROUND, LEFT_OUT, assign, decode, encode, sample
-from simsiam.evaluation.detection.features import Pyramid
-from simsiam.evaluation.detection.masks import mask_targets, paste
-from simsiam.evaluation.detection.pooling import level_of, pool
+from simsiam.evaluation.detection.boxes import (
+    BACKGROUND,
+    LEFT_OUT,
+    assign,
+    cell_anchors,
+    decode,
+    encode,
+    grid_anchors,
+    sample,
+    trainable,
+)
+from simsiam.evaluation.detection.detector import Pyramid
+from simsiam.evaluation.detection.heads import level_of, mask_targets, paste, pool
 from simsiam.evaluation.detection.settings import Assignment, Sampling
 from simsiam.recipes import detection as recipes
 from tests.evaluation.detection import small_detectors as small

@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from simsiam.data.detection.boxes import Prediction
 from simsiam.errors import UserError
-from simsiam.evaluation.detection.coco_ap import coco_scores
+from simsiam.evaluation.detection.average_precision import coco_scores
 from tests.evaluation.detection.box_cases import Made, found, random_case, target
 
 KEYS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")

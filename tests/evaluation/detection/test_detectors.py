@@ -14,8 +14,7 @@ from simsiam.backbones import build_backbone
 from simsiam.config import Stem
 from simsiam.data.detection.boxes import LearnTarget
 from simsiam.errors import UserError
-from simsiam.evaluation.detection.detector import build_detector, check_complete
-from simsiam.evaluation.detection.features import Pyramid, residual_strides
+from simsiam.evaluation.detection.detector import Pyramid, build_detector, check_complete, residual_strides
 from simsiam.evaluation.detection.settings import Assignment, Sampling, Selection
 from simsiam.recipes import detection as recipes
 from tests.evaluation.detection import small_detectors as small

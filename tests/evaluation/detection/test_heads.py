@@ -8,11 +8,9 @@ import torch
 
 from simsiam.data.detection.boxes import LearnTarget
 from simsiam.evaluation.detection import boxes as box_maths
-from simsiam.evaluation.detection.masks import mask_targets
-from simsiam.evaluation.detection.pooling import pool
-from simsiam.evaluation.detection.roi import choose, keep_best
-from simsiam.evaluation.detection.rpn import Level, RegionProposals
+from simsiam.evaluation.detection.heads import mask_targets, pool
 from simsiam.evaluation.detection.settings import Assignment, Proposals, Sampling, Selection
+from simsiam.evaluation.detection.stages import Level, RegionProposals, choose, keep_best
 from simsiam.recipes import detection as recipes
 from tests.evaluation.detection import small_detectors as small
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from simsiam.data.detection.boxes import BoxBatch, Frame
 from simsiam.errors import UserError
 from simsiam.evaluation.detection.detector import Detector
-from simsiam.evaluation.detection.precise_norm import measure_norms
+from simsiam.evaluation.detection.trainer import measure_norms
 from simsiam.recipes import detection as recipes
 from tests.detection_command import SHORT, evaluate
 from tests.detection_command import voc as voc

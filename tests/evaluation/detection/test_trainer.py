@@ -18,8 +18,8 @@ from simsiam.engine.optimizers import Group, sgd
 from simsiam.errors import UserError
 from simsiam.evaluation.detection.data import BoxSets
 from simsiam.evaluation.detection.detector import Detector
-from simsiam.evaluation.detection.roi import Detections
-from simsiam.evaluation.detection.scoring import in_image
+from simsiam.evaluation.detection.inference import in_image
+from simsiam.evaluation.detection.stages import Detections
 from simsiam.evaluation.detection.trainer import DetectorTrainer, plan_of, shares, step_generator
 from simsiam.evaluation.place import Place
 from simsiam.recipes import detection as recipes

@@ -7,7 +7,7 @@ import pytest
 
 from simsiam.data.detection.boxes import Prediction, Target
 from simsiam.errors import UserError
-from simsiam.evaluation.detection.voc_ap import voc_ap, voc_scores
+from simsiam.evaluation.detection.average_precision import voc_ap, voc_scores
 from tests.evaluation.detection.box_cases import Made, found, random_case, target
 
 BOX, FAR = (10.0, 10.0, 30.0, 30.0), (60.0, 60.0, 80.0, 80.0)

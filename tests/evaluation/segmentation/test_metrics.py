@@ -10,8 +10,7 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
 
 from simsiam.errors import UserError
-from simsiam.evaluation.segmentation.metrics import PixelCounts
-from simsiam.evaluation.segmentation.slide_test import Window, slide, windows
+from simsiam.evaluation.segmentation.metrics import PixelCounts, Window, slide, windows
 from simsiam.recipes import segmentation as recipes
 
 CPU = torch.device("cpu")

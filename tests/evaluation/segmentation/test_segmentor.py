@@ -16,12 +16,13 @@ from torchvision.models import resnet50
 from simsiam.backbones import ResNet, build_backbone
 from simsiam.data.preprocess import Normalisation
 from simsiam.errors import UserError
-from simsiam.evaluation.segmentation import inference as segmentation_testing
-from simsiam.evaluation.segmentation.dilation import dilate, output_stride
+from simsiam.evaluation.segmentation.inference import TrainedSegmentor
 from simsiam.evaluation.segmentation.segmentor import (
     FullyConvolutionalHead,
     Segmentor,
     check_complete,
+    dilate,
+    output_stride,
     segmentation_loss,
 )
 from simsiam.recipes.segmentation import fcn_r50_d8_512x512_20k_voc12aug, fcn_r50_d8_769x769_40k_cityscapes
@@ -159,9 +160,10 @@ def test_scores_of_a_test_go_to_the_size_of_the_image_and_then_to_that_of_the_ma
     nn.init.normal_(network.head.classifier.weight)
     testing = replace(recipe.testing, window=64, window_stride=64)  # windows that do not overlap: each once
     image = torch.randn(1, 3, 64, 128)
-    tester = segmentation_testing.Tester(
+    tester = TrainedSegmentor(
         network=network,
         settings=replace(recipe, testing=testing),
+        classes=("a", "b"),
         normalisation=Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
         device=torch.device("cpu"),
         workers=0,
