@@ -164,18 +164,19 @@ def _write_parquet(embedded: Embedded, blocks: Iterator[np.ndarray], part: Path)
         for block in blocks:
             span = range(row, row + len(block))
             numbers = arrow.array(np.ascontiguousarray(block).reshape(-1), arrow.float32())
-            columns = [
-                arrow.array([_utf8(embedded.path(each)) for each in span], arrow.string()),
+            columns = [  # an odd byte in a path becomes a mark: Parquet takes nothing but UTF-8
+                arrow.array(
+                    [
+                        embedded.path(each).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+                        for each in span
+                    ],
+                    arrow.string(),
+                ),
                 *([arrow.array([embedded.label(each) for each in span], arrow.string())] if labelled else []),
                 arrow.FixedSizeListArray.from_arrays(numbers, embedded.channels),
             ]
             writer.write_batch(arrow.record_batch(columns, schema=schema))
             row += len(block)
-
-
-def _utf8(path: str) -> str:
-    """A path that is no valid UTF-8 with a mark in place of the odd bytes: Parquet takes nothing else."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -89,7 +89,12 @@ class Index:
         random = np.random.default_rng(seed)
         one = random.integers(0, len(self), SAMPLE_PAIRS)
         other = (one + random.integers(1, len(self), SAMPLE_PAIRS)) % len(self)
-        drawn = np.concatenate([_products(self.rows, one[at], other[at]) for at in _slices(SAMPLE_PAIRS, 2048)])
+        drawn = np.concatenate(
+            [
+                _products(self.rows, one[at], other[at])
+                for at in (slice(start, start + 2048) for start in range(0, SAMPLE_PAIRS, 2048))
+            ]
+        )
         median, high = np.quantile(drawn, [0.5, 0.999])
         return Background(median=float(median), high=float(high))
 
@@ -97,10 +102,6 @@ class Index:
 def _products(rows: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     products: np.ndarray = np.einsum("nc,nc->n", rows[one], rows[other])
     return products
-
-
-def _slices(total: int, step: int) -> Iterator[slice]:
-    return (slice(start, start + step) for start in range(0, total, step))
 
 
 BLOCK, CHUNK = 256, 16_384  # rows against rows at a time: 16 MiB of similarities

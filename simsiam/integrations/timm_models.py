@@ -19,7 +19,7 @@ except ImportError as error:
     raise UserError(f"simsiam.integrations.timm_models needs timm: {install_extra('timm')}") from error
 
 from simsiam.weights.load import load_backbone
-from simsiam.weights.targets import give_small_stem, plain_state, require_resnet
+from simsiam.weights.targets import STEMS, give_small_stem, plain_state, require_resnet
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,9 +66,7 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
             raise UserError(f"simsiam_{name}: pretrained=True does not say which; give weights='runs/NAME' instead.")
         return timm.create_model(name, **kwargs)
     loaded = load_backbone(weights)
-    backbone = require_resnet(
-        loaded, f"timm (simsiam_{name})", stems=("imagenet", "small", "small-stride2"), widths="64", names=(name,)
-    )
+    backbone = require_resnet(loaded, f"timm (simsiam_{name})", stems=STEMS, widths="64", names=(name,))
     network: Any = timm.create_model(name, **kwargs)
     give_small_stem(network, backbone)
     _fill(network, dict(plain_state(loaded)), weights)

@@ -35,7 +35,9 @@ class Renormalised(nn.Module):
     def __init__(self, network: nn.Module, *, given: Sequence[Sequence[float]], wanted: Sequence[Sequence[float]]):
         super().__init__()
         self.network = network
-        (mean, std), (mean_wanted, std_wanted) = ([_per_channel(v) for v in pair] for pair in (given, wanted))
+        (mean, std), (mean_wanted, std_wanted) = (
+            [torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in pair] for pair in (given, wanted)
+        )
         self.register_buffer("scale", std / std_wanted)
         self.register_buffer("shift", (mean - mean_wanted) / std_wanted)
         self.scale: Tensor
@@ -45,10 +47,6 @@ class Renormalised(nn.Module):
         """B x 3 x H x W, normalised the given way, to the network's features."""
         features: Tensor = self.network(images * self.scale + self.shift)
         return features
-
-
-def _per_channel(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,7 +153,9 @@ def start_network(recipe: Pretraining, init: str | None) -> Start:
         ("projector", network.projector, loaded.projector),
         ("predictor", network.predictor, loaded.predictor),
     ):
-        if state is not None and _fits(head.state_dict(), state):
+        if state is not None and (
+            {k: v.shape for k, v in head.state_dict().items()} == {k: v.shape for k, v in state.items()}
+        ):
             head.load_state_dict(state)
             notes.append(f"{name} from {init}")
         elif head.state_dict():  # not the ablation without a predictor
@@ -162,10 +164,6 @@ def start_network(recipe: Pretraining, init: str | None) -> Start:
             )
             notes.append(f"{name} starts at random: {init} {why}")
     return Start(network=network, notes=notes)
-
-
-def _fits(own: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in other.items()}
 
 
 def workers(machine: Machine, source: Source, world: int) -> int:

@@ -105,7 +105,10 @@ def classes(result: Result) -> Classes | None:
     shown = [*ranked[:split], *ranked[-split:]] if many else ranked
     return Classes(
         metrics=metrics,
-        rows=[ClassRow(name=name, values=values[name], width=_width(values[name][0])) for name in shown],
+        rows=[
+            ClassRow(name=name, values=values[name], width=min(max(values[name][0] or 0.0, 0.0), 100.0))
+            for name in shown
+        ],
         left_out=len(ranked) - len(shown),
         split=split,
     )
@@ -189,10 +192,6 @@ def _beside(one: published.Published) -> Beside:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _width(value: float | None) -> float:
-    return min(max(value or 0.0, 0.0), 100.0)
 
 
 PAGE_FILE = "report.html"

@@ -12,7 +12,7 @@ from simsiam import published
 from simsiam.errors import UserError
 from simsiam.report.collect import collect
 from simsiam.report.html import style, template
-from simsiam.report.tables import Cell, Row, Table, Which, build
+from simsiam.report.tables import Cell, Table, Which, build
 from simsiam.results import write_atomic
 
 Format = Literal["markdown", "html", "csv", "latex"]
@@ -74,16 +74,15 @@ def show(cell: Cell, digits: int) -> str:
 
 def lines(table: Table) -> list[list[str]]:
     """The body of a table as text, the three leading columns first."""
-    return [_leading(row) + [show(cell, table.digits) for cell in row.cells] for row in table.rows]
+    return [
+        [row.model, row.figures, row.marked_data] + [show(cell, table.digits) for cell in row.cells]
+        for row in table.rows
+    ]
 
 
 def headings(table: Table) -> list[str]:
     """The head of a table."""
     return [*LEADING, *(column.heading for column in table.columns)]
-
-
-def _leading(row: Row) -> list[str]:
-    return [row.model, row.figures, row.marked_data]
 
 
 def markdown(tables: Sequence[Table]) -> str:

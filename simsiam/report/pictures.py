@@ -158,7 +158,11 @@ class EmbeddingMap:
 
 def embedding_map(raw: dict[str, Any], album: Album) -> EmbeddingMap | None:
     """The map; None where the run drew none."""
-    points = [point for point in raw.get("points", []) if _finite(point)]
+    points = [
+        point
+        for point in raw.get("points", [])
+        if all(isinstance(point.get(key), int | float) and math.isfinite(point[key]) for key in ("x", "y"))
+    ]
     if not points:
         return None
     has_labels = any(point.get("label") is not None for point in points)
@@ -185,10 +189,6 @@ def embedding_map(raw: dict[str, Any], album: Album) -> EmbeddingMap | None:
     return EmbeddingMap(
         method=str(raw.get("method", "")), dots=dots, labels=_legend(labels), clusters=_legend(clusters), thumb=thumb
     )
-
-
-def _finite(point: dict[str, Any]) -> bool:
-    return all(isinstance(point.get(key), int | float) and math.isfinite(point[key]) for key in ("x", "y"))
 
 
 def _place(fraction: float, thumb: float) -> float:

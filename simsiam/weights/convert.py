@@ -129,11 +129,9 @@ def _take_heads(converted: Converted, state: dict[str, Tensor], encoder: Encoder
     if encoder.prefix + "fc.0.weight" in state:  # the official code keeps the projector as the ResNet's fc
         projectors = [encoder.prefix + "fc."]
     if part := _take_first(state, projectors):
-        head = convert_projector(part)
-        converted.projector, converted.notes = head.state, converted.notes + head.notes
+        converted.projector = convert_projector(part, converted.notes)
     if part := _take_first(state, [base + p for p in _PREDICTORS]):
-        head = convert_predictor(part)
-        converted.predictor, converted.notes = head.state, converted.notes + head.notes
+        converted.predictor = convert_predictor(part, converted.notes)
 
 
 def format_name(state: Mapping[str, Tensor], container: Mapping[Any, Any], encoder: Encoder) -> str:
@@ -203,41 +201,39 @@ _FLAT = re.compile(r"(?:layer)?(\d+)\.(\w+)")
 # Our heads are flat sequences: Linear 3k, BatchNorm 3k+1, ReLU 3k+2, without biases before a BatchNorm. A bias b there
 # shifts what the BatchNorm subtracts, so it is folded into the running mean: mu - b. A last BatchNorm with scale g and
 # shift s (early lightly) is folded into its running statistics too; that is exact in evaluation mode.
-@dataclass(kw_only=True)
-class Head:
-    """A converted head, or the reason why there is none."""
+def convert_projector(state: Mapping[str, Tensor], notes: list[str]) -> dict[str, Tensor] | None:
+    """A projector of two or three layers; every Linear is followed by a BatchNorm, the last without affine.
 
-    state: dict[str, Tensor] | None
-    notes: list[str] = field(default_factory=list)
-
-
-def convert_projector(state: Mapping[str, Tensor]) -> Head:
-    """A projector of two or three layers; every Linear is followed by a BatchNorm, the last without affine."""
-    renamed = _rename(state)
+    None where it is no such head; the reason, and what was folded, joins the notes.
+    """
+    renamed, said = _rename(state), list[str]()
     layers = 0
     while f"{3 * layers}.weight" in renamed:
         layers += 1
-    head = Head(state=renamed)
     for layer in range(layers):
         if f"{3 * layer + 1}.running_mean" not in renamed:
-            return Head(
-                state=None, notes=[f"projector left out: its layer {layer} has no BatchNorm, so it is no SimSiam's"]
-            )
-        _fold_bias(renamed, layer, head.notes, "projector")
+            notes.append(f"projector left out: its layer {layer} has no BatchNorm, so it is no SimSiam's")
+            return None
+        _fold_bias(renamed, layer, said, "projector")
     if layers == 0:
-        return Head(state=None, notes=["projector left out: its tensors are not a sequence of Linear and BatchNorm"])
-    return _fold_affine(head, 3 * layers - 2)
+        notes.append("projector left out: its tensors are not a sequence of Linear and BatchNorm")
+        return None
+    if not _fold_affine(renamed, 3 * layers - 2, said):
+        notes.append("projector left out: the scale of its last BatchNorm cannot be folded")
+        return None
+    notes += said
+    return renamed
 
 
-def convert_predictor(state: Mapping[str, Tensor]) -> Head:
-    """A predictor: Linear, BatchNorm, ReLU, Linear with bias."""
+def convert_predictor(state: Mapping[str, Tensor], notes: list[str]) -> dict[str, Tensor] | None:
+    """A predictor: Linear, BatchNorm, ReLU, Linear with bias; else None with a note as above."""
     renamed = _rename(state)
     if not {"0.weight", "1.running_mean", "1.weight", "3.weight"} <= renamed.keys() or "4.running_mean" in renamed:
-        return Head(state=None, notes=["predictor left out: it is not Linear-BatchNorm-ReLU-Linear"])
-    head = Head(state=renamed)
-    _fold_bias(renamed, 0, head.notes, "predictor")
+        notes.append("predictor left out: it is not Linear-BatchNorm-ReLU-Linear")
+        return None
+    _fold_bias(renamed, 0, notes, "predictor")
     renamed.setdefault("3.bias", torch.zeros(renamed["3.weight"].shape[0]))
-    return head
+    return renamed
 
 
 def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -245,12 +241,12 @@ def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = {name: name.removeprefix("layers.") for name in state}
     nested = any(_NESTED.fullmatch(short) for short in names.values())
     first = min((int(n) for short in names.values() for n in re.findall(r"^(?:layer)?(\d+)\.", short)), default=0)
-    renamed: dict[str, Tensor] = {}
-    for name, short in names.items():
-        tensor = state[name]
-        renamed[_flat_name(short, nested=nested, first=first)] = (
-            tensor.float() if tensor.is_floating_point() else tensor
-        )
+    renamed = {
+        _flat_name(short, nested=nested, first=first): state[name].float()
+        if state[name].is_floating_point()
+        else state[name]
+        for name, short in names.items()
+    }
     for name in [n for n in renamed if n.endswith("running_mean")]:
         renamed.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.tensor(0))
     return renamed
@@ -278,25 +274,23 @@ def _fold_bias(state: dict[str, Tensor], layer: int, notes: list[str], head: str
     notes.append(f"{head}: the bias of layer {layer} is folded into the BatchNorm behind it")
 
 
-def _fold_affine(head: Head, norm: int) -> Head:
-    """(x - mu) g / sqrt(v + eps) + s, written as (x - mu') / sqrt(v' + eps)."""
-    state = head.state
-    assert state is not None
+def _fold_affine(state: dict[str, Tensor], norm: int, notes: list[str]) -> bool:
+    """(x - mu) g / sqrt(v + eps) + s, written as (x - mu') / sqrt(v' + eps); False where that cannot be."""
     gamma, beta = state.pop(f"{norm}.weight", None), state.pop(f"{norm}.bias", None)
     if gamma is None or beta is None:
-        return head
+        return True
     mean, variance = state[f"{norm}.running_mean"].double(), state[f"{norm}.running_var"].double()
     sign, size = gamma.double().sign(), gamma.double().abs()
     scale = (variance + _EPS).sqrt()
     folded = (variance + _EPS) / size**2 - _EPS
     if not bool((size > 0).all()) or not bool((folded >= 0).all()):
-        return Head(state=None, notes=["projector left out: the scale of its last BatchNorm cannot be folded"])
+        return False
     # A negative scale turns its channel round: the Linear's row and the mean change sign with it.
     state[f"{norm}.running_mean"] = (sign * mean - beta.double() * scale / size).float()
     state[f"{norm}.running_var"] = folded.float()
     state[f"{norm - 1}.weight"] = state[f"{norm - 1}.weight"] * sign.float()[:, None]
-    head.notes.append(
+    notes.append(
         "projector: the scale and shift of its last BatchNorm are folded into the running statistics: the same "
         "in evaluation mode; training that goes on does so without them, as published"
     )
-    return head
+    return True

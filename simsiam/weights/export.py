@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,10 +28,6 @@ from simsiam.weights.targets import Reader
 from simsiam.wording import counted
 
 
-def _example(loaded: Loaded) -> Tensor:
-    return torch.zeros(2, 3, loaded.preprocess.size, loaded.preprocess.size)
-
-
 def write_onnx(loaded: Loaded, out: Path) -> Path:
     """One .onnx file: input `images` B x 3 x H x W with any B, output `features` B x C."""
     try:
@@ -44,7 +41,7 @@ def write_onnx(loaded: Loaded, out: Path) -> Path:
         warnings.simplefilter("ignore")  # torch's notes to its own developers
         torch.onnx.export(
             loaded.backbone,
-            (_example(loaded),),
+            (torch.zeros(2, 3, loaded.preprocess.size, loaded.preprocess.size),),
             part,
             input_names=["images"],
             output_names=["features"],
@@ -80,7 +77,9 @@ def write_pt2(loaded: Loaded, out: Path) -> Path:
     part = out / ".backbone.part.pt2"
     shapes = ({0: torch.export.Dim("batch", min=1)},)
     with torch.no_grad():
-        program = torch.export.export(loaded.backbone, (_example(loaded),), dynamic_shapes=shapes)
+        program = torch.export.export(
+            loaded.backbone, (torch.zeros(2, 3, loaded.preprocess.size, loaded.preprocess.size),), dynamic_shapes=shapes
+        )
     torch.export.save(program, part)
     part.replace(path)
     return path
@@ -101,19 +100,19 @@ class Form:
 
     write: Callable[[Loaded, Path], Path]
     read: Callable[[Loaded, Path], Reader]
-    tolerance: float  # largest difference over the largest feature
+    tolerance: float = 1e-5  # largest difference over the largest feature
 
 
 FORMS: dict[str, Form] = {
-    "torchvision": Form(write=targets.write_torchvision, read=targets.read_torchvision, tolerance=1e-5),
-    "timm": Form(write=targets.write_timm, read=targets.read_timm, tolerance=1e-5),
-    "detectron2": Form(write=targets.write_detectron2, read=targets.read_detectron2, tolerance=1e-5),
-    "mmpretrain": Form(write=targets.write_mmpretrain, read=targets.read_mm, tolerance=1e-5),
-    "mmdet": Form(write=targets.write_mmdet, read=targets.read_mm, tolerance=1e-5),
+    "torchvision": Form(write=targets.write_torchvision, read=targets.read_torchvision),
+    "timm": Form(write=targets.write_timm, read=targets.read_timm),
+    "detectron2": Form(write=targets.write_detectron2, read=partial(targets.read_back, absent="detectron2")),
+    "mmpretrain": Form(write=partial(targets.write_mm, target="mmpretrain", prefix="backbone."), read=targets.read_mm),
+    "mmdet": Form(write=partial(targets.write_mm, target="mmdet", prefix=""), read=targets.read_mm),
     "onnx": Form(write=write_onnx, read=read_onnx, tolerance=1e-4),
-    "pt2": Form(write=write_pt2, read=read_pt2, tolerance=1e-5),
-    "safetensors": Form(write=targets.write_safetensors, read=targets.read_safetensors, tolerance=1e-5),
-    "huggingface": Form(write=targets.write_huggingface, read=targets.read_huggingface, tolerance=1e-5),
+    "pt2": Form(write=write_pt2, read=read_pt2),
+    "safetensors": Form(write=targets.write_safetensors, read=targets.read_back),
+    "huggingface": Form(write=targets.write_huggingface, read=targets.read_huggingface),
 }
 
 
@@ -193,17 +192,19 @@ def _export(loaded: Loaded, to: Target, out: Path, images: Tensor, licence: str 
         tolerance=form.tolerance,
         images=len(images),
     )
+    backbone, stem = loaded.backbone, getattr(loaded.backbone, "stem", None)
+    details = f", stem {stem}, {getattr(backbone, 'width', None)} channels wide" if stem else ""
     by_simsiam = loaded.recipe is not None or loaded.projector is not None or is_published(loaded.weights.source)
     facts = modelcard.Facts(
-        title=f"SimSiam {loaded.backbone.name}" if by_simsiam else loaded.backbone.name,
+        title=f"SimSiam {backbone.name}" if by_simsiam else backbone.name,
         method="SimSiam" if by_simsiam else "not known",
         licence=licence,
-        backbone=_description(loaded),
+        backbone=f"{backbone.name}{details}, {backbone.features} features",
         preprocess=dataclasses.asdict(loaded.preprocess),
         recipe=loaded.recipe,
         sha256=loaded.weights.sha256,
         source=f"{Path(loaded.weights.source).name} ({loaded.source_format})",
-        usage=modelcard.usage(to, path.name, loaded.backbone.name, getattr(loaded.backbone, "stem", "imagenet")),
+        usage=modelcard.usage(to, path.name, backbone.name, stem or "imagenet"),
         checks=(str(exported).split(": ", 1)[1],),
         notes=loaded.notes,
     )
@@ -235,10 +236,3 @@ def sample_images(preprocess: Preprocess) -> Tensor:
             tensor = functional.to_tensor(square)
             crops.append(functional.normalize(tensor, list(preprocess.mean), list(preprocess.std)))
     return torch.stack(crops)
-
-
-def _description(loaded: Loaded) -> str:
-    backbone = loaded.backbone
-    width, stem = getattr(backbone, "width", None), getattr(backbone, "stem", None)
-    details = f", stem {stem}, {width} channels wide" if stem else ""
-    return f"{backbone.name}{details}, {backbone.features} features"

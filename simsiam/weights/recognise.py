@@ -171,7 +171,7 @@ def find_encoder(parts: Sequence[Part], path: Path, branch: str | None = None) -
     others = [e for e in found if _rank(e)[0] != _rank(first)[0] and not _same(e, first)]
     rank, why = _rank(first)
     notes = []
-    if others or (rank == _rank_of_copy() and why):
+    if others or (rank == max((rank for _, rank, _ in _BRANCHES)) and why):
         also = (
             f"; also in it: {', '.join(dict.fromkeys(map(str, others)))} (--branch NAME takes another)"
             if others
@@ -183,10 +183,6 @@ def find_encoder(parts: Sequence[Part], path: Path, branch: str | None = None) -
 
 def _rank(encoder: Encoder) -> tuple[int, str]:
     return next(((rank, why) for pattern, rank, why in _BRANCHES if pattern.search(encoder.whole)), (_USUAL, ""))
-
-
-def _rank_of_copy() -> int:
-    return max(rank for _, rank, _ in _BRANCHES)
 
 
 def _order(encoder: Encoder) -> tuple[int, int, int]:

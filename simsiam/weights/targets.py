@@ -12,17 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from simsiam.backbones import BLOCKS, TIMM, ResNet
+from simsiam.config import Stem
 from simsiam.errors import UserError
 from simsiam.results import write_atomic, write_json
 from simsiam.weights.load import Loaded, load_backbone
 from simsiam.weights.save import metadata, write_tensors
 
+STEMS = get_args(Stem)
 _MM_DEPTHS = {"resnet18": 18, "resnet34": 34, "resnet50": 50, "resnet101": 101, "resnet152": 152}
 
 
@@ -79,9 +81,7 @@ def give_small_stem(network: nn.Module, backbone: ResNet) -> None:
 
 def write_torchvision(loaded: Loaded, out: Path) -> Path:
     """A plain state dict; `fc` is absent."""
-    require_resnet(
-        loaded, "torchvision", stems=("imagenet", "small", "small-stride2"), widths="64", names=tuple(BLOCKS)
-    )
+    require_resnet(loaded, "torchvision", stems=STEMS, widths="64", names=tuple(BLOCKS))
     path = out / "backbone-torchvision.pth"
     save_torch(plain_state(loaded), path)
     return path
@@ -104,8 +104,7 @@ def read_torchvision(loaded: Loaded, path: Path) -> Reader:
 def write_timm(loaded: Loaded, out: Path) -> Path:
     """A safetensors file for `timm.create_model(..., checkpoint_path=...)`."""
     if not loaded.backbone.name.startswith(TIMM):
-        stems = ("imagenet", "small", "small-stride2")
-        require_resnet(loaded, "timm", stems=stems, widths="64", names=tuple(_MM_DEPTHS))
+        require_resnet(loaded, "timm", stems=STEMS, widths="64", names=tuple(_MM_DEPTHS))
     path = out / "backbone-timm.safetensors"
     write_tensors(path, plain_state(loaded), facts={"format": "pt"})
     return path
@@ -145,29 +144,12 @@ def write_detectron2(loaded: Loaded, out: Path) -> Path:
     return path
 
 
-def read_detectron2(loaded: Loaded, path: Path) -> Reader:
-    """Our own reading of the pickle; detectron2 is not asked."""
-    return read_back(loaded, path, absent="detectron2")
-
-
-def _require_mm(loaded: Loaded, target: str) -> ResNet:
-    return require_resnet(loaded, target, stems=("imagenet", "small"), widths="any", names=tuple(_MM_DEPTHS))
-
-
-def write_mmpretrain(loaded: Loaded, out: Path) -> Path:
-    """An OpenMMLab checkpoint with `backbone.` names, for init_cfg with prefix='backbone.'."""
-    _require_mm(loaded, "mmpretrain")
-    path = out / "backbone-mmpretrain.pth"
-    state = OrderedDict((f"backbone.{name}", tensor) for name, tensor in plain_state(loaded).items())
+def write_mm(loaded: Loaded, out: Path, *, target: str, prefix: str) -> Path:
+    """An OpenMMLab checkpoint, for the init_cfg of a backbone with this prefix, or without one where it is empty."""
+    require_resnet(loaded, target, stems=("imagenet", "small"), widths="any", names=tuple(_MM_DEPTHS))
+    path = out / f"backbone-{target}.pth"
+    state = OrderedDict((prefix + name, tensor) for name, tensor in plain_state(loaded).items())
     save_torch({"meta": {"source": "simsiam"}, "state_dict": state}, path)
-    return path
-
-
-def write_mmdet(loaded: Loaded, out: Path) -> Path:
-    """An OpenMMLab checkpoint with bare names, for a detector's or segmentor's backbone init_cfg without prefix."""
-    _require_mm(loaded, "mmdet")
-    path = out / "backbone-mmdet.pth"
-    save_torch({"meta": {"source": "simsiam"}, "state_dict": plain_state(loaded)}, path)
     return path
 
 
@@ -196,32 +178,19 @@ def write_safetensors(loaded: Loaded, out: Path) -> Path:
     return path
 
 
-def read_safetensors(loaded: Loaded, path: Path) -> Reader:
-    """This program."""
-    return read_back(loaded, path, absent=None)
-
-
 def write_huggingface(loaded: Loaded, out: Path) -> Path:
     """A folder as a hub shows it; `timm` loads it where timm has the network, this program always does."""
     path = out / "model.safetensors"
     state = plain_state(loaded) if _timm_builds(loaded) else loaded.backbone.state_dict()
     write_tensors(path, state, facts=metadata(loaded.backbone, loaded.recipe, loaded.preprocess))
-    facts = loaded.preprocess
-    config: dict[str, Any] = {"architecture": loaded.backbone.name.removeprefix(TIMM), "num_classes": 0}
-    config["num_features"] = loaded.backbone.features
-    config["pretrained_cfg"] = {
-        "input_size": [3, facts.size, facts.size],
-        "mean": list(facts.mean),
-        "std": list(facts.std),
-        "interpolation": "bilinear",
-        "crop_pct": 0.875,
-        "num_classes": 0,
-        "pool_size": [7, 7],
-        "first_conv": "conv1",
-        "classifier": "fc",
-    }
-    if isinstance(loaded.backbone, ResNet):
-        config["simsiam"] = {"width": loaded.backbone.width, "stem": loaded.backbone.stem}
+    facts, backbone = loaded.preprocess, loaded.backbone
+    pictures = {"input_size": [3, facts.size, facts.size], "mean": list(facts.mean), "std": list(facts.std)}
+    parts = {"num_classes": 0, "pool_size": [7, 7], "first_conv": "conv1", "classifier": "fc"}
+    config: dict[str, Any] = {"architecture": backbone.name.removeprefix(TIMM), "num_classes": 0}
+    config["num_features"] = backbone.features
+    config["pretrained_cfg"] = {**pictures, "interpolation": "bilinear", "crop_pct": 0.875, **parts}
+    if isinstance(backbone, ResNet):
+        config["simsiam"] = {"width": backbone.width, "stem": backbone.stem}
     write_json(out / "config.json", config)
     return path
 
@@ -236,7 +205,7 @@ def _timm_builds(loaded: Loaded) -> bool:
 def read_huggingface(loaded: Loaded, path: Path) -> Reader:
     """timm from the folder where it can build the network, else this program."""
     if not _timm_builds(loaded):
-        return read_back(loaded, path, absent=None)
+        return read_back(loaded, path)
     try:
         import timm
     except ImportError:
@@ -246,7 +215,7 @@ def read_huggingface(loaded: Loaded, path: Path) -> Reader:
     return Reader(run=network.eval(), library=f"timm {timm.__version__}")
 
 
-def read_back(loaded: Loaded, path: Path, *, absent: str | None) -> Reader:
+def read_back(loaded: Loaded, path: Path, *, absent: str | None = None) -> Reader:
     """This program's own import of what it wrote."""
     backbone = loaded.backbone
     facts: dict[str, Any] = {}

@@ -75,7 +75,8 @@ def show(name: str, cache: Path | None = None) -> str:
         *([f"- Linear classifier: {card.linear_url}"] if card.linear_url else []),
         f"- Licence: {card.licence}",
         f"- Recipe here: {card.recipe}",
-        f"- Images: trained on {card.channel_order}" + ("; loaded here so that RGB goes in" if _is_bgr(card) else ""),
+        f"- Images: trained on {card.channel_order}"
+        + ("; loaded here so that RGB goes in" if (card.channel_order == "BGR") else ""),
         f"- On this machine: {path if path.exists() else f'not yet; simsiam zoo get {card.name}'}",
         *(f"- {note}" for note in card.notes),
         "",
@@ -199,10 +200,6 @@ def licence_of(source: str, cache: Path | None = None) -> str | None:
             found = read_json(record).get("licence")
             return str(found) if found else None
     return None
-
-
-def _is_bgr(card: Card) -> bool:
-    return card.channel_order == "BGR"
 
 
 def as_json(cache: Path | None = None) -> str:
