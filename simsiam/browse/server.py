@@ -10,7 +10,6 @@ import socket
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
@@ -75,46 +74,22 @@ def _cookie(value: str, name: str) -> str:
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-@dataclass(frozen=True, kw_only=True)
-class File:
-    """One answer that never changes."""
-
-    content: bytes
-    kind: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """The files by the path that they are asked for under."""
-
-    files: dict[str, File]
-
-    @staticmethod
-    def of(collection: Collection) -> Page:
-        """The page of a collection; every value from it is escaped by the template engine."""
-        embedded = collection.embedded
-        html = template("page.html", TEMPLATES).render(
-            name=embedded.source.name,
-            images=len(collection),
-            left_out=len(embedded.bad),
-            weights=embedded.facts["weights"],
-            backbone=embedded.facts["backbone"],
-            size=embedded.settings.size,
-            layer=embedded.settings.layer,
-            background=collection.background,
-        )
-        return Page(
-            files={
-                "/": File(content=html.encode("utf-8", "replace"), kind="text/html; charset=utf-8"),
-                "/page.css": _file("page.css", "text/css; charset=utf-8"),
-                "/page.js": _file("page.js", "text/javascript; charset=utf-8"),
-                "/icon.svg": _file("icon.svg", "image/svg+xml"),
-            }
-        )
-
-
-def _file(name: str, kind: str) -> File:
-    return File(content=(TEMPLATES / name).read_bytes(), kind=kind)
+def page_files(collection: Collection) -> dict[str, tuple[bytes, str]]:
+    """Content and kind of what never changes, by path; every value in the page is escaped by the template engine."""
+    embedded = collection.embedded
+    html = template("page.html", TEMPLATES).render(
+        name=embedded.source.name,
+        images=len(collection),
+        left_out=len(embedded.bad),
+        weights=embedded.facts["weights"],
+        backbone=embedded.facts["backbone"],
+        size=embedded.settings.size,
+        layer=embedded.settings.layer,
+        background=collection.background,
+    )
+    kinds = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+    files = {f"/{name}": ((TEMPLATES / name).read_bytes(), f"{kind}; charset=utf-8") for name, kind in kinds.items()}
+    return {"/": (html.encode("utf-8", "replace"), "text/html; charset=utf-8"), **files}
 
 
 LOOPBACK = "127.0.0.1"
@@ -148,7 +123,7 @@ class Server(ThreadingHTTPServer):
         self._connections: set[Any] = set()
         self._connecting = threading.Lock()
         try:
-            super().__init__((LOOPBACK, port), partial(_Handler, collection, Page.of(collection), self.key))
+            super().__init__((LOOPBACK, port), partial(_Handler, collection, page_files(collection), self.key))
         except (OSError, OverflowError) as error:
             raise UserError(f"--port {port}: cannot be listened on ({error}). Use another, or 0 for any.") from error
         self.address = f"http://{LOOPBACK}:{self.server_address[1]}/?key={self.key}"
@@ -179,9 +154,9 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "simsiam", ""
     timeout = 60  # seconds that a silent connection may last
 
-    def __init__(self, collection: Collection, page: Page, key: str, *arguments: Any) -> None:
+    def __init__(self, collection: Collection, files: dict[str, tuple[bytes, str]], key: str, *arguments: Any) -> None:
         self._collection = collection
-        self._page = page
+        self._files = files
         self._key = key
         super().__init__(*arguments)
 
@@ -235,8 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self) -> None:
         path = self._url.path
-        if (fixed := self._page.files.get(path)) is not None:
-            self._send(HTTPStatus.OK, fixed.content, fixed.kind)
+        if (fixed := self._files.get(path)) is not None:
+            self._send(HTTPStatus.OK, *fixed)
         elif match := re.fullmatch(r"/(thumb|image)/(\d{1,9})", path):
             side = THUMB if match[1] == "thumb" else LARGE
             content = self._collection.jpeg(self._row(match[2]), side=side)

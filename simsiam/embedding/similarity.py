@@ -89,19 +89,10 @@ class Index:
         random = np.random.default_rng(seed)
         one = random.integers(0, len(self), SAMPLE_PAIRS)
         other = (one + random.integers(1, len(self), SAMPLE_PAIRS)) % len(self)
-        drawn = np.concatenate(
-            [
-                _products(self.rows, one[at], other[at])
-                for at in (slice(start, start + 2048) for start in range(0, SAMPLE_PAIRS, 2048))
-            ]
-        )
+        pieces = (slice(start, start + 2048) for start in range(0, SAMPLE_PAIRS, 2048))
+        drawn = np.concatenate([np.einsum("nc,nc->n", self.rows[one[at]], self.rows[other[at]]) for at in pieces])
         median, high = np.quantile(drawn, [0.5, 0.999])
         return Background(median=float(median), high=float(high))
-
-
-def _products(rows: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    products: np.ndarray = np.einsum("nc,nc->n", rows[one], rows[other])
-    return products
 
 
 BLOCK, CHUNK = 256, 16_384  # rows against rows at a time: 16 MiB of similarities

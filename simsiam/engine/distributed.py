@@ -126,34 +126,34 @@ def parallel(model: nn.Module, process: Process) -> nn.Module:
     return DistributedDataParallel(model, **_OWN_BUFFERS)
 
 
-def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a tensor over all processes (itself when there is one)."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return value
-    total = value.detach().clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
+def _alone() -> bool:
+    return not (dist.is_available() and dist.is_initialized())
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
     """The sum of a tensor over all processes (itself when there is one)."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if _alone():
         return value
     total = value.detach().clone()
     dist.all_reduce(total)
     return total
 
 
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a tensor over all processes (itself when there is one)."""
+    return value if _alone() else sum_over_processes(value) / dist.get_world_size()
+
+
 def any_process(flag: bool, device: torch.device) -> bool:
     """True if any process says so; every process must call it at the same step."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if _alone():
         return flag
     return bool(sum_over_processes(torch.tensor(float(flag), device=device)).item() > 0)
 
 
 def gathered(items: list[T]) -> list[T]:
     """The items of all processes, first process first; every process must call it together."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if _alone():
         return items
     parts: list[list[T]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(parts, items)
@@ -162,7 +162,7 @@ def gathered(items: list[T]) -> list[T]:
 
 def barrier() -> None:
     """Wait for all processes."""
-    if dist.is_available() and dist.is_initialized():
+    if not _alone():
         dist.barrier()
 
 

@@ -27,34 +27,19 @@ if TYPE_CHECKING:
 __all__ = ["simsiam_resnet18", "simsiam_resnet34", "simsiam_resnet50", "simsiam_resnet101", "simsiam_resnet152"]
 
 
-@register_model
-def simsiam_resnet18(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's ResNet-18 with `weights=` from a run folder, a file or a zoo name."""
-    return _create("resnet18", pretrained, kwargs)
+def _entry(name: str) -> Any:
+    """A function as timm registers them: under its own name, in this module."""
+
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return _create(name, pretrained, kwargs)
+
+    create.__name__ = f"simsiam_{name}"
+    create.__doc__ = f"timm's {name} with `weights=` from a run folder, a file or a zoo name."
+    return register_model(create)
 
 
-@register_model
-def simsiam_resnet34(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's ResNet-34, likewise."""
-    return _create("resnet34", pretrained, kwargs)
-
-
-@register_model
-def simsiam_resnet50(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's ResNet-50, likewise."""
-    return _create("resnet50", pretrained, kwargs)
-
-
-@register_model
-def simsiam_resnet101(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's ResNet-101, likewise."""
-    return _create("resnet101", pretrained, kwargs)
-
-
-@register_model
-def simsiam_resnet152(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's ResNet-152, likewise."""
-    return _create("resnet152", pretrained, kwargs)
+simsiam_resnet18, simsiam_resnet34 = _entry("resnet18"), _entry("resnet34")
+simsiam_resnet50, simsiam_resnet101, simsiam_resnet152 = _entry("resnet50"), _entry("resnet101"), _entry("resnet152")
 
 
 def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,16 +39,14 @@ class Preflight:
 
     def line(self, device: torch.device) -> str:
         """The estimate as one line for a person."""
+        memory = f"{self.memory_gib:.1f} GiB" if self.memory_gib >= 1 else f"{self.memory_gib * 1024:.0f} MiB"
         finish = time.strftime("%a %H:%M", time.localtime(time.time() + self.seconds))
         return (
             f"{counted(self.images, 'image')}, {counted(self.epochs, 'epoch')} x "
             f"{counted(self.steps_per_epoch, 'step')} on {device}; "
-            f"about {self._memory()}; {self.seconds_per_step * 1000:,.0f} ms a step measured; "
+            f"about {memory}; {self.seconds_per_step * 1000:,.0f} ms a step measured; "
             f"about {duration(self.seconds)}, done by {finish}"
         )
-
-    def _memory(self) -> str:
-        return f"{self.memory_gib:.1f} GiB" if self.memory_gib >= 1 else f"{self.memory_gib * 1024:.0f} MiB"
 
 
 def measure(
@@ -65,14 +64,14 @@ def measure(
     Of several processes all make the same number of steps, however slow one of them is.
     """
     probe = copy.deepcopy(network)
-    kept = _Kept()
+    kept: dict[int, int] = {}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     times: list[float] = []
     started = time.monotonic()
     for batch in batches:
         begun = time.monotonic()
-        with kept if not times else _Nothing():
+        with nullcontext() if times else _kept(kept):
             step(probe, batch, lambda loss: loss.backward())  # type: ignore[no-untyped-call]
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -85,7 +84,7 @@ def measure(
         # the run's optimiser adds one momentum buffer to what was seen
         memory = torch.cuda.max_memory_allocated(device) + parameter_bytes(network)
     else:
-        memory = 3 * parameter_bytes(network) + kept.bytes
+        memory = 3 * parameter_bytes(network) + sum(kept.values())
     timed = times[1:] or times
     return Preflight(
         images=images,
@@ -96,30 +95,12 @@ def measure(
     )
 
 
-class _Nothing:
-    def __enter__(self) -> None: ...
+def _kept(sizes: dict[int, int]) -> AbstractContextManager[object]:
+    """Notes the bytes that autograd keeps for the backward pass, each storage once, by its address."""
 
-    def __exit__(self, *_: object) -> None: ...
-
-
-class _Kept:
-    """Counts the bytes that autograd keeps for the backward pass, each storage once."""
-
-    def __init__(self) -> None:
-        self._sizes: dict[int, int] = {}
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
-
-    @property
-    def bytes(self) -> int:
-        return sum(self._sizes.values())
-
-    def _pack(self, tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        self._sizes[storage.data_ptr()] = storage.nbytes()
+        sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    def __enter__(self) -> None:
-        self._hooks.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._hooks.__exit__(*error)
+    return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)

@@ -7,11 +7,13 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
+
+from simsiam.report.html import template
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,16 +83,13 @@ def thin(rows: Iterable[dict[str, Any]], key: str, name: str, *, bins: int = BIN
     chunks = [points[start : start + size] for start in range(0, len(points), size)]
     return Series(
         name=name,
-        points=[_mean(chunk) for chunk in chunks],
+        points=[
+            Point(x=sum(x) / len(x), y=sum(y) / len(y), low=min(y), high=max(y))
+            for x, y in (zip(*chunk, strict=True) for chunk in chunks)
+        ],
         not_finite=len(bad),
         first_not_finite=min(bad) if bad else None,
     )
-
-
-def _mean(chunk: Sequence[tuple[float, float]]) -> Point:
-    values = [y for _, y in chunk]
-    x = sum(x for x, _ in chunk) / len(chunk)
-    return Point(x=x, y=sum(values) / len(values), low=min(values), high=max(values))
 
 
 # By key: title, unit, whether the axis starts at zero, and the lines as (kind of row, its key, the line's name).
@@ -207,14 +206,19 @@ def draw(chart: Chart) -> Markup:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     left, bottom, right, top = axes.get_window_extent().extents
     x, y = axes.get_xlim(), axes.get_ylim()
-    spans = (
-        f'data-x="{x[0]:g},{x[1]:g},{left:g},{right:g}" data-y="{y[0]:g},{y[1]:g},{HEIGHT - bottom:g},{HEIGHT - top:g}"'
+    ends = {"top": f"{HEIGHT - top:g}", "bottom": f"{HEIGHT - bottom:g}"}
+    drawn = template("chart.svg").render(
+        chart=chart,
+        width=WIDTH,
+        height=HEIGHT,
+        said=describe(chart),
+        x=f"{x[0]:g},{x[1]:g},{left:g},{right:g}",
+        y=f"{y[0]:g},{y[1]:g},{ends['bottom']},{ends['top']}",
+        points=_tooltip_data(chart),
+        drawing=Markup(_inside(buffer.getvalue())),
+        **ends,
     )
-    return Markup(
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(describe(chart))}" {spans} '
-        f'data-across="{chart.across}" data-series="{escape(_tooltip_data(chart))}">{_inside(buffer.getvalue())}'
-        f'<line class="cursor" y1="{HEIGHT - top:g}" y2="{HEIGHT - bottom:g}" visibility="hidden"/></svg>'
-    )
+    return Markup(drawn)
 
 
 def describe(chart: Chart) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from simsiam.wording import duration
 TEMPLATES = Path(__file__).parent / "templates"
 
 
+@functools.cache
 def template(name: str, folder: Path = TEMPLATES) -> jinja2.Template:
     """A template of the folder; it escapes what it is given, and a name that is missing is an error."""
     environment = jinja2.Environment(

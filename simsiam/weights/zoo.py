@@ -8,7 +8,6 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from simsiam import claims, locks, published
 from simsiam.data.download import Unavailable, fetch_checked
@@ -176,19 +175,10 @@ def add(run: Path, *, name: str | None = None, licence: str, cache: Path | None 
         for number, result in enumerate(results):
             result.write(folder / "results" / f"{number:03d}-{result.protocol}" / "result.json")
         write_atomic(folder / "README.md", modelcard.render(facts).encode())
-        write_json(folder / "card.json", _own_card(name, licence, loaded.recipe, loaded.weights.sha256, verdict))
+        own = {"name": name, "licence": licence, "recipe": loaded.recipe.name if loaded.recipe is not None else None}
+        own |= {"sha256": loaded.weights.sha256, "verdict": verdict, "added": now()}
+        write_json(folder / "card.json", own)
     return folder
-
-
-def _own_card(name: str, licence: str, recipe: Any, sha: str, verdict: str | None) -> dict[str, Any]:
-    return {
-        "name": name,
-        "licence": licence,
-        "recipe": recipe.name if recipe is not None else None,
-        "sha256": sha,
-        "verdict": verdict,
-        "added": now(),
-    }
 
 
 def licence_of(source: str, cache: Path | None = None) -> str | None:
