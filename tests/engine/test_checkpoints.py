@@ -79,6 +79,23 @@ def test_a_damaged_one_is_passed_over_and_all_damaged_is_an_error(tmp_path: Path
         checkpoints.latest()
 
 
+def test_only_the_first_process_says_that_one_was_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save({"step": 1}, global_step=1)
+    assert checkpoints.latest() is not None
+    assert capsys.readouterr().err == ""  # nothing is wrong, nothing is said
+    damaged = checkpoints.save({"step": 2}, global_step=2)
+    damaged.write_bytes(b"cut short")
+    monkeypatch.setenv("RANK", "1")
+    assert checkpoints.latest() is not None
+    assert capsys.readouterr().err == ""
+    damaged.unlink()  # by a person who reads the message of the first process
+    checkpoints.save({"step": 3}, global_step=3)
+    assert [path.name for path in checkpoints.numbered()] == ["step-000000001.pt", "step-000000003.pt"]
+
+
 def test_flipped_bits_are_never_read_as_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save({"step": 1, "weights": torch.zeros(3000)}, global_step=1)
