@@ -97,25 +97,19 @@ def _take(lock: Path) -> bool:
     try:
         part.write_text(json.dumps(asdict(Holder.this())), encoding="utf-8")
         try:
-            os.link(part, lock)
+            try:
+                os.link(part, lock)
+            except FileExistsError:
+                raise
+            except OSError:  # no links here, as on FAT
+                with open(lock, "x", encoding="utf-8") as file:
+                    file.write(part.read_text(encoding="utf-8"))
             return True
         except FileExistsError:
             _bury(lock, now=part.stat().st_mtime)
             return False
-        except OSError:  # no links here, as on FAT
-            return _create(lock, part)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _create(lock: Path, part: Path) -> bool:
-    try:
-        with open(lock, "x", encoding="utf-8") as file:
-            file.write(part.read_text(encoding="utf-8"))
-        return True
-    except FileExistsError:
-        _bury(lock, now=part.stat().st_mtime)
-        return False
 
 
 def _bury(lock: Path, *, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -167,6 +168,10 @@ def read_run(path: Path) -> RunFolder:
             f"{path}: holds no recipe.json, metrics.jsonl or result.json, so it is no run folder. "
             "Name the folder that `simsiam pretrain` wrote."
         )
+    skipped: list[list[str]] = []
+    if (path / "skipped.csv").exists():
+        with open(path / "skipped.csv", newline="", encoding="utf-8", errors="replace") as file:
+            skipped = list(itertools.islice(csv.reader(file), SKIPPED_SHOWN + 1))
     written = _mapping(recipe_file) if recipe_file.exists() else {}
     return RunFolder(
         path=path,
@@ -176,7 +181,7 @@ def read_run(path: Path) -> RunFolder:
         steps=[row for row in rows if row.get("kind") == "step"],
         monitor=[row for row in rows if row.get("kind") == "monitor"],
         figures=_mapping(figures_file) if figures_file.exists() else {},
-        skipped=_skipped(path / "skipped.csv"),
+        skipped=skipped,
         go_on=command_to_go_on(written, path),
     )
 
@@ -186,10 +191,3 @@ def _mapping(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}. Run the training again.")
     return value
-
-
-def _skipped(path: Path) -> list[list[str]]:
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        return [row for row, _ in zip(csv.reader(file), range(SKIPPED_SHOWN + 1), strict=False)]

@@ -121,7 +121,10 @@ def _table(layout: Layout, found: Sequence[Found], which: Which) -> Table:
     published_too = which != "ours"
     rows = [row for row in rows if published_too or row.origin == "ours"]
     table = Table(key=layout.key, title=layout.title, columns=layout.columns, digits=layout.digits, rows=rows, notes=[])
-    table = table if layout.data else _without_empty_columns(table)
+    if layout.data is None:
+        kept = [index for index in range(len(table.columns)) if any(row.cells[index] != Cell() for row in table.rows)]
+        rows = [dataclasses.replace(row, cells=[row.cells[index] for index in kept]) for row in table.rows]
+        table = dataclasses.replace(table, columns=tuple(table.columns[index] for index in kept), rows=rows)
     return dataclasses.replace(table, notes=_notes(layout, rows, published_too=published_too))
 
 
@@ -149,8 +152,7 @@ def _published_rows(layout: Layout) -> list[Row]:
         before: list[Cell] = []
         for version in (published.PAGE_VERSION, published.VERSIONS[-1]):
             known = [_published(model, column, version) for column in layout.columns]
-            figures = [one for one in known if one]
-            cells = [_published_cell(one, column) for one, column in zip(known, layout.columns, strict=True)]
+            figures, cells = [figure for figure, _ in known if figure], [cell for _, cell in known]
             if figures and cells != before:
                 newest = max((one.version for one in figures), key=published.VERSIONS.index)
                 where = layout.data.title
@@ -159,15 +161,14 @@ def _published_rows(layout: Layout) -> list[Row]:
     return rows
 
 
-def _published(model: str, column: Column, version: str) -> published.Published | None:
-    metric = "feature5" if column.kind == "best layer" else column.published or column.metric
-    return published.page_figure(model, column.protocol, metric, version=version)
-
-
-def _published_cell(figure: published.Published | None, column: Column) -> Cell:
+def _published(model: str, column: Column, version: str) -> tuple[published.Published | None, Cell]:
+    """A figure of the page, and the cell that shows it."""
+    best = column.kind == "best layer"
+    metric = "feature5" if best else column.published or column.metric
+    figure = published.page_figure(model, column.protocol, metric, version=version)
     if figure is None:
-        return Cell()
-    return Cell(word=figure.metric) if column.kind == "best layer" else Cell(value=figure.value)
+        return None, Cell()
+    return figure, Cell(word=figure.metric) if best else Cell(value=figure.value)
 
 
 def _our_rows(layout: Layout, found: Sequence[Found]) -> list[Row]:
@@ -248,15 +249,14 @@ def _rests_on(model: str, group: Sequence[Found], layout: Layout) -> str:
         said.append(f"cost chosen on {result.detail['cost_selection']}")
     shown = {column.metric for column in layout.columns if column.protocol == result.protocol}
     others = [key for key in result.metrics if key not in shown and all(key in one.result.metrics for one in group)]
-    if others:
-        figures = (f"{key} {_figure([one.result.metrics[key] for one in group], layout.digits)}" for key in others)
+    figures = []
+    for key in others:
+        values = [one.result.metrics[key] for one in group]
+        spread = f" ± {statistics.stdev(values):.{layout.digits}f}" if len(values) > 1 else ""
+        figures.append(f"{key} {statistics.fmean(values):.{layout.digits}f}{spread}")
+    if figures:
         said.append("also " + ", ".join(figures))
     return "; ".join(said) + "."
-
-
-def _figure(values: Sequence[float], digits: int) -> str:
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
 def _notes(layout: Layout, rows: Sequence[Row], *, published_too: bool) -> list[str]:
@@ -270,9 +270,3 @@ def _notes(layout: Layout, rows: Sequence[Row], *, published_too: bool) -> list[
     elif layout.data is not None and published_too:
         notes.append("No version of the page has a figure here.")
     return notes
-
-
-def _without_empty_columns(table: Table) -> Table:
-    kept = [index for index in range(len(table.columns)) if any(row.cells[index] != Cell() for row in table.rows)]
-    rows = [dataclasses.replace(row, cells=[row.cells[index] for index in kept]) for row in table.rows]
-    return dataclasses.replace(table, columns=tuple(table.columns[index] for index in kept), rows=rows)

@@ -206,7 +206,8 @@ def _find_in_folder(folder: Path, wanted: Choice) -> _Found:
         found.converted.notes.append(f"{steps[-1].name} of a pre-training that was not finished")
     if finished and steps:
         last = _find(steps[-1], wanted).converted
-        if _same(last.backbone, found.converted.backbone):
+        ours = found.converted.backbone
+        if last.backbone.keys() == ours.keys() and all(torch.equal(ours[name], t) for name, t in last.backbone.items()):
             found.converted.projector, found.converted.predictor = last.projector, last.predictor
     elif (heads := folder / "heads.safetensors").exists():
         parts = read(heads).raw
@@ -287,10 +288,6 @@ def _turn_to_rgb(converted: Converted, preprocess: Preprocess) -> Preprocess:
     converted.notes.append("trained on BGR images: first convolution, mean and std turned round, so that RGB goes in")
     (r, g, b), (sr, sg, sb) = preprocess.mean, preprocess.std
     return replace(preprocess, mean=(b, g, r), std=(sb, sg, sr))
-
-
-def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor] | None:

@@ -41,9 +41,10 @@ class Facts:
 
 def render(facts: Facts) -> str:
     """The card as Markdown with the front matter that model hubs read."""
+    known = {"apache-2.0": "apache-2.0", "mit": "mit", "cc by-nc 4.0": "cc-by-nc-4.0", "cc by 4.0": "cc-by-4.0"}
     front = [
         "---",
-        f"license: {_hub_licence(facts.licence)}",
+        f"license: {known.get((facts.licence or '').lower(), 'other' if facts.licence else 'unknown')}",
         "tags: [simsiam, self-supervised-learning, image-feature-extraction]",
         "---",
     ]
@@ -61,12 +62,7 @@ def render(facts: Facts) -> str:
     if facts.verdict:
         rows.append(("Training", facts.verdict))
     table = ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)]
-    parts = [
-        "\n".join(front),
-        f"# {facts.title}",
-        _METHODS[facts.method],
-        "\n".join(table),
-    ]
+    parts = ["\n".join(front), f"# {facts.title}", _METHODS[facts.method], "\n".join(table)]
     parts += [f"## Use\n\n{facts.usage}"] if facts.usage else []
     parts += [f"## Results\n\n{_results(facts.results)}"] if facts.results else []
     parts += ["## Checked\n\n" + "\n".join(f"- {line}" for line in facts.checks)] if facts.checks else []
@@ -175,21 +171,9 @@ def _results(results: Sequence[Result]) -> str:
     lines = ["| protocol | measure | value | data | images | seed |", "|---|---|---|---|---|---|"]
     for result in results:
         for name, value in result.metrics.items():
-            cells = (
-                result.protocol,
-                name,
-                f"{value:.2f}",
-                _cell(result.data.name),
-                f"{result.data.images:,}",
-                result.seed,
-            )
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
+            data = f"{_cell(result.data.name)} | {result.data.images:,} | {result.seed}"
+            lines.append(f"| {result.protocol} | {name} | {value:.2f} | {data} |")
     return "\n".join(lines)
-
-
-def _hub_licence(licence: str | None) -> str:
-    known = {"apache-2.0": "apache-2.0", "mit": "mit", "cc by-nc 4.0": "cc-by-nc-4.0", "cc by 4.0": "cc-by-4.0"}
-    return known.get((licence or "").lower(), "other" if licence else "unknown")
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -47,10 +47,10 @@ def read(path: Path) -> Content:
     if name in ("zip", "torch") and head.startswith(b"PK\x03\x04"):
         return Content(path=path, raw=_guarded(path, _read_zip))
     if name == "torch":
-        return Content(path=path, raw=_guarded(path, _read_legacy))
+        return Content(path=path, raw=_guarded(path, tensors.read_legacy_file))
     if name == "onnx" or (kind is None and path.suffix == ".onnx"):
-        content: Content = _guarded(path, _read_onnx)
-        return content
+        state, facts = _guarded(path, read_onnx_weights)
+        return Content(path=path, raw=state, metadata={"format": ONNX, **facts})
     if name == "pickle":
         return Content(path=path, raw=_guarded(path, tensors.read_pickle))
     again = f" {_AGAIN}" if kind and (kind.family in ("impostor", "empty") or name in ("json", "xml")) else ""
@@ -84,16 +84,6 @@ def _read_zip(path: Path) -> Any:
             f"{path}: a zip archive, but not one that torch.save writes. Unpack it and give the file inside."
         )
     return tensors.read_zip(path)
-
-
-def _read_legacy(path: Path) -> Any:
-    with path.open("rb") as file:
-        return tensors.read_legacy(file, path.stat().st_size)
-
-
-def _read_onnx(path: Path) -> Content:
-    state, facts = read_onnx_weights(path)
-    return Content(path=path, raw=state, metadata={"format": ONNX, **facts})
 
 
 def _guarded(path: Path, read: Callable[[Path], Any]) -> Any:
@@ -153,13 +143,10 @@ def read_onnx_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if name is None:
         kinds = ", ".join(sorted({node.op_type for node in graph.node})[:12])
         raise UserError(f"{path}: an ONNX model that is none of {', '.join(BLOCKS)} (its operations: {kinds}).")
-    return _unfolded(name, folded), _stem(convolutions[0])
-
-
-def _stem(convolution: Any) -> dict[str, str]:
-    strides = next((list(one.ints) for one in convolution.attribute if one.name == "strides"), [1, 1])
-    kernel = next((list(one.ints) for one in convolution.attribute if one.name == "kernel_shape"), [7, 7])
-    return {"stem": "small-stride2" if strides[0] == 2 else "small"} if kernel[0] == 3 else {}
+    said = {one.name: list(one.ints) for one in convolutions[0].attribute}
+    strided = said.get("strides", [1])[0] == 2
+    stem = {"stem": "small-stride2" if strided else "small"} if said.get("kernel_shape", [7])[0] == 3 else {}
+    return _unfolded(name, folded), stem
 
 
 def _order(name: str, width: int) -> list[tuple[str, str, nn.Conv2d]]:

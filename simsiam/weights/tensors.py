@@ -141,6 +141,12 @@ def read_legacy(file: IO[bytes], size: int) -> Any:
     return content
 
 
+def read_legacy_file(path: Path) -> Any:
+    """`read_legacy` of a file."""
+    with path.open("rb") as file:
+        return read_legacy(file, path.stat().st_size)
+
+
 class _Bounded:
     """A file that hands out no more than it holds, and sets no more memory aside."""
 
@@ -194,25 +200,8 @@ def _dictionary(*args: Any) -> dict[Any, Any]:
     return collections.OrderedDict(*[part for part in args if isinstance(part, list | dict)])
 
 
-def _set(items: Any = ()) -> set[Any]:
-    return set(items)
-
-
-def _frozenset(items: Any = ()) -> frozenset[Any]:
-    return frozenset(items)
-
-
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    return text.encode("utf-8" if encoding in ("utf-8", "utf8") else "latin1")
-
-
 def _bytearray(content: Any = b"", *rest: object) -> bytearray:
     return bytearray(content.encode("latin1") if isinstance(content, str) else memoryview(content))
-
-
-def _nested(data: bytes) -> Any:
-    """A storage inside a plain pickle of tensors: torch nests a whole torch.save of the older form in it."""
-    return read_legacy(io.BytesIO(data), len(data))
 
 
 BUILDERS: dict[str, Callable[..., Any]] = {
@@ -220,20 +209,17 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "collections.Counter": _dictionary,
     "collections.defaultdict": _dictionary,
     "builtins.dict": _dictionary,
-    "builtins.set": _set,
-    "builtins.frozenset": _frozenset,
+    "builtins.set": lambda items=(): set(items),
+    "builtins.frozenset": lambda items=(): frozenset(items),
     "builtins.bytearray": _bytearray,
-    "_codecs.encode": _encode,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._tensor._rebuild_from_type": _of_type,
-    "torch._tensor._rebuild_from_type_v2": _of_type,
-    "torch.storage._load_from_bytes": _nested,
-    "numpy.core.multiarray._reconstruct": Array,
-    "numpy._core.multiarray._reconstruct": Array,
-    "numpy.core.numeric._frombuffer": Array,
-    "numpy._core.numeric._frombuffer": Array,
+    "_codecs.encode": lambda text, encoding="latin1": text.encode(
+        "utf-8" if encoding in ("utf-8", "utf8") else "latin1"
+    ),
+    **{f"torch._utils._rebuild_tensor{version}": _tensor for version in ("", "_v2", "_v3")},
+    **{f"torch._utils._rebuild_parameter{version}": _parameter for version in ("", "_with_state")},
+    **{f"torch._tensor._rebuild_from_type{version}": _of_type for version in ("", "_v2")},
+    # a storage inside a plain pickle of tensors: torch nests a whole torch.save of the older form in it
+    "torch.storage._load_from_bytes": lambda data: read_legacy(io.BytesIO(data), len(data)),
+    **{f"numpy.{core}.multiarray._reconstruct": Array for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": Array for core in ("core", "_core")},
 }
