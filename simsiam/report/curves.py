@@ -159,15 +159,14 @@ def charts(
 
 
 def _levels(rows: list[dict[str, Any]]) -> list[Reference]:
-    return [
-        Reference(name=_short(str(row["name"])), value=float(row["value"])) for row in rows if row["name"] != "trained"
-    ]
-
-
-def _short(name: str) -> str:
-    """A baseline's name beside its line: of a path, such as that of the weights before training, the end alone."""
-    kind, colon, source = name.partition(": ")
-    return f"{kind}{colon}{source.rstrip('/').rpartition('/')[2][-30:]}"
+    """The baselines; of a path in a name, such as that of the weights before training, the end alone."""
+    found = []
+    for row in rows:
+        kind, colon, source = str(row["name"]).partition(": ")
+        if row["name"] != "trained":
+            name = f"{kind}{colon}{source.rstrip('/').rpartition('/')[2][-30:]}"
+            found.append(Reference(name=name, value=float(row["value"])))
+    return found
 
 
 def drawable(wanted: Iterable[Chart]) -> list[Chart]:
@@ -206,6 +205,10 @@ def draw(chart: Chart) -> Markup:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     left, bottom, right, top = axes.get_window_extent().extents
     x, y = axes.get_xlim(), axes.get_ylim()
+    points = [
+        {"name": one.name, "points": [[float(f"{p.x:.6g}"), float(f"{p.y:.4g}")] for p in one.points]}
+        for one in chart.series
+    ]
     ends = {"top": f"{HEIGHT - top:g}", "bottom": f"{HEIGHT - bottom:g}"}
     drawn = template("chart.svg").render(
         chart=chart,
@@ -214,7 +217,7 @@ def draw(chart: Chart) -> Markup:
         said=describe(chart),
         x=f"{x[0]:g},{x[1]:g},{left:g},{right:g}",
         y=f"{y[0]:g},{y[1]:g},{ends['bottom']},{ends['top']}",
-        points=_tooltip_data(chart),
+        points=json.dumps(points),
         drawing=Markup(_inside(buffer.getvalue())),
         **ends,
     )
@@ -294,10 +297,3 @@ def _references(axes: Axes, chart: Chart) -> None:
             taken = max(height + 0.02, taken + 0.09)
             name = reference.name.replace("$", r"\$")
             axes.text(1, taken, name, transform=axes.transAxes, ha="right", gid="chart-level")
-
-
-def _tooltip_data(chart: Chart) -> str:
-    def pair(point: Point) -> list[float]:
-        return [float(f"{point.x:.6g}"), float(f"{point.y:.4g}")]
-
-    return json.dumps([{"name": one.name, "points": [pair(point) for point in one.points]} for one in chart.series])
