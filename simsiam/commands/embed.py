@@ -25,7 +25,7 @@ interrupted command resumes when it is given again.
 class Options:
     """The file."""
 
-    out: Path | None = None  # The file to write, which ends in .parquet, .npy or .csv; needed.
+    out: Path | None = None  # The file to write, .parquet, .npy or .csv; needed: --out features.parquet.
     again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # Replace a file that exists.
 
 

@@ -27,6 +27,7 @@ SHOWN = 10  # unreadable images that are named on the terminal
 WEIGHTS = "a run folder, a file, a zoo name; random:resnet18 for an untrained network"
 IMAGES = "a folder, a text list, tar shards, one picture, cifar10, cifar100 or fashion-mnist"
 SETS = ("cifar10", "cifar100", "fashion-mnist", "demo")
+IN_HELP = ("weights", "images", "size", "device", "layer", "normalise", "batch_size")  # with a verb's own flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +146,12 @@ def _parse(
         kw_only=True,
     )
     command.__doc__ = about
+    shown = [*IN_HELP, *(each.name for each in dataclasses.fields(options))]
     read = cast(
-        "Any", read_line(command, arguments, config=(tyro.conf.OmitArgPrefixes,), prog=prog, hidden=("Embedding.size",))
+        "Any",
+        read_line(
+            command, arguments, config=(tyro.conf.OmitArgPrefixes,), prog=prog, hidden=("Embedding.size",), shown=shown
+        ),
     )
     limits.check(read.inputs, prefixes=False)
     return read.inputs, read.options, read.settings

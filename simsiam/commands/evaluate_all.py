@@ -37,8 +37,9 @@ class DataFolders:
     voc12aug: Path | None = None  # The VOCdevkit whose VOC2012 holds SegmentationClassAug.
     cityscapes: Path | None = None  # The folder that holds leftImg8bit/ and gtFine/.
     one_percent: Path | None = None  # The list of the labelled 1 % of ImageNet, for the semi-supervised protocol.
-    ten_percent: Path | None = None  # The list of the labelled 10 %.
-    cifar10: Literal["auto", "on", "off"] = "auto"  # auto: if the weights were trained on it; on: downloaded if missing
+    ten_percent: Path | None = None  # The list of the labelled 10 % of ImageNet, for the semi-supervised protocol.
+    # CIFAR-10 too; auto: if the weights were trained on it; on: downloaded where it is missing.
+    cifar10: Literal["auto", "on", "off"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +49,14 @@ class Command:
     What has a result already is not measured again, so the same command resumes after an interruption.
     """
 
-    # Run folders, files, zoo names, random.
+    # Run folders, files of weights, zoo names, random or random:RUN for untrained networks.
     weights: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[WEIGHTS ...]")] = ()
     train: str | None = None  # Your own labelled training images: class folders, a list, or a CSV of path,label.
     test: str | None = None  # Your own labelled test images, in any of these forms.
     labels: Path | None = None  # A few labelled images, for the cross-validated accuracy and for clustering.
-    only: tuple[str, ...] = ()  # Names of protocols to run, knn for instance; without it, all.
-    skip: tuple[str, ...] = ()  # Names of protocols to leave out.
-    seeds: tuple[int, ...] = (0,)  # Of everything random; a result for each.
+    only: tuple[str, ...] = ()  # Names of protocols to run, without it all: --only knn probe.
+    skip: tuple[str, ...] = ()  # Names of protocols to leave out: --skip detection-coco.
+    seeds: tuple[int, ...] = (0,)  # Seeds of everything random, a result for each: --seeds 0 1 2.
     folders: Annotated[DataFolders, tyro.conf.arg(name="")] = field(default_factory=DataFolders)
     machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
 
@@ -71,6 +72,10 @@ class Job:
     missing: str | None = None
 
 
+SHOWN = (  # by `--help`
+    *("weights", "root", "train", "test", "labels", "cifar10"),
+    *("only", "skip", "seeds", "out", "device", "workers"),
+)
 USUAL_NAMES = {
     "imagenet": ("imagenet", "ImageNet", "ILSVRC2012"),
     "voc07": ("VOCdevkit", "VOC2007"),
@@ -105,7 +110,7 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     """Run what can run, in the order of the page; the exit code is 1 if one of them failed."""
-    command = read_line(Command, arguments, prog="simsiam evaluate all", hidden=("Machine.views_engine",))
+    command = read_line(Command, arguments, prog="simsiam evaluate all", hidden=("Machine.views_engine",), shown=SHOWN)
     if not command.weights:
         raise UserError("name the weights to measure: simsiam evaluate all RUN --root DATA.")
     refuse_repeated_seeds(command.seeds)

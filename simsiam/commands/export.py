@@ -29,7 +29,7 @@ class Command:
 
     # Run folder, checkpoint, weights file of any format, or zoo name.
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    to: tuple[Target, ...]  # Programs to write for, one or more.
+    to: tuple[Target, ...]  # Programs to write for, one or more: --to timm onnx.
     out: Path | None = None  # Folder; without it, SOURCE/export or exports/SOURCE, with a sub-folder for each target.
     licence: str | None = None  # Licence of the weights, for the card; without it, what the zoo or an import says.
     # The network, where its tensors do not say which: resnet18, or timm:NAME for a timm model.

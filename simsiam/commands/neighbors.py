@@ -35,9 +35,9 @@ class Options:
     query: tuple[Path, ...] = ()  # Pictures to find the neighbours of; they need not be among the images.
     k: int = 10  # Neighbours of each picture.
     duplicates: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # List images that show the same thing.
-    threshold: float = 0.95  # With --duplicates: the cosine from which two images count as the same.
-    out: Path | None = None  # Also write a contact sheet: a .png, .jpg or .webp.
-    table: Path | None = None  # Also write a table: a .csv.
+    threshold: float = 0.95  # With --duplicates: cosine, above 0 to 1, from which two images count as the same.
+    out: Path | None = None  # Also write a contact sheet, a .png, .jpg or .webp: --out alike.png.
+    table: Path | None = None  # Also write a table: --table alike.csv.
 
 
 @dataclass(frozen=True, kw_only=True)

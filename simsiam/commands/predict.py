@@ -34,12 +34,12 @@ class Command:
     over the image. Unreadable images are named at the end, and the exit code is then 1.
     """
 
-    # The evaluation's folder, then images or folders of them.
+    # The folder of a detection or segmentation evaluation, then images or folders of them.
     places: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FOLDER IMAGE ...")]
-    out: Path = Path("predictions")  # folder of the pictures, and of predictions.json or the masks
-    threshold: float = 0.5  # a detection's score, 0 to 1, from which on it is drawn and written
-    most: int = 20  # detections drawn on one image, the surest; predictions.json holds all above the threshold
-    device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
+    out: Path = Path("predictions")  # Folder of the pictures, and of predictions.json or the masks.
+    threshold: float = 0.5  # Score of a detection, 0 to 1, from which it is drawn and written.
+    most: int = 20  # Most detections drawn on an image, the surest; predictions.json has all.
+    device: str = "auto"  # Where to compute: auto, cpu, cuda, cuda:N or mps.
 
 
 def run(arguments: list[str]) -> int:

@@ -20,9 +20,9 @@ class Command:
     nodes: Count = 1  # Machines.
     gpus: int = 8  # GPUs of each machine; one process for each.
     cpus: Count = 8  # CPU cores of each process.
-    hours: Positive = 24.0  # Longest time; then the job is queued again and resumes.
+    hours: Positive = 24.0  # Longest time in hours; then the job is queued again and resumes.
     partition: str | None = None  # Partition of the cluster; without it, the usual one.
-    after: tuple[str, ...] = ()  # Numbers of jobs that must end without a failure first.
+    after: tuple[str, ...] = ()  # Numbers of jobs that must end without a failure first: --after 4711.
     logs: Path = Path("runs/slurm")  # Folder of job files and output.
     cluster: Literal["slurm", "local"] = "slurm"  # slurm, or local: processes on this machine, to try it out.
 

@@ -23,7 +23,7 @@ The published SimSiam models, your own, and the model zoo page.
 actions:
   list       Models with address, licence, recipe and headline figure (also without an action).
   show NAME  The page's tables for a model: every published number with its version.
-  get NAME   Download a published model, going on where an earlier try stopped, and verify it.
+  get NAME   Download a published model, resuming where an earlier try stopped, and verify it.
   add RUN    Take a run of yours in: weights, recipe, verdict, results and a Markdown card.
   page       The model zoo page: published figures, and those of your result files beside them.
 
@@ -34,7 +34,7 @@ actions:
 class List:
     """List the published models and your own."""
 
-    format: Literal["text", "json"] = "text"
+    format: Literal["text", "json"] = "text"  # text for people, json for programs.
 
 
 @dataclass(frozen=True)

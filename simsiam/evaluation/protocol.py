@@ -18,7 +18,6 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from simsiam import claims, limits
 from simsiam.config import Machine, as_dict
-from simsiam.data import inventory
 from simsiam.data.splits import split_notes
 from simsiam.errors import UserError
 from simsiam.results import DataId, Result, versions
@@ -97,6 +96,8 @@ class Protocol(ABC, Generic[Data]):
 
         Raises UserError on data or weights that the protocol cannot be computed from.
         """
+
+        from simsiam.data import inventory
 
         def score() -> Measured:
             measured = self.score(subject, data, machine=machine)
