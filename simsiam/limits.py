@@ -32,10 +32,11 @@ class Limit:
         return math.isfinite(value) and self.low <= value <= self.high
 
 
+MOST = 1e9  # of a rate or its multiplier, so that their product is within float32, which torch computes in
 USUAL = Limit()
 _ABOVE_ZERO = Limit(low=math.ulp(0.0), words="must be above zero")
 Count = Annotated[int, _ABOVE_ZERO]
-Positive = Annotated[float, _ABOVE_ZERO]
+Positive = Annotated[float, Limit(low=math.ulp(0.0), high=MOST, words="must be above zero")]
 Share = Annotated[float, Limit(high=1, words="must be between 0 and 1")]
 Folds = Annotated[int, Limit(low=2, words="must be 2 or more")]
 Hue = Annotated[float, Limit(high=0.5, words="must be between 0 and 0.5")]  # a turn of the colour circle is 1
@@ -53,7 +54,8 @@ def check(record: Any, *, prefixes: bool) -> None:
     numbers = list(_numbers(record, ()))
     for path, value, limit in numbers:
         if not limit.allows(value):
-            why = limit.words if math.isfinite(value) else "must be a finite number"
+            why = f"must be {MOST:g} at most" if value > MOST else limit.words
+            why = why if math.isfinite(value) else "must be a finite number"
             raise UserError(f"{_flag(path, prefixes)} {value:g}: {why}.")
     held = {path: value for path, value, _ in numbers}
     for path, low in held.items():

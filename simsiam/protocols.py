@@ -131,6 +131,11 @@ def _subject(weights: Any, *, seed: int, size: int | None, backbone: str | None)
     return subject_of(weights, seed=seed, size=size)
 
 
+def _linear(about: str, flags: data.DataFlags, *makers: Callable[[], linear.LinearRecipe], **more: Any) -> Evaluation:
+    recipes = scaled.linear_recipes(*makers)
+    return Evaluation(about=about, data=flags, recipes=recipes, processes="many", machine=READ_BY_TRAININGS, **more)
+
+
 def _detection(about: str, flags: data.DataFlags, *makers: Callable[[], Detection], **more: Any) -> Evaluation:
     return Evaluation(
         about=about,
@@ -172,50 +177,40 @@ PROTOCOLS: dict[str, Evaluation] = {
             low_shot_voc07_published=classification.low_shot_voc07_published,
         ),
     ),
-    "linear-mhead": Evaluation(
-        about="Linear classifiers on Feature1 to Feature5, frozen backbone.",
-        data=data.LabelledSets(),
-        recipes=scaled.linear_recipes(linear.resnet50_mhead_8xb32_steplr_90e, linear.linear_mhead_cifar10),
+    "linear-mhead": _linear(
+        "Linear classifiers on Feature1 to Feature5, frozen backbone.",
+        data.LabelledSets(),
+        linear.resnet50_mhead_8xb32_steplr_90e,
+        linear.linear_mhead_cifar10,
         usual=scaled.small_is(linear.linear_mhead_cifar10().name),
-        processes="many",
-        machine=READ_BY_TRAININGS,
     ),
-    "linear-avgpool": Evaluation(
-        about="The headline linear classifier on pooled features: LARS, or plain SGD by --recipe.",
-        data=data.LabelledSets(),
-        recipes=scaled.linear_recipes(
-            linear.resnet50_8xb512_coslr_90e_in1k,
-            linear.lincls_lars_90e_in1k,
-            linear.lincls_sgd_90e_in1k,
-            linear.resnet50_8xb32_steplr_100e_in1k,
-            linear.resnet50_8xb32_coslr_100e_in1k,
-            linear.resnet50_8xb128_coslr_90e_in1k,
-            linear.linear_cifar10,
-        ),
+    "linear-avgpool": _linear(
+        "The headline linear classifier on pooled features: LARS, or plain SGD by --recipe.",
+        data.LabelledSets(),
+        linear.resnet50_8xb512_coslr_90e_in1k,
+        linear.lincls_lars_90e_in1k,
+        linear.lincls_sgd_90e_in1k,
+        linear.resnet50_8xb32_steplr_100e_in1k,
+        linear.resnet50_8xb32_coslr_100e_in1k,
+        linear.resnet50_8xb128_coslr_90e_in1k,
+        linear.linear_cifar10,
         usual=scaled.small_is(linear.linear_cifar10().name),
-        processes="many",
-        machine=READ_BY_TRAININGS,
     ),
-    "inaturalist2018": Evaluation(
-        about="Feature1 to Feature5 on iNaturalist 2018.",
-        data=data.LabelledSets(layout="inaturalist2018"),
-        recipes=scaled.linear_recipes(linear.resnet50_mhead_8xb32_steplr_84e_inat18),
-        processes="many",
-        machine=READ_BY_TRAININGS,
+    "inaturalist2018": _linear(
+        "Feature1 to Feature5 on iNaturalist 2018.",
+        data.LabelledSets(layout="inaturalist2018"),
+        linear.resnet50_mhead_8xb32_steplr_84e_inat18,
     ),
-    "places205": Evaluation(
-        about="Feature1 to Feature5 on Places205.",
-        data=data.LabelledSets(layout="places205"),
-        recipes=scaled.linear_recipes(linear.resnet50_mhead_8xb32_steplr_28e_places205),
-        processes="many",
-        machine=READ_BY_TRAININGS,
+    "places205": _linear(
+        "Feature1 to Feature5 on Places205.",
+        data.LabelledSets(layout="places205"),
+        linear.resnet50_mhead_8xb32_steplr_28e_places205,
     ),
-    "semi-supervised": Evaluation(
-        about="Fine-tuning on 1 % or 10 % of the labels, over the published grid of rates.",
-        data=data.PartlyLabelledSets(),
-        recipes=scaled.linear_recipes(linear.semi_supervised_1_percent, linear.semi_supervised_10_percent),
-        processes="many",
-        machine=READ_BY_TRAININGS,
+    "semi-supervised": _linear(
+        "Fine-tuning on 1 % or 10 % of the labels, over the published grid of rates.",
+        data.PartlyLabelledSets(),
+        linear.semi_supervised_1_percent,
+        linear.semi_supervised_10_percent,
     ),
     "probe": Evaluation(
         about="The fast linear probe: features once, a sweep of rates at once.",

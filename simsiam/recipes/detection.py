@@ -67,33 +67,27 @@ def c4(masks: Masks | None) -> Architecture:
 
 def fpn(masks: Masks | None) -> Architecture:
     """R50-FPN with BatchNorm everywhere, and four convolutions in the box head."""
-    return Architecture(
+    one = c4(masks)
+    return replace(
+        one,
         features="fpn",
         pyramid_channels=256,
-        backbone_norm="trained",
-        head_norm="batch",
-        rpn=Rpn(
+        rpn=replace(
+            one.rpn,
             channels=256,
             scales=(8.0,),
-            ratios=RATIOS,
-            assignment=Assignment(positive=0.7, negative=0.3, low_quality="on", lowest=0.3),
-            sampling=Sampling(count=256, positive_fraction=0.5),
             border="any",
             train=Proposals(before_nms=2000, kept=1000),
             test=Proposals(before_nms=1000, kept=1000),
-            nms=0.7,
         ),
-        boxes=Boxes(
+        boxes=replace(
+            one.boxes,
             head="4conv1fc",
             channels=256,
             hidden=1024,
             pool=7,
-            assignment=Assignment(positive=0.5, negative=0.5, low_quality="on", lowest=0.5),
-            sampling=Sampling(count=512, positive_fraction=0.25),
-            deviations=(0.1, 0.1, 0.2, 0.2),
+            assignment=replace(one.boxes.assignment, low_quality="on"),
         ),
-        masks=masks,
-        test=Selection(score=0.05, nms=0.5, detections=100),
     )
 
 
@@ -136,33 +130,18 @@ def faster_rcnn_r50_c4_mstrain_24k_voc0712() -> Detection:
 
 def mask_rcnn_r50_fpn_mstrain_1x_coco() -> Detection:
     """The COCO row of the model zoo page."""
-    return Detection(
+    return replace(
+        faster_rcnn_r50_c4_mstrain_24k_voc0712(),
         name="mask_rcnn_r50_fpn_mstrain_1x_coco",
         benchmark="coco",
         metric="coco",
         architecture=fpn(FPN_MASKS),
-        difficult="ignored",
-        background="kept",
         train_images=BoxTransform(short_sides=COCO_SIDES, long_side=1333, flip_probability=0.5),
-        test_images=BoxTransform(short_sides=(800,), long_side=1333, flip_probability=0.0),
-        lr=0.02,
-        lr_batch=16,
-        batch_size=16,
-        accumulate=1,
-        momentum=0.9,
-        weight_decay=1e-4,
         unit="epochs",
         length=12,
         milestones=(8, 11),
-        gamma=0.1,
         warmup_iterations=1000,
-        warmup_ratio=0.001,
         evaluate_every=1,
-        precise_bn_iterations=0,
-        precision="fp32",
-        lr_sweep=(),
-        sweep_iterations=2000,
-        sweep_choice="report",
         expected_classes=80,
     )
 

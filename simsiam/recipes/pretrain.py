@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from simsiam.config import PUBLISHED_MODEL, Model, Pretraining, published_views
+from simsiam.config import PUBLISHED_MODEL, Pretraining, published_views
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -66,36 +66,19 @@ def official_b256() -> Pretraining:
 
 def cifar10() -> Pretraining:
     """The paper's CIFAR-10 experiment (appendix D): ResNet-18 with a 3x3 stem, batch 512, 800 epochs, no blur."""
-    return Pretraining(
+    return dataclasses.replace(
+        resnet50_8xb32_coslr_100e(),
         name="cifar10",
         about="the paper's CIFAR-10 run (appendix D): ResNet-18, batch 512, 800 epochs (91.8 linear, from memory)",
         data_kind="cifar10",
-        model=Model(
-            backbone="resnet18",
-            width=64,
-            stem="small",
-            projector_layers=2,
-            projector_hidden=2048,
-            projector_dim=2048,
-            predictor="mlp",
-            predictor_dim=512,
-            stop_gradient="on",
-        ),
+        model=dataclasses.replace(PUBLISHED_MODEL, backbone="resnet18", stem="small", projector_layers=2),
         views=dataclasses.replace(published_views(32), blur_probability=0.0, mean=CIFAR_MEAN, std=CIFAR_STD),
         epochs=800,
         batch_size=512,
         base_lr=0.03,
-        momentum=0.9,
         weight_decay=5e-4,
-        schedule="epoch",
-        warmup_epochs=0,
-        predictor_lr="fixed",
-        precision="fp32",
-        monitor_images=1000,
         monitor_every=10,
-        checkpoint_every=1,
         keep_checkpoints=2,
-        seed=0,
     )
 
 
@@ -133,36 +116,26 @@ def folder_cpu() -> Pretraining:
 
 def demo() -> Pretraining:
     """A few minutes of CIFAR-10 on two CPU cores. LOG.md tells how the settings were found."""
-    return Pretraining(
+    return dataclasses.replace(
+        cifar10(),
         name="demo",
         about="a few minutes on two CPU cores: CIFAR-10 (or digits, without a network), a small ResNet",
         data_kind="demo",
-        model=Model(
+        model=dataclasses.replace(
+            cifar10().model,
             backbone="resnet8",
             width=32,
             stem="small-stride2",
-            projector_layers=2,
             projector_hidden=512,
             projector_dim=512,
-            predictor="mlp",
             predictor_dim=128,
-            stop_gradient="on",
         ),
-        views=dataclasses.replace(published_views(32), blur_probability=0.0, mean=CIFAR_MEAN, std=CIFAR_STD),
         epochs=5,
         batch_size=64,
         base_lr=0.5,
-        momentum=0.9,
-        weight_decay=5e-4,
         schedule="step",
-        warmup_epochs=0,
-        predictor_lr="fixed",
-        precision="fp32",
         monitor_images=2000,
         monitor_every=1,
-        checkpoint_every=1,
-        keep_checkpoints=2,
-        seed=0,
     )
 
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Literal
 
 from simsiam.data.segmentation.transforms import MaskAugmentation
-from simsiam.errors import UserError, did_you_mean
 from simsiam.evaluation.segmentation.protocol import SegmentationCityscapes, SegmentationFolder, SegmentationVoc12Aug
 from simsiam.evaluation.segmentation.settings import (
     RateSearch,
@@ -93,17 +92,6 @@ RECIPES: dict[str, dict[str, Make]] = {  # by name of `simsiam evaluate`; the fi
     },
     "segmentation-folder": {"fcn_d8_512x512_4k_folder": fcn_d8_folder},
 }
-
-
-def find(name: str, recipe: str | None) -> SegmentationRecipe:
-    """The recipe of one name of `simsiam evaluate`, or its usual one; raises UserError on a typo."""
-    known = RECIPES[name]
-    if recipe is None:
-        recipe = next(iter(known))
-    if recipe not in known:
-        hint = did_you_mean(recipe, known)
-        raise UserError(f"--recipe {recipe}: not one of this protocol.{hint} Known: {', '.join(known)}.")
-    return known[recipe]()
 
 
 def sized(recipe: SegmentationRecipe, size: int) -> SegmentationRecipe:
