@@ -15,7 +15,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Required, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -112,6 +112,17 @@ class WorkerPool:
             yield received(loaded)
 
 
+class Placing(TypedDict, total=False):
+    """What every training loader takes: the global batch, the seed, and the place of this process."""
+
+    batch_size: Required[int]  # global, over all processes
+    seed: Required[int]
+    device: Required[torch.device]
+    rank: int  # of this process, from 0
+    world: int  # processes
+    workers: int  # processes that decode; 0 for none
+
+
 class Loader(ABC, Generic[T]):
     """Batches that depend on the seed, the epoch and the step alone: not on processes, workers or a resume.
 
@@ -122,17 +133,32 @@ class Loader(ABC, Generic[T]):
     _pool: WorkerPool | None = None
     _order: tuple[int, np.ndarray] | None = None
 
-    def start(self, work: Work, *, workers: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        source: Any,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+    ) -> None:
+        self.source, self.batch_size, self.seed, self.rank, self.world = source, batch_size, seed, rank, world
+        self.device, self._workers = device, workers
+
+    def start(self, work: Work) -> None:
         """Set up the workers, which last as long as the loader."""
-        self._pool = WorkerPool(work, workers=workers, device=device, lasting=True)
+        self._pool = WorkerPool(work, workers=self._workers, device=self.device, lasting=True)
 
     @abstractmethod
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """This process's images of a step."""
 
-    @abstractmethod
     def permutation(self, epoch: int) -> np.ndarray:
-        """The order of the images in one pass through the set."""
+        """The order of the images in one pass through the set; here the source's own."""
+        order: np.ndarray = self.source.order(seed=self.seed, epoch=epoch)
+        return order
 
     @abstractmethod
     def finish(self, loaded: Loaded) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from simsiam.data.images import BadImage
-from simsiam.data.loading import Loader, WorkerPool, in_order
+from simsiam.data.loading import Loader, Placing, WorkerPool, in_order
 from simsiam.data.reading import Loaded, Request, Work, no_pixels
 from simsiam.data.source import Source
 from simsiam.errors import UserError
@@ -54,42 +54,25 @@ class LabelledLoader(Loader[LabelledBatch]):
     Args:
         source: with labels for every image.
         augment: makes the crop.
-        batch_size: global, over all processes.
-        rank, world: this process takes the rank-th contiguous part of every batch.
-        workers: processes that decode; 0 for none.
+        placing: this process takes the rank-th contiguous part of every batch.
 
     Raises:
         UserError: images without a label, or a batch smaller than the number of processes.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        augment: Augment,
-        *,
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-        rank: int = 0,
-        world: int = 1,
-        workers: int = 0,
-    ) -> None:
-        if batch_size < world:
-            raise UserError(f"--batch-size {batch_size}: fewer images in a step than the {world} processes.")
-        self._source, self._batch_size, self._rank, self._world = source, batch_size, rank, world
-        self._work = CropWork(source=source, augment=augment, seed=seed)
+    def __init__(self, source: Source, augment: Augment, **placing: Unpack[Placing]) -> None:
+        super().__init__(source, **placing)
+        if self.batch_size < self.world:
+            raise UserError(f"--batch-size {self.batch_size}: fewer images in a step than the {self.world} processes.")
+        self._work = CropWork(source=source, augment=augment, seed=self.seed)
         self._labels = labels_of(source)
-        self.steps = -(-len(source) // batch_size)
-        self.start(self._work, workers=workers, device=device)
-
-    def permutation(self, epoch: int) -> np.ndarray:
-        """The source's own order of an epoch."""
-        return self._source.order(seed=self._work.seed, epoch=epoch)
+        self.steps = -(-len(source) // self.batch_size)
+        self.start(self._work)
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """This rank's part of a step."""
-        rows = self.order(epoch)[step * self._batch_size : (step + 1) * self._batch_size]
-        return np.array_split(rows, self._world)[self._rank]
+        rows = self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+        return np.array_split(rows, self.world)[self.rank]
 
     def batches(self, requests: list[Request]) -> Iterator[LabelledBatch]:
         """The batches of these requests; raises UserError if not one image of an epoch can be read."""
@@ -97,7 +80,7 @@ class LabelledLoader(Loader[LabelledBatch]):
         for batch in super().batches(requests):
             readable = readable or len(batch.labels) > 0
             if batch.step == self.steps - 1 and not readable:
-                raise UserError(f"{self._source.name}: not one image of an epoch could be read ({batch.bad[0].path}).")
+                raise UserError(f"{self.source.name}: not one image of an epoch could be read ({batch.bad[0].path}).")
             yield batch
 
     def finish(self, loaded: Loaded) -> LabelledBatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from simsiam.data.detection.boxes import BoxBatch, BoxSample, BoxSource, Frame
 from simsiam.data.detection.transforms import BoxTransform, Transformed, transform
-from simsiam.data.loading import Loader, WorkerPool
+from simsiam.data.loading import Loader, Placing, WorkerPool
 from simsiam.data.preprocess import Normalisation
 from simsiam.data.reading import Loaded, Request, Work
 from simsiam.errors import UserError
@@ -32,37 +32,26 @@ class BoxLoader(Loader[BoxBatch]):
 
     Args:
         source: checked, and with objects on every image (see box_checks).
-        batch_size: global, over all processes; must be a multiple of `world`.
-        rank, world: this process takes the rank-th contiguous part of every batch.
-        workers: processes that decode; 0 for none.
+        placing: the batch must be a multiple of the processes; each takes the rank-th contiguous part of it.
 
     Raises:
         UserError: an empty set, a batch that the processes cannot share out evenly, or an image that cannot be read.
     """
 
     def __init__(
-        self,
-        source: BoxSource,
-        how: BoxTransform,
-        *,
-        normalisation: Normalisation,
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-        rank: int = 0,
-        world: int = 1,
-        workers: int = 0,
+        self, source: BoxSource, how: BoxTransform, *, normalisation: Normalisation, **placing: Unpack[Placing]
     ) -> None:
-        if batch_size % world:
-            raise UserError(f"--batch-size {batch_size}: must be a multiple of the {world} processes.")
+        super().__init__(source, **placing)
+        if self.batch_size % self.world:
+            raise UserError(f"--batch-size {self.batch_size}: must be a multiple of the {self.world} processes.")
         if not len(source):
             raise UserError(f"{source.name}: no image to train on.")
-        self._source, self._batch_size, self._seed, self._normalisation = source, batch_size, seed, normalisation
-        share = batch_size // world
-        self._mine = slice(rank * share, (rank + 1) * share)
+        self._normalisation = normalisation
+        share = self.batch_size // self.world
+        self._mine = slice(self.rank * share, (self.rank + 1) * share)
         self._wide: np.ndarray | None = None
-        self.steps = ceil(len(source) / batch_size)
-        self.start(BoxWork(source=source, how=how, seed=seed), workers=workers, device=device)
+        self.steps = ceil(len(source) / self.batch_size)
+        self.start(BoxWork(source=source, how=how, seed=self.seed))
 
     def run(self, first: int, stop: int) -> Iterator[BoxBatch]:
         """The batches of iterations `first` up to `stop`, counted over all passes."""
@@ -70,20 +59,20 @@ class BoxLoader(Loader[BoxBatch]):
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """This rank's part of a step."""
-        return self.order(epoch)[step * self._batch_size : (step + 1) * self._batch_size][self._mine]
+        return self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size][self._mine]
 
     def permutation(self, epoch: int) -> np.ndarray:
         """The images of a pass in order, `steps` whole batches."""
         if self._wide is None:
-            sizes = (self._source.image(index) for index in range(len(self._source)))
+            sizes = (self.source.image(index) for index in range(len(self.source)))
             self._wide = np.array([image.width >= image.height for image in sizes])
-        random = np.random.default_rng((self._seed, epoch, 1))
-        order = random.permutation(len(self._source))
+        random = np.random.default_rng((self.seed, epoch, 1))
+        order = random.permutation(len(self.source))
         kinds = [order[self._wide[order]], order[~self._wide[order]]]
         even = [kind[: len(kind) // GROUP * GROUP].reshape(-1, GROUP) for kind in kinds]
         pairs = random.permutation(np.concatenate(even))
         rest = np.concatenate([kind[len(kind) // GROUP * GROUP :] for kind in kinds])
-        return np.resize(np.concatenate([pairs.reshape(-1), rest]), self.steps * self._batch_size)
+        return np.resize(np.concatenate([pairs.reshape(-1), rest]), self.steps * self.batch_size)
 
     def finish(self, loaded: Loaded) -> BoxBatch:
         """The images padded to one size, with frames and targets."""

@@ -72,22 +72,17 @@ class MaskLoader(Loader[MaskBatch]):
         channels_last: bool,
         workers: int,
     ) -> None:
-        self._source, self._seed, self.steps = source, seed, steps
-        self._global, self._batch, self._first = global_batch, batch, first
+        super().__init__(source, batch_size=global_batch, seed=seed, device=device, workers=workers)
+        self.steps, self._batch, self._first = steps, batch, first
         self._normalise, self._channels_last = normalisation, channels_last
-        work = MaskCropWork(source=source, augmentation=augmentation, seed=seed)
-        self.start(work, workers=workers, device=device)
+        self.start(MaskCropWork(source=source, augmentation=augmentation, seed=seed))
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """The rows of a step, each as pass x images + image."""
-        start = (epoch * self.steps + step) * self._global + self._first
-        through, place = np.divmod(np.arange(start, start + self._batch), len(self._source))
+        start = (epoch * self.steps + step) * self.batch_size + self._first
+        through, place = np.divmod(np.arange(start, start + self._batch), len(self.source))
         images = np.array([self.order(int(n))[at] for n, at in zip(through, place, strict=True)], np.int64)
-        return np.asarray(through * len(self._source) + images)
-
-    def permutation(self, epoch: int) -> np.ndarray:
-        """The source's own order of a pass through the set."""
-        return self._source.order(seed=self._seed, epoch=epoch)
+        return np.asarray(through * len(self.source) + images)
 
     def finish(self, loaded: Loaded) -> MaskBatch:
         """The crops normalised, 0 in the padding, and their masks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from simsiam.config import Views
 from simsiam.data.images import BadImage
-from simsiam.data.loading import Loader, WorkerPool, in_order
+from simsiam.data.loading import Loader, Placing, WorkerPool, in_order
 from simsiam.data.preprocess import Normalisation, unit
 from simsiam.data.reading import Loaded, Request, Work, no_pixels
 from simsiam.data.source import Source
@@ -61,15 +61,12 @@ class ViewLoader(Loader[Batch]):
         source: Source,
         views: Views,
         *,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        workers: int = 0,
         engine: Engine,
-        device: torch.device,
         channels_last: bool = False,
+        **placing: Unpack[Placing],
     ) -> None:
+        super().__init__(source, **placing)
+        batch_size, world = self.batch_size, self.world
         if batch_size % world:
             below = batch_size // world * world
             raise UserError(
@@ -82,27 +79,22 @@ class ViewLoader(Loader[Batch]):
                 f"{batch_size}. "
                 f"Use a batch size of {max(world, len(source) // world * world)} or less."
             )
-        self.source, self.batch_size, self.local_size, self.seed = source, batch_size, batch_size // world, seed
-        self.engine, self.channels_last = engine, channels_last
+        self.local_size, self.engine, self.channels_last = batch_size // world, engine, channels_last
         self.steps = len(source) // batch_size  # the last, partial batch is dropped
-        self._first_row = rank * self.local_size
+        self._first_row = self.rank * self.local_size
         self._work = TrainingWork(
             source=_decoded_for(source, views, engine),
             views=views,
             batch_size=batch_size,
-            seed=seed,
+            seed=self.seed,
             first_row=self._first_row,
             engine=engine,
         )
         self._pixels: Tensor | None = None
         if engine == "batch" and source.pixels is not None:
-            self._pixels = pixels_on(source, device)
+            self._pixels = pixels_on(source, self.device)
         else:
-            self.start(self._work, workers=workers, device=device)
-
-    def permutation(self, epoch: int) -> np.ndarray:
-        """The source's own order of an epoch."""
-        return self.source.order(seed=self.seed, epoch=epoch)
+            self.start(self._work)
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """The rows of this rank."""
