@@ -19,6 +19,16 @@ def short_edge(size: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Box:
+    """A crop in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Normalisation:
     """The mean and deviation of the pixels that a network was trained on, per channel."""
 

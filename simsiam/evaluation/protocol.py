@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from simsiam import claims, limits
 from simsiam.config import Machine, as_dict
-from simsiam.data.splits import split_notes
+from simsiam.data.splits import data_id, split_notes
 from simsiam.errors import UserError
 from simsiam.results import DataId, Result, versions
 from simsiam.weights.pretrained import PretrainedBackbone
@@ -67,9 +67,10 @@ class Protocol(ABC, Generic[Data]):
     def score(self, subject: PretrainedBackbone, data: Data, *, machine: Machine) -> Measured:
         """Compute the numbers."""
 
-    @abstractmethod
     def data_id(self, data: Data) -> DataId:
-        """Which data the numbers belong to."""
+        """Which data the numbers belong to: a training and a test set, or the one set that there is."""
+        parts = [getattr(data, part) for part in ("train", "test") if hasattr(data, part)]
+        return data_id(*parts or [data])
 
     def check(self) -> None:
         """Raise UserError for settings that nothing can be measured with."""

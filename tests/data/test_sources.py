@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from simsiam.config import cache_folder
 from simsiam.data.reading import read_or_replace
@@ -16,6 +18,7 @@ from simsiam.data.sources import (
     FolderSource,
     ListSource,
     Source,
+    as_source,
     imagenet_source,
     open_source,
     split_held_out,
@@ -257,3 +260,21 @@ def test_the_last_readable_image_is_found(tmp_path: Path) -> None:
 
 def _paths(source: Source) -> set[str]:
     return {source.path(index) for index in range(len(source))}
+
+
+def test_a_torch_data_set_is_decoded_once_for_its_digests() -> None:
+    class Counted(list[Image.Image]):
+        reads = 0
+
+        def __getitem__(self, index: Any) -> Any:
+            Counted.reads += 1
+            return super().__getitem__(index)
+
+    images = [Image.new("RGB", (4, 4), (shade, 0, 0)) for shade in (0, 90, 0)]
+    source = as_source(Counted(images))
+    first = source.digests()
+    assert (source.digests() == first).all()
+    assert Counted.reads == 3
+    assert (first[0] == first[2]).all()
+    assert (first[0] != first[1]).any()
+    assert source.stamp() == source.content()

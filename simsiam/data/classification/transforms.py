@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from simsiam.data.preprocess import Box
 from simsiam.limits import Count, Share
 
 if TYPE_CHECKING:
@@ -99,16 +100,6 @@ def _crop(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
     left, top = (edge + int(rng.integers(0, how.resize - how.size + 1)) for edge in (left, top))
     resized = image.resize((width, height), Resampling.BILINEAR)
     return resized.crop((left, top, left + how.size, top + how.size))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """A crop in pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
 
 
 def resized_crop_box(width: int, height: int, min_scale: float, rng: np.random.Generator) -> Box:

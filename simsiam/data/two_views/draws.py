@@ -2,7 +2,7 @@
 
 They are drawn on the CPU for a whole global batch from a generator that depends on seed, epoch and step alone; each
 process then takes its own rows. So a run's views do not depend on devices, workers or where it was resumed, and both
-engines (`pil`, `opencv`, `batch`) can be given the same draws and compared.
+engines (PIL, OpenCV, batch) can be given the same draws and compared.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+
+from simsiam.data.preprocess import Box
 
 if TYPE_CHECKING:
     from simsiam.config import Views
@@ -58,16 +60,6 @@ class ViewPair:
     def rows(self, first: int, last: int) -> ViewPair:
         """The draws of rows first to last - 1."""
         return ViewPair(view1=self.view1.rows(first, last), view2=self.view2.rows(first, last))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """A crop in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 def step_generator(*, seed: int, epoch: int, step: int) -> torch.Generator:

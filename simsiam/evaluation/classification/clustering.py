@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from simsiam.config import Machine
-from simsiam.data.splits import data_id
 from simsiam.errors import UserError
 from simsiam.evaluation.classification.settings import PooledFeatures, normalised
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Count
-from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted
 
@@ -24,20 +22,12 @@ class Clustering(Protocol["Source"]):
     """k-means on unit-length pooled features."""
 
     protocol: ClassVar[str] = "clustering"
+    main_metric: ClassVar[str] = "nmi"  # normalised mutual information
     everyday: ClassVar[tuple[str, ...]] = ("clusters",)
     features: PooledFeatures
     clusters: Count | None  # How many clusters; without it, as many as there are classes.
     starts: Count  # How often k-means starts anew; the tightest clustering counts.
     iterations: Count  # Most steps of k-means from each start.
-
-    @property
-    def main_metric(self) -> str:
-        """Normalised mutual information."""
-        return "nmi"
-
-    def data_id(self, data: Source) -> DataId:
-        """The images."""
-        return data_id(data)
 
     def score(self, subject: PretrainedBackbone, data: Source, *, machine: Machine) -> Measured:
         """nmi (arithmetic mean) and ari, 1 for perfect agreement."""

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from simsiam.config import Machine
-from simsiam.data.splits import copies_in, data_id
+from simsiam.data.splits import copies_in
 from simsiam.errors import UserError
 from simsiam.evaluation.classification.settings import PooledFeatures, normalised
 from simsiam.evaluation.intervals import wilson_interval
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Count, Folds, Positive
-from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted, plural
 
@@ -30,6 +29,7 @@ class FewLabels(Protocol["Source"]):
     """Repeated stratified cross-validation of a simple classifier on all labelled images there are."""
 
     protocol: ClassVar[str] = "few_labels"
+    main_metric: ClassVar[str] = "top1"  # accuracy
     everyday: ClassVar[tuple[str, ...]] = ("classifier", "folds", "repeats")
     features: PooledFeatures
     classifier: Literal["logistic", "knn"]  # Logistic regression, or nearest neighbours.
@@ -38,15 +38,6 @@ class FewLabels(Protocol["Source"]):
     temperature: Positive  # Nearest neighbours: a vote weighs exp(cosine / temperature).
     folds: Folds  # Folds of the cross-validation; fewer where a class has fewer images.
     repeats: Count  # How often the cross-validation is repeated with other folds.
-
-    @property
-    def main_metric(self) -> str:
-        """Accuracy."""
-        return "top1"
-
-    def data_id(self, data: Source) -> DataId:
-        """The labelled images."""
-        return data_id(data)
 
     def data_notes(self, data: Source) -> list[str]:
         """On images that occur twice: a classifier may have seen the very image that it is asked for."""

@@ -16,7 +16,6 @@ from simsiam.errors import UserError
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.features.neighbours import QUERY_ROWS, Neighbours, nearest, vote
 from simsiam.limits import Count, Positive
-from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted
 
@@ -50,10 +49,6 @@ class Knn(Protocol[Splits]):
     def main_metric(self) -> str:
         """Top-1 at the quoted k."""
         return f"top1_k{self.quoted_k}"
-
-    def data_id(self, data: Splits) -> DataId:
-        """Both sets."""
-        return data.data_id
 
     def fitted(self, recipe: Self, subject: PretrainedBackbone, data: Splits) -> Self:
         """Without the k that the training set is too small for; the largest is quoted where the usual one is none."""

@@ -16,7 +16,6 @@ from simsiam.errors import UserError
 from simsiam.evaluation.classification.settings import TrainingConfig
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Count
-from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted, left_out
 
@@ -46,10 +45,6 @@ class _StageProtocol(Protocol[Splits]):
     def main_metric(self) -> str:
         """The last stage's top-1."""
         return f"feature{self.heads.stages}"
-
-    def data_id(self, data: Splits) -> DataId:
-        """Both splits."""
-        return data.data_id
 
     def fitted(self, recipe: Self, subject: PretrainedBackbone, data: Splits) -> Self:
         """A head on each map of the backbone."""
@@ -90,18 +85,10 @@ class LinearAvgPool(Protocol[Splits]):
     """AvgPool of the model zoo page: one linear classifier on globally pooled features."""
 
     protocol: ClassVar[str] = "linear_avgpool"
+    main_metric: ClassVar[str] = "top1"  # top-1
     everyday: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "lr")
     schooling: TrainingConfig
     expected_classes: Count | None  # Classes of the published data set; another number is allowed and noted.
-
-    @property
-    def main_metric(self) -> str:
-        """Top-1."""
-        return "top1"
-
-    def data_id(self, data: Splits) -> DataId:
-        """Both splits."""
-        return data.data_id
 
     def score(self, subject: PretrainedBackbone, data: Splits, *, machine: Machine) -> Measured:
         """top1 and, where there are more than five classes, top5; percent."""

@@ -7,26 +7,20 @@ follows.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from simsiam.config import Machine
-from simsiam.data.splits import DIFFICULT, PRESENT, data_id
+from simsiam.data.splits import ABSENT, DIFFICULT, PRESENT
 from simsiam.errors import UserError
-from simsiam.evaluation.classification.low_shot_samples import (
-    LEFT_OUT,
-    Sampling,
-    generator_of,
-    read_sample,
-    sample_targets,
-)
 from simsiam.evaluation.classification.settings import SvmFeatures
 from simsiam.evaluation.intervals import area_average_precision
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Count, Positive
-from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
+from simsiam.wording import counted, plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,10 +28,18 @@ if TYPE_CHECKING:
     from simsiam.data.classification.voc import MultiLabelSplits
     from simsiam.evaluation.classification.svm_kernel import Kernel
 
+Sampling = Literal["seeded", "unseeded", "files"]
+
+LEFT_OUT = -1  # of a sample's targets: the image does not train this class
 # test: the best mean mAP on the test set, as published. unused: the best mean mAP on the training images that the
 # sample left out; no test image is seen, but more labels than k are.
 Selection = Literal["test", "unused"]
 SELECTION_WORDS = {"test": "test", "unused": "unused training images"}
+SELECTION_NOTES = {
+    "test": "the cost of each k was chosen on the test set, as in the published scripts: an optimistic figure",
+    "unused": "the cost of each k was chosen on the training images that the samples left out; their labels were used "
+    "for that choice alone, and no test image was",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +62,6 @@ class LowShot(Protocol["MultiLabelSplits"]):
     def main_metric(self) -> str:
         """The mean mAP at the largest k."""
         return f"k{max(self.k)}"
-
-    def data_id(self, data: MultiLabelSplits) -> DataId:
-        """Both sets."""
-        return data_id(data.train, data.test)
 
     def fitted(self, recipe: Self, subject: PretrainedBackbone, data: MultiLabelSplits) -> Self:
         """On the backbone's last map."""
@@ -89,6 +87,7 @@ class LowShot(Protocol["MultiLabelSplits"]):
             test_targets=data.test.targets[test.indices],
             classes=data.train.classes,
         )
+        left_out = [*train.skipped(data.train.source), *test.skipped(data.test.source)]
         shots = {k: self._shot(ground, k, subject.seed) for k in self.k}
         return Measured(
             metrics={f"k{k}": float(np.mean(shot.maps)) for k, shot in shots.items()},
@@ -104,7 +103,7 @@ class LowShot(Protocol["MultiLabelSplits"]):
                 "cost": {f"k{k}": shot.cost for k, shot in shots.items()},
                 "by_sample": {f"k{k}": shot.maps for k, shot in shots.items()},
             },
-            notes=[*train.notes, *train.skipped(data.train.source), *test.skipped(data.test.source), *self._notes()],
+            notes=[*train.notes, *left_out, SELECTION_NOTES[self.selection]],
         )
 
     def _shot(self, ground: _Ground, k: int, seed: int) -> _Shot:
@@ -133,14 +132,6 @@ class LowShot(Protocol["MultiLabelSplits"]):
         sample = read_sample(self.sample_files, ground.all_targets, k=k, number=number, classes=ground.classes)
         chosen: np.ndarray = sample[ground.readable]
         return chosen
-
-    def _notes(self) -> list[str]:
-        if self.selection == "test":
-            return ["the cost of each k was chosen on the test set, as in the published scripts: an optimistic figure"]
-        return [
-            "the cost of each k was chosen on the training images that the samples left out; their labels were used "
-            "for that choice alone, and no test image was"
-        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,16 +210,16 @@ def class_weights(
         return np.stack(threads.map(solve_class, range(sample.shape[1])), 1)
 
 
-def _mean_precisions(values: np.ndarray, targets: np.ndarray, counted: np.ndarray) -> np.ndarray:
+def _mean_precisions(values: np.ndarray, targets: np.ndarray, judged: np.ndarray) -> np.ndarray:
     """Mean over classes of the area AP at each cost, percent; N x C x costs -> costs.
 
-    A class whose counted images are all of one kind is left out of the mean.
+    A class whose judged images are all of one kind is left out of the mean.
     """
     import numpy as np
 
     rows = []
     for column in range(targets.shape[1]):
-        chosen = counted[:, column] & (targets[:, column] != DIFFICULT)
+        chosen = judged[:, column] & (targets[:, column] != DIFFICULT)
         positive = targets[chosen, column] == PRESENT
         if positive.any() and not positive.all():
             rows.append([area_average_precision(scores, positive) for scores in values[chosen, column].T])
@@ -238,3 +229,71 @@ def _mean_precisions(values: np.ndarray, targets: np.ndarray, counted: np.ndarra
         )
     mean: np.ndarray = 100 * np.mean(rows, 0)
     return mean
+
+
+def sample_targets(
+    targets: np.ndarray, *, k: int, generator: np.random.Generator, classes: tuple[str, ...]
+) -> np.ndarray:
+    """One sample of the targets (N x C): for each class, k positives and (C - 1) k negatives, all else LEFT_OUT.
+
+    A DIFFICULT image is never drawn. Raises UserError if a class has too few images of either kind.
+    """
+    import numpy as np
+
+    sample = np.full(targets.shape, LEFT_OUT, np.int8)
+    for column, name in enumerate(classes):
+        for mark, count in ((PRESENT, k), (ABSENT, (len(classes) - 1) * k)):
+            rows = np.flatnonzero(targets[:, column] == mark)
+            if len(rows) < count:
+                kind = "positive" if mark == PRESENT else "negative"
+                raise UserError(
+                    f"low-shot, k = {k}: class {name} has {counted(len(rows), f'{kind} training image')} and {count} "
+                    f"{plural(count, 'is', 'are')} to be drawn. Leave this k out of the list."
+                )
+            sample[generator.choice(rows, count, replace=False), column] = mark
+    return sample
+
+
+def generator_of(sampling: Sampling, *, seed: int, k: int, number: int) -> np.random.Generator:
+    """The generator of sample `number`; without a seed no two runs draw alike, as in the published scripts."""
+    import numpy as np
+
+    return np.random.default_rng([seed, k, number] if sampling == "seeded" else secrets.randbits(128))
+
+
+def read_sample(folder: Path, targets: np.ndarray, *, k: int, number: int, classes: tuple[str, ...]) -> np.ndarray:
+    """Sample `number` (from 1) from `train_targets_sample{number}_k{k}.npy`, N x C of 1, 0 and -1 (left out).
+
+    Rows are the training images sorted by name, as in the files that the FAIR benchmark ships for VOC2007. Raises
+    UserError if the file is missing or does not belong to these images.
+    """
+    import numpy as np
+
+    file = folder / f"train_targets_sample{number}_k{k}.npy"
+    if not file.is_file():
+        raise UserError(f"{file}: no such sample file. Samples are named train_targets_sample1_k1.npy and so on.")
+    try:
+        sample = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{file}: not a plain .npy array ({error}).") from error
+    if sample.shape != targets.shape or not np.isin(sample, (PRESENT, ABSENT, LEFT_OUT)).all():
+        raise UserError(
+            f"{file}: an array of {sample.shape}; expected {targets.shape} (training images x classes) of 1, 0 and -1."
+        )
+    sample = np.asarray(sample, np.int8)
+    wrong = (sample != LEFT_OUT) & (sample != targets)
+    if wrong.any():
+        count = int(wrong.sum())
+        raise UserError(
+            f"{file}: {count:,} of its labels {plural(count, 'differs', 'differ')} from those of these images, so "
+            "its rows are other images or are in another order (expected: sorted by name)."
+        )
+    for mark, count in ((PRESENT, k), (ABSENT, (len(classes) - 1) * k)):
+        counts = (sample == mark).sum(0)
+        if (counts != count).any():
+            column = int((counts != count).argmax())
+            raise UserError(
+                f"{file}: class {classes[column]} has {counted(int(counts[column]), 'label')} of {mark}; "
+                f"expected {count}."
+            )
+    return sample

@@ -19,7 +19,6 @@ from simsiam.data.splits import Splits
 from simsiam.errors import UserError
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Count, Positive, Share
-from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import left_out
 
@@ -41,6 +40,7 @@ class LinearProbe(Protocol[Splits]):
     """A linear classifier on stored pooled features."""
 
     protocol: ClassVar[str] = "linear_probe"
+    main_metric: ClassVar[str] = "top1"  # top-1 of the pick
     everyday: ClassVar[tuple[str, ...]] = ("epochs", "lrs")
     augmentation: Augmentation
     copies: Count  # Augmented copies of the training set whose features are stored.
@@ -53,15 +53,6 @@ class LinearProbe(Protocol[Splits]):
     validation_fraction: Share  # Share of each class of the training set that chooses rate and weight decay.
     precision: Literal["fp32", "tf32", "bf16"]  # Number format of the backbone's forward pass.
     storage: Literal["fp16", "fp32"]  # Number format of the features in their files.
-
-    @property
-    def main_metric(self) -> str:
-        """Top-1 of the pick."""
-        return "top1"
-
-    def data_id(self, data: Splits) -> DataId:
-        """Both splits."""
-        return data.data_id
 
     def score(self, subject: PretrainedBackbone, data: Splits, *, machine: Machine) -> Measured:
         """top1 (and top5) of the pick, percent; `detail["sweep"]` has every rate's validation accuracy.

@@ -15,7 +15,6 @@ from simsiam.data.splits import Splits
 from simsiam.evaluation.classification.settings import TrainingConfig
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Count, Positive, Share
-from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted, left_out
 
@@ -30,6 +29,7 @@ class SemiSupervised(Protocol[Splits]):
     """Fine-tuning on few labels; `train` is the labelled part."""
 
     protocol: ClassVar[str] = "semi_supervised"
+    main_metric: ClassVar[str] = "top1"  # top-1 of the chosen cell
     everyday: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "lrs", "head_multipliers")
     schooling: TrainingConfig  # its lr is replaced by each of `lrs`
     lrs: tuple[Positive, ...]  # Learning rates to try, each with each head multiplier.
@@ -38,15 +38,6 @@ class SemiSupervised(Protocol[Splits]):
     selection: Literal["test", "held-out"]
     held_out_fraction: Share  # Share of each class held out for --selection held-out.
     expected_classes: Count | None  # Classes of the published data set; another number is allowed and noted.
-
-    @property
-    def main_metric(self) -> str:
-        """Top-1 of the chosen cell."""
-        return "top1"
-
-    def data_id(self, data: Splits) -> DataId:
-        """Both splits."""
-        return data.data_id
 
     def score(self, subject: PretrainedBackbone, data: Splits, *, machine: Machine) -> Measured:
         """top1 and top5 (percent) of the chosen cell; `detail["grid"]` has every cell's accuracy.

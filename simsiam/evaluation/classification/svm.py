@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from simsiam.config import Machine
-from simsiam.data.splits import ABSENT, DIFFICULT, PRESENT, data_id
+from simsiam.data.splits import ABSENT, DIFFICULT, PRESENT
 from simsiam.errors import UserError
 from simsiam.evaluation.classification.settings import SvmFeatures
 from simsiam.evaluation.intervals import area_average_precision
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Folds, Positive
-from simsiam.results import DataId
 from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted
 
@@ -34,20 +33,12 @@ class Svm(Protocol["MultiLabelSplits"]):
     """One against rest on each layer, the cost of each class by cross-validation."""
 
     protocol: ClassVar[str] = "svm_voc07"
+    main_metric: ClassVar[str] = "best"  # the mAP of the best layer
     everyday: ClassVar[tuple[str, ...]] = ("costs",)
     features: SvmFeatures
     costs: tuple[Positive, ...]  # Costs C of the SVM to choose from by cross-validation, for each class.
     positive_weight: Positive  # How much a positive image weighs against a negative one.
     folds: Folds  # Folds of the cross-validation, stratified.
-
-    @property
-    def main_metric(self) -> str:
-        """The mAP of the best layer."""
-        return "best"
-
-    def data_id(self, data: MultiLabelSplits) -> DataId:
-        """Both sets."""
-        return data_id(data.train, data.test)
 
     def score(self, subject: PretrainedBackbone, data: MultiLabelSplits, *, machine: Machine) -> Measured:
         """The mAP of every layer (feature1 ... feature5) and of the best one; percent."""

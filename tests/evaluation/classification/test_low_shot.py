@@ -12,8 +12,7 @@ from sklearn.svm import LinearSVC
 
 from simsiam.data.classification.voc import voc_splits
 from simsiam.errors import UserError
-from simsiam.evaluation.classification.low_shot import LowShot, class_weights
-from simsiam.evaluation.classification.low_shot_samples import generator_of, read_sample, sample_targets
+from simsiam.evaluation.classification.low_shot import LowShot, class_weights, generator_of, read_sample, sample_targets
 from simsiam.evaluation.classification.settings import normalised
 from simsiam.evaluation.classification.svm_kernel import Kernel
 from simsiam.recipes import classification
