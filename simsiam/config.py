@@ -19,6 +19,9 @@ from simsiam.limits import Count, Finite, Hue, Positive, Share, Workers
 
 Record = TypeVar("Record")
 Stem = Literal["imagenet", "small", "small-stride2"]
+HeadsNorm = Literal["none", "hidden", "default", "all"]
+Similarity = Literal["cosine", "cross-entropy"]
+TargetsBy = Literal["step", "10-steps", "100-steps", "epoch", "moving-average"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +55,13 @@ class Model:
     projector_layers: Count  # Layers of the projector.
     projector_hidden: int  # Width of the projector's hidden layers; 0: the backbone's own feature width, as published.
     projector_dim: Count  # Width d of the projections.
-    predictor: Literal["mlp", "none"]  # mlp, or none: the paper's ablation without a predictor, which collapses.
+    # mlp, as published; fixed: at random weights that are never trained; none: no predictor, which collapses.
+    predictor: Literal["mlp", "fixed", "none"]
     predictor_dim: Count  # Width of the predictor's hidden layer.
     stop_gradient: Literal["on", "off"]  # off: the paper's ablation without stop-gradient, which collapses.
+    # BatchNorm in the heads (paper, Table 3): none; after hidden layers; default: after the projector's output as well;
+    # all: after the predictor's output too.
+    heads_norm: HeadsNorm
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -68,6 +75,7 @@ PUBLISHED_MODEL = Model(  # projector 2048-2048-2048, predictor 2048-512-2048
     predictor="mlp",
     predictor_dim=512,
     stop_gradient="on",
+    heads_norm="default",
 )
 
 
@@ -100,6 +108,7 @@ class Pretraining:
     about: str  # one line: what it is for and where it comes from
     # How the images are stored; chosen by what lies at DATA.
     data_kind: Literal["folder", "list", "imagenet", "cifar10", "shards", "demo"]
+    train_images: int  # Images to train on, a sample of the set by the seed; 0: all.
     model: Model
     views: Views
     epochs: Count  # Passes over the images.
@@ -112,6 +121,11 @@ class Pretraining:
     warmup_epochs: int  # Epochs over which the learning rate rises from zero.
     # fixed: the predictor keeps the initial rate, as published; cosine: it follows the schedule.
     predictor_lr: Literal["fixed", "cosine"]
+    similarity: Similarity  # Of p and z; cross-entropy: of their softmax (paper, section 4.5).
+    symmetric: Literal["on", "off"]  # off: the first view predicts the second, and not the second the first too.
+    # What p is to predict (paper, section 5.2): z by the step's own weights, as published; z by weights renewed every
+    # 10 or 100 steps, or every epoch; or each image's moving average.
+    targets: TargetsBy
     # Number format of the forward pass; bf16 and fp16 need a GPU that has them.
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
     monitor_images: int  # Images held out to watch for collapse; 0: none, and training images are watched.
@@ -197,6 +211,16 @@ def _restored(hint: Any, value: Any) -> Any:
     if kinds and isinstance(value, dict):
         return from_dict(kinds[0], value)
     return tuple(value) if isinstance(value, list) else value
+
+
+_LATER = {"train_images": 0, "similarity": "cosine", "symmetric": "on", "targets": "step"}
+_LATER_OF_MODEL = {"heads_norm": "default"}
+
+
+def with_later_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The pre-training recipe of a file, with what recipes of earlier versions did without."""
+    model = {"model": {**_LATER_OF_MODEL, **raw["model"]}} if "model" in raw else {}
+    return {**_LATER, **raw, **model}
 
 
 def loader_workers(machine: Machine, *, world: int = 1) -> int:

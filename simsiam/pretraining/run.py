@@ -5,6 +5,7 @@ Reads top to bottom: `pretrain` is the run, `train_step` the method's step (pape
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from simsiam import limits
+from simsiam import limits, model
 from simsiam.config import Machine, Pretraining, as_dict
 from simsiam.data.images import write_skipped
 from simsiam.data.two_views.loader import Batch
@@ -31,6 +32,7 @@ from simsiam.pretraining import estimate, finish, run_folder
 from simsiam.pretraining.inputs import Inputs, open_inputs, open_loader, open_monitor, start_network
 from simsiam.pretraining.monitor import Monitor
 from simsiam.pretraining.step import Update, simsiam_optimizer, simsiam_schedule, train_step
+from simsiam.pretraining.targets import Targets, open_targets
 from simsiam.pretraining.verdict import Check, Verdict, judge
 from simsiam.results import Result
 
@@ -181,9 +183,14 @@ class _Run:
             weight_decay=recipe.weight_decay,
             predictor_lr=recipe.predictor_lr,
         )
-        self.training = Training(
-            modules={"model": network}, optimizer=optimizer, recipe=as_dict(recipe), scaler=scaler, extra={}
+        self.loss = partial(model.loss, similarity=recipe.similarity, symmetric=recipe.symmetric == "on")
+        self.targets = open_targets(
+            recipe.targets, network, steps=self.loader.steps, images=self.images, dim=recipe.model.projector_dim
         )
+        modules: dict[str, nn.Module] = {"model": network}
+        if self.targets is not None:
+            modules["targets"] = self.targets
+        self.training = Training(modules=modules, optimizer=optimizer, recipe=as_dict(recipe), scaler=scaler, extra={})
         self.plan = Plan(
             epochs=recipe.epochs,
             steps_per_epoch=self.loader.steps,
@@ -216,7 +223,7 @@ class _Run:
         found = estimate.measure(
             self.network,
             self.loader.epoch(0),
-            self.forward,
+            partial(self.forward, targets=copy.deepcopy(self.targets)),
             images=self.images,
             steps_per_epoch=self.loader.steps,
             epochs=self.recipe.epochs,
@@ -246,7 +253,7 @@ class _Run:
             if self.process.is_main:
                 write_skipped(self.folder / run_folder.SKIPPED, self.bad.values())
         try:
-            return self.forward(self.parallel, batch, self.training.update)
+            return self.forward(self.parallel, batch, self.training.update, targets=self.targets)
         except torch.cuda.OutOfMemoryError as error:
             smaller = self.recipe.batch_size // 2
             raise UserError(
@@ -254,10 +261,13 @@ class _Run:
                 "rate follows), --precision bf16, or a smaller --views.size."
             ) from error
 
-    def forward(self, network: nn.Module, batch: Batch, update: Update) -> dict[str, Tensor]:
+    def forward(
+        self, network: nn.Module, batch: Batch, update: Update, *, targets: Targets | None
+    ) -> dict[str, Tensor]:
         """`train_step` in the recipe's precision."""
+        given = None if targets is None else partial(targets, batch)
         with precision.autocast(self.recipe.precision, self.process.device):
-            return train_step(network, batch.x1, batch.x2, update=update)
+            return train_step(network, batch.x1, batch.x2, update=update, loss=self.loss, targets=given)
 
     def note(self, check: Check, verdict: Verdict, neighbours: Tensor | None) -> None:
         """Write a check down, show it, and keep the weights if they are the best so far.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from simsiam import claims
-from simsiam.config import Machine, Pretraining, as_dict
+from simsiam.config import Machine, Pretraining, as_dict, with_later_fields
 from simsiam.data.images import BadImage
 from simsiam.data.source import Source
 from simsiam.data.splits import data_id
@@ -166,7 +166,7 @@ def _same(there: dict[str, Any], inputs: Inputs, what: Literal["data", "labels"]
 
 
 def _refuse_another(there: dict[str, Any], mine: dict[str, Any], inputs: Inputs, root: Path) -> None:
-    before, now = ({**dict(flat(run["recipe"])), "init": run.get("init")} for run in (there, mine))
+    before, now = ({**dict(flat(with_later_fields(run["recipe"]))), "init": run.get("init")} for run in (there, mine))
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if differing:
         listed = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in differing)

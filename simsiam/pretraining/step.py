@@ -15,17 +15,33 @@ from torch import Tensor, nn
 from simsiam import model as simsiam_model
 from simsiam.engine import optimizers
 from simsiam.engine.optimizers import Schedule
-from simsiam.model import SimSiam
+from simsiam.model import Outputs, SimSiam
 
 Update = Callable[[Tensor], None]
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def train_step(network: nn.Module, x1: Tensor, x2: Tensor, *, update: Update) -> dict[str, Tensor]:
-    """One step on two views, each B x 3 x S x S: forward, loss, update; returns loss and spread, detached."""
-    outputs = network(x1, x2)  # p1, p2, z1, z2: B x d
-    loss = simsiam_model.loss(*outputs)
-    update(loss)
-    return {"loss": loss.detach(), "spread": simsiam_model.spread(outputs.z1)}
+def train_step(
+    network: nn.Module,
+    x1: Tensor,
+    x2: Tensor,
+    *,
+    update: Update,
+    loss: Loss = simsiam_model.loss,
+    targets: Callable[[Outputs], tuple[Tensor, Tensor]] | None = None,
+) -> dict[str, Tensor]:
+    """One step on two views, each B x 3 x S x S: forward, loss, update; returns loss and spread, detached.
+
+    Args:
+        network: gives `Outputs` of the two views.
+        loss: of p1, p2 and two targets, B x d each.
+        targets: what takes the place of z1 and z2 in the loss, as in `simsiam.pretraining.targets`; None: they do.
+    """
+    outputs: Outputs = network(x1, x2)  # p1, p2, z1, z2: B x d
+    z1, z2 = (outputs.z1, outputs.z2) if targets is None else targets(outputs)
+    found = loss(outputs.p1, outputs.p2, z1, z2)
+    update(found)
+    return {"loss": found.detach(), "spread": simsiam_model.spread(outputs.z1)}
 
 
 def simsiam_optimizer(

@@ -231,6 +231,10 @@ def _causes(recipe: Pretraining | None, images: int) -> list[Cause]:
         causes.append(
             Cause(cause="there is no predictor (paper, Table 1: 0.1 % accuracy)", cure="--model.predictor mlp")
         )
+    if recipe.model.predictor == "fixed":
+        causes.append(
+            Cause(cause="the predictor is never trained (paper, Table 1: 1.5 % accuracy)", cure="--model.predictor mlp")
+        )
     if recipe.base_lr > 0.3:
         causes.append(
             Cause(
@@ -241,7 +245,7 @@ def _causes(recipe: Pretraining | None, images: int) -> list[Cause]:
     if recipe.batch_size > 2048:
         causes.append(
             Cause(
-                cause=f"batch {recipe.batch_size}: SGD fails above 2,048 (paper, Table 2, from memory)",
+                cause=f"batch {recipe.batch_size}: SGD fails above 2,048 (paper, Table 2)",
                 cure="--batch-size 512",
             )
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 from simsiam.backbones import TIMM, Backbone, check_known
 from simsiam.config import IMAGENET_MEAN as IMAGENET_MEAN
 from simsiam.config import IMAGENET_STD as IMAGENET_STD
-from simsiam.config import Pretraining, Stem, command_to_go_on, from_dict
+from simsiam.config import Pretraining, Stem, command_to_go_on, from_dict, with_later_fields
 from simsiam.errors import UserError
 from simsiam.results import WeightsId, read_json
 from simsiam.weights import cards
@@ -267,7 +267,7 @@ def _recipe(raw: Any, path: Path) -> Pretraining | None:
     if not raw:
         return None
     try:
-        return from_dict(Pretraining, raw)
+        return from_dict(Pretraining, with_later_fields(raw))
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{path}: its recipe does not fit this version ({error}). Export the backbone with its own."

@@ -36,6 +36,7 @@ def network(seed: int = 0) -> SimSiam:
             predictor="mlp",
             predictor_dim=8,
             stop_gradient="on",
+            heads_norm="default",
         )
     )
     for _ in range(3):

@@ -76,6 +76,7 @@ def follow(
             predictor="mlp",
             predictor_dim=golden["pred_dim"],
             stop_gradient="on",
+            heads_norm="default",
         )
     )
     shapes = {official_name(key): value.shape for key, value in network.state_dict().items()}

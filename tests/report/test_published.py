@@ -69,8 +69,8 @@ def test_what_the_first_page_did_not_have() -> None:
     assert page_figure(MODEL_100E, "segmentation_cityscapes", "miou", version=VERSIONS[-1]) is None
 
 
-def test_the_paper_is_marked_as_from_memory() -> None:
-    assert {one.certainty for one in figures(source=PAPER)} == {"from memory"}
+def test_how_sure_the_figures_are() -> None:
+    assert {one.certainty for one in figures(source=PAPER)} == {"read"}
     assert {one.certainty for one in figures(source=PAGE)} == {"read"}
     assert [(one.value, one.certainty) for one in figures(source=OFFICIAL)] == [
         (68.1, "read"),

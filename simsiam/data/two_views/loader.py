@@ -34,6 +34,7 @@ class Batch:
 
     x1: Tensor  # B x 3 x S x S float32, normalised
     x2: Tensor  # B x 3 x S x S
+    indices: Tensor  # B int64, CPU: the images, of the source
     epoch: int
     step: int
     bad: list[BadImage]  # files that could not be read and were replaced
@@ -111,12 +112,13 @@ class ViewLoader(Loader[Batch]):
         """The views, of crops (batch engine) or whole views."""
         draws = self._work.draws(loaded.request) if self.engine == "batch" else None
         x1, x2 = _finished(loaded, self._work.views, draws, channels_last=self.channels_last)
-        return Batch(x1=x1, x2=x2, epoch=loaded.request.epoch, step=loaded.request.step, bad=loaded.bad)
+        request = loaded.request
+        return Batch(x1=x1, x2=x2, indices=loaded.kept, epoch=request.epoch, step=request.step, bad=loaded.bad)
 
     def _from_memory(self, request: Request, pixels: Tensor) -> Batch:
         rows, draws = torch.from_numpy(request.indices), self._work.draws(request)
         x1, x2 = _views_in_memory(pixels, rows, self._work.views, draws, channels_last=self.channels_last)
-        return Batch(x1=x1, x2=x2, epoch=request.epoch, step=request.step, bad=[])
+        return Batch(x1=x1, x2=x2, indices=rows, epoch=request.epoch, step=request.step, bad=[])
 
 
 def pair_batches(
