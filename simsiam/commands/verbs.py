@@ -9,6 +9,7 @@ from simsiam.errors import UserError, did_you_mean
 
 VERBS = {
     "pretrain": ("simsiam.commands.pretrain", "Pre-train a backbone on images, watch it, and write a report."),
+    "reproduce": ("simsiam.commands.reproduce", "Run the paper's findings and check each against its figures."),
     "recipes": ("simsiam.commands.recipes", "List the recipes."),
     "show": ("simsiam.commands.show", "Print one recipe whole."),
     "submit": ("simsiam.commands.submit", "Run another verb as a SLURM job."),

@@ -55,6 +55,7 @@ def _base(title: str, paper: str) -> Case:
     return _case("base", title, "works", paper)
 
 
+BASE = _base("the base", "lr not decayed")
 DECAYED = {"predictor_lr": "cosine"}
 NO_PREDICTOR = {"model.predictor": "none"}
 FIXED = {"model.predictor": "fixed"}
@@ -221,10 +222,10 @@ def small() -> Pretraining:
         train_images=4096,
         model=dataclasses.replace(base.model, width=16, projector_hidden=256, projector_dim=256, predictor_dim=64),
         views=dataclasses.replace(base.views, size=24),
-        epochs=20,
+        epochs=12,
         batch_size=128,
         monitor_images=1000,
-        monitor_every=2,
+        monitor_every=3,
     )
 
 
