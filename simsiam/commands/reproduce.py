@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -58,8 +58,8 @@ def run(arguments: list[str]) -> int:
 
     out = (command.machine.out or OUT) / command.scale
     base = BASES[command.scale]()
-    changes = {"epochs": command.epochs, "train_images": command.train_images}
-    base = dataclasses.replace(base, **{name: value for name, value in changes.items() if value is not None})
+    wanted: dict[str, Any] = {"epochs": command.epochs, "train_images": command.train_images}
+    base = dataclasses.replace(base, **{name: value for name, value in wanted.items() if value is not None})
     runs = judged.runs_of(findings, base, seeds=command.seeds, out=out)
     left = [run for run in runs if not run.finished]
     say(f"{counted(len(runs), 'run')} of {counted(len(findings), 'finding')} in {out}, {len(left)} to do")
