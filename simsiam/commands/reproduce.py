@@ -116,7 +116,9 @@ def _list(findings: Sequence[Finding], runs: Sequence[Run]) -> None:
             changed = {**case.changes, **{name: f"x {by:g}" for name, by in case.times.items()}}
             settings = ", ".join(f"{name} {value}" for name, value in changed.items()) or "the base"
             done = sum(run.finished for run in mine)
-            print(f"  {case.title}: {settings}; paper {paper_figure(case, finding)}, {case.expected}; {done} done")
+            print(
+                f"  {case.title}: {settings}; paper {paper_figure(case, finding)}, {case.expected}; done {done} of {len(mine)}"
+            )
 
 
 def _print(findings: Sequence[Finding], tables: dict[str, list[Row]]) -> None:

@@ -104,7 +104,7 @@ def test_a_finding_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureF
     command = ["reproduce", "similarity", "--seeds", "1", "--epochs", "1", "--train-images", "130", "--device", "cpu"]
     command += ["--workers", "0", "--cache", str(cache), "--out", str(tmp_path / "out")]
     assert simsiam(*command, "--dry-run") == 0
-    assert "cross-entropy: similarity cross-entropy; paper 63.2, works; 0 done" in capsys.readouterr().out
+    assert "cross-entropy: similarity cross-entropy; paper 63.2, works; done 0 of 1" in capsys.readouterr().out
     assert simsiam(*command) == 1  # one step teaches nothing
     said = capsys.readouterr()
     assert "about" in said.err.split("[1/2] base-seed0")[0]  # the estimate, before anything is trained
