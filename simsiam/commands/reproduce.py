@@ -115,10 +115,8 @@ def _list(findings: Sequence[Finding], runs: Sequence[Run]) -> None:
             mine = [run for run in runs if run.case.name == case.name]
             changed = {**case.changes, **{name: f"x {by:g}" for name, by in case.times.items()}}
             settings = ", ".join(f"{name} {value}" for name, value in changed.items()) or "the base"
-            done = sum(run.finished for run in mine)
-            print(
-                f"  {case.title}: {settings}; paper {paper_figure(case, finding)}, {case.expected}; done {done} of {len(mine)}"
-            )
+            done = f"done {sum(run.finished for run in mine)} of {len(mine)}"
+            print(f"  {case.title}: {settings}; paper {paper_figure(case, finding)}, {case.expected}; {done}")
 
 
 def _print(findings: Sequence[Finding], tables: dict[str, list[Row]]) -> None:
