@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from simsiam import cli, published
-from simsiam.config import as_dict
+from simsiam.config import Pretraining, as_dict, from_dict, with_later_fields
 from simsiam.pretraining.findings import Measured, outcome, paper_figure, runs_of
+from simsiam.recipes.pretrain import cifar10
 from simsiam.recipes.reproduce import BASES, FINDINGS, Expected, paper, recipe_of, small
 from tests import tiny
 
@@ -61,6 +62,14 @@ def test_each_case_differs_from_its_base_in_a_field_or_two() -> None:
                 differing = {key for key in base if base[key] != made[key]} - {"name", "warmup_epochs", "model"}
                 inner = {f"model.{key}" for key in base["model"] if base["model"][key] != made["model"][key]}
                 assert differing | inner == {*case.changes, *case.times}, case.name
+
+
+def test_a_recipe_of_an_earlier_version_is_the_published_method() -> None:
+    old = json.loads(json.dumps(as_dict(cifar10())))
+    for later in ("train_images", "similarity", "symmetric", "targets"):
+        del old[later]
+    del old["model"]["heads_norm"]
+    assert from_dict(Pretraining, with_later_fields(old)) == cifar10()
 
 
 def test_the_papers_own_scale() -> None:
