@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test slow gpu fuzz check format docs mutation lock clean
+.PHONY: demo test slow gpu fuzz kills soak check format docs mutation lock clean
 
 demo: $(VENV)/.ready
 	$(BIN)/simsiam pretrain --recipe demo --out $(RUN)
@@ -20,6 +20,12 @@ gpu: $(VENV)/.ready
 
 fuzz: $(VENV)/.ready
 	$(BIN)/python -m tests.fuzz
+
+kills: $(VENV)/.ready
+	$(BIN)/python -m tests.kills
+
+soak: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.soak
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

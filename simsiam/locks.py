@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from simsiam.errors import UserError
+from simsiam.results import naming
 
 BEAT = 15.0  # seconds between two signs of life
 SILENCE = 120.0  # seconds after which a process of another machine counts as dead
@@ -95,7 +96,8 @@ def _take(lock: Path) -> bool:
     """Try once. The file appears with its content in it, where the file system knows links."""
     part = lock.with_name(f"{lock.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.part")
     try:
-        part.write_text(json.dumps(asdict(Holder.this())), encoding="utf-8")
+        with naming(lock):
+            part.write_text(json.dumps(asdict(Holder.this())), encoding="utf-8")
         try:
             try:
                 os.link(part, lock)

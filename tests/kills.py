@@ -1,33 +1,45 @@
-"""Kills processes at random moments until each kind of work has had its share: python -m tests.kills pretrain 50.
+"""Kills processes until each kind of work has had its share: python -m tests.kills [pretrain 50], as `make kills`.
 
 Every killed command is given again, until it ends; what it leaves must be what the unbroken one leaves, bit for bit.
-The signals take turns: SIGKILL, SIGTERM, SIGINT, SIGHUP. The moments are drawn evenly over the time that the unbroken
-command takes, so that they fall into checkpoints, scorings and the start of the program too.
+The signals take turns: SIGKILL, SIGTERM, SIGINT, SIGHUP. The moments are drawn evenly over the processor's time that
+the unbroken command takes, so that they fall into scorings and the start of the program too; every second round of the
+signals waits from there until a file is half written, a checkpoint for the most part. Most commands are run by a
+process that has the libraries loaded already, as loading them takes longer than the tiny work; every fifth is a fresh
+program.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest import mock
 
 import torch
 
+from simsiam import cli
 from tests import tiny, tiny_masks, tiny_shapes
 from tests.detection_command import FEW, IMAGES
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CPU = "--device cpu --workers 0".split()
 WEIGHTS = "random:resnet10"
+LOADED = ["torch", "torchvision", "scipy.stats", "sklearn.manifold", "matplotlib.figure", "tests.kills"]
+Started = subprocess.Popen[bytes] | BaseProcess
+OUTPUT, READY = "output.txt", b"-- started\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +51,19 @@ class Work:
     outcome: Callable[[Path], str]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Tally:
     """What came of the kills."""
 
-    kills: dict[str, int]  # by signal
-    runs: int  # that were killed at least once and then ended as the unbroken one
-    unequal: int
+    kills: Counter[str] = field(default_factory=Counter)  # by signal
+    writing: int = 0  # of them, while a file was half written
+    runs: int = 0  # that were killed at least once and then ended
+    unequal: int = 0  # of them, with another outcome than the unbroken run's
+
+    def __str__(self) -> str:
+        """A row of the table."""
+        signals = " | ".join(str(self.kills[number.name]) for number in SIGNALS)
+        return f"{self.kills.total()} | {signals} | {self.writing} | {self.runs} | {self.unequal}"
 
 
 def works(root: Path) -> dict[str, Work]:
@@ -56,11 +74,11 @@ def works(root: Path) -> dict[str, Work]:
     masks = tiny_masks.folders(root / "masks")
     often = ["--checkpoint-minutes", "0", *CPU]
     pretrain = (
-        f"pretrain {photos} --epochs 3 --batch-size 8 --views.size 16 --model.stem small-stride2 --model.width 8 "
+        f"pretrain {photos} --epochs 2 --batch-size 8 --views.size 16 --model.stem small-stride2 --model.width 8 "
         "--model.backbone resnet10 --model.projector-layers 2 --model.projector-dim 32 --model.predictor-dim 8"
     )
     linear = (
-        f"evaluate linear-avgpool {WEIGHTS} --train {labelled} --test {labelled} --size 32 --epochs 6 --batch-size 8"
+        f"evaluate linear-avgpool {WEIGHTS} --train {labelled} --test {labelled} --size 32 --epochs 4 --batch-size 8"
     )
     detection = (
         f"evaluate detection-folder {WEIGHTS} --data {shapes} --recipe folder_boxes --iterations 4 --batch-size 2"
@@ -83,63 +101,128 @@ def works(root: Path) -> dict[str, Work]:
 
 def run(kind: str, kills: int, *, seed: int = 0) -> Tally:
     """Kill commands of a kind until there were so many kills; the last one ends as well."""
-    draw = random.Random(seed)
-    turns = itertools.cycle(SIGNALS)
-    counts = dict.fromkeys((number.name for number in SIGNALS), 0)
+    draw, tally = random.Random(seed), Tally()
     with tempfile.TemporaryDirectory(prefix="kills-") as place:
         work = works(Path(place))[kind]
-        begun = time.monotonic()
-        assert _finish(_start(work, Path(place) / "whole")) in (0, 4)
-        whole = time.monotonic() - begun
-        expected = work.outcome(Path(place) / "whole" / work.out)
-        runs = unequal = 0
-        while sum(counts.values()) < kills:
-            folder = Path(place) / f"killed{runs}"
-            killed = 0
-            while True:
-                process = _start(work, folder)
-                if sum(counts.values()) < kills and _ended_within(process, draw.uniform(0.0, whole)) is None:
-                    number = next(turns)
-                    process.send_signal(number)
-                    counts[number.name] += 1
-                    killed += 1
-                    code = _finish(process)
-                    if code in (-number, 128 + number):
-                        continue
-                else:
-                    code = _finish(process)
-                said = (folder / "output.txt").read_text()[-2000:]
-                ended_before = code == 2 and "exists already" in said  # killed once all was written
-                assert code in (0, 4) or ended_before, f"exit code {code}:\n{said}"
-                break
-            if killed:
-                runs += 1
-                unequal += work.outcome(folder / work.out) != expected
-        return Tally(kills=counts, runs=runs, unequal=unequal)
+        whole = {fresh: _end(work, Path(place) / f"whole{fresh}", fresh=fresh) for fresh in (False, True)}
+        expected = work.outcome(Path(place) / "wholeFalse" / work.out)
+        assert work.outcome(Path(place) / "wholeTrue" / work.out) == expected
+        for attempt in itertools.count():
+            if tally.kills.total() == kills:
+                return tally
+            folder = Path(place) / f"killed{attempt}"
+            before = tally.kills.total()
+            while tally.kills.total() < kills:
+                fresh = tally.kills.total() % 5 == 4
+                if not _killed(_start(work, folder, fresh=fresh), folder, draw.uniform(0.0, whole[fresh]), tally):
+                    break
+            _end(work, folder)
+            if tally.kills.total() > before:
+                tally.runs += 1
+                tally.unequal += work.outcome(folder / work.out) != expected
+            shutil.rmtree(folder)
+            print(f"{kind}: {tally.kills.total()} of {kills} kills", file=sys.stderr, flush=True)
+    raise AssertionError
 
 
-def _start(work: Work, folder: Path) -> subprocess.Popen[bytes]:
+def _killed(process: Started, folder: Path, moment: float, tally: Tally) -> bool:
+    """Kill a process once it has worked so many seconds; False where it ended before, or did not heed the signal."""
+    turn = tally.kills.total()
+    number = SIGNALS[turn % len(SIGNALS)]
+    code, _ = _watch(process, lambda: _worked(process) >= moment)
+    writing = False
+    if turn // len(SIGNALS) % 2 and code is None:
+        code, _ = _watch(process, lambda: any(folder.rglob(".*.part")))
+        writing = code is None
+    if code is None:
+        assert process.pid is not None
+        os.kill(process.pid, number)
+        tally.kills[number.name] += 1
+        tally.writing += writing
+        code = _wait(process, 600)
+        if code in (-number, 128 + number):
+            return True
+    _require_end(code, folder)
+    return False
+
+
+def _end(work: Work, folder: Path, *, fresh: bool = False) -> float:
+    """Give a command until it ends by itself; the seconds of a processor that it took."""
+    code, worked = _watch(_start(work, folder, fresh=fresh), lambda: False)
+    _require_end(code, folder)
+    return worked
+
+
+def _require_end(code: int | None, folder: Path) -> None:
+    said = (folder / OUTPUT).read_text()
+    ended_before = code == 2 and "exists already" in said  # killed once all was written
+    assert code in (0, 4) or ended_before, f"exit code {code}:\n{said[-8000:]}"
+
+
+def _start(work: Work, folder: Path, *, fresh: bool) -> Started:
     out = str(folder / work.out)
-    words = [word.replace("{out}", out) for word in work.words]
+    words = [*(word.replace("{out}", out) for word in work.words), "--out", out]
     folder.mkdir(exist_ok=True)
-    with open(folder / "output.txt", "ab") as text:
-        return subprocess.Popen(
-            [sys.executable, "-m", "simsiam", *words, "--out", out],
-            stdout=text,
-            stderr=text,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+    begun = _ready(folder)
+    with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": "1"}):
+        if fresh:
+            with open(folder / OUTPUT, "ab") as text:
+                return subprocess.Popen([sys.executable, "-m", "simsiam", *words], stdout=text, stderr=text)
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(LOADED)
+        process = context.Process(target=_work, args=(words, folder))
+        process.start()
+    while _ready(folder) == begun:
+        time.sleep(0.001)
+    return process
 
 
-def _ended_within(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+def _work(words: list[str], folder: Path) -> None:
+    """The command in a process of its own that has the libraries already."""
     try:
-        return process.wait(timeout=seconds)
+        with open(folder / OUTPUT, "ab", buffering=0) as text:
+            os.dup2(text.fileno(), 1)
+            os.dup2(text.fileno(), 2)
+            text.write(READY)
+        cli.main(words)
+    except KeyboardInterrupt:  # once `main` is left
+        sys.exit(128 + signal.SIGINT)
+
+
+def _ready(folder: Path) -> int:
+    """How many processes have come as far as the command."""
+    file = folder / OUTPUT
+    return file.read_bytes().count(READY) if file.exists() else 0
+
+
+def _wait(process: Started, seconds: float) -> int | None:
+    """The exit code of a process; None where it still runs after so many seconds."""
+    if isinstance(process, BaseProcess):
+        process.join(seconds)
+        return process.exitcode
+    try:
+        return process.wait(seconds)
     except subprocess.TimeoutExpired:
         return None
 
 
-def _finish(process: subprocess.Popen[bytes]) -> int:
-    return process.wait(timeout=600)
+def _watch(process: Started, reached: Callable[[], bool]) -> tuple[int | None, float]:
+    """Wait until a process has reached something (None) or ended (its exit code), and the seconds that it worked."""
+    worked = 0.0
+    while (code := _wait(process, 0.001)) is None:
+        worked = max(worked, _worked(process))
+        if reached():
+            break
+    return code, worked
+
+
+def _worked(process: Started) -> float:
+    """Seconds of a processor, which a busy machine does not change as it does those of the clock; 0 once it ended."""
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _checkpoint(run: Path) -> str:
@@ -160,4 +243,8 @@ def _bytes(file: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(sys.argv[1], run(sys.argv[1], int(sys.argv[2])))
+    kinds = ("pretrain", "linear", "embedding", "detection", "segmentation")
+    names = " | ".join(number.name for number in SIGNALS)
+    print(f"| work | kills | {names} | while writing | runs | unequal |\n|{'---|' * 9}", flush=True)
+    for each in sys.argv[1:2] or kinds:
+        print(f"| {each} | {run(each, int(sys.argv[2]) if len(sys.argv) > 2 else 50)} |", flush=True)

@@ -9,7 +9,7 @@ from tests import kills
 
 def test_embedding_killed_four_times() -> None:
     found = kills.run("embedding", 4)
-    assert sum(found.kills.values()) == 4
+    assert found.kills.total() == 4
     assert found.runs > 0
     assert found.unequal == 0
 
@@ -18,5 +18,5 @@ def test_embedding_killed_four_times() -> None:
 @pytest.mark.parametrize("kind", ["pretrain", "linear", "detection", "segmentation"])
 def test_trainings_killed_eight_times(kind: str) -> None:
     found = kills.run(kind, 8)
-    assert sum(found.kills.values()) == 8
+    assert found.kills.total() == 8
     assert found.unequal == 0

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from simsiam.errors import UserError, install_extra
+from simsiam.results import naming
 from simsiam.wording import duration
 
 Tracker = Literal["tensorboard", "wandb"]
@@ -52,15 +53,17 @@ class MetricsLog:
         """Add one row."""
         if self._file is None:
             return
-        self._file.write(json.dumps({"kind": kind, **row}) + "\n")
-        self._file.flush()
+        with naming(self.path):
+            self._file.write(json.dumps({"kind": kind, **row}) + "\n")
+            self._file.flush()
         for tracker in self._trackers:
             tracker(kind, row)
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
+            with naming(self.path):  # a row that found no room is tried once more
+                self._file.close()
 
 
 def _open_tracker(name: Tracker, folder: Path) -> Any:
