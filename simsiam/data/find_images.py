@@ -5,18 +5,28 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from simsiam.data.annotations import UnreadableAnnotation, read_text
 from simsiam.data.images import IMAGE_SUFFIXES
+from simsiam.errors import UserError
+from simsiam.wording import some
 
 Role = Literal["train", "val", "test"]
+_Found = TypeVar("_Found")
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "leftimg8bit", "data")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "leftimg8bit", "img_dir", "data")
 ANNOTATION_FOLDERS = ("annotations", "annotation", "labels", "label", "ann", "anns", "xml", "xmls", "json", "default")
+MASK_FOLDERS = (
+    *("masks", "mask", "segmentationclasspng", "segmentationclass", "labels", "annotations", "gt", "ann", "ann_dir"),
+    *("label", "annot", "seg", "segmentation"),
+)
+MOST = 50  # folders that are looked into
 ROLES: dict[str, Role] = {
     **dict.fromkeys(("train", "training", "trainval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -59,6 +69,73 @@ def images_by_stem(folder: Path, *, deep: bool = False) -> dict[str, list[Path]]
         if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
             found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
     return found
+
+
+def split_lists(root: Path) -> dict[str, list[str]]:
+    """The images in each list of a split, by the list's name: of VOC's ImageSets, or beside the set's folders.
+
+    Names come without folders and suffixes. Empty without a list for training; raises UserError for what is no text.
+    """
+    sets = root / "ImageSets"
+    for place in (sets / "Main", sets / "Segmentation", sets, root):
+        files = [file for file in visible(place.glob("*.txt")) if file.stem.lower() in ROLES]
+        found = {file.stem: names for file in files if (names := _listed(file))}
+        roles = {role_of(name) for name in found}
+        if "train" in found and roles & {"val", "test"}:
+            found.pop("trainval", None)
+        elif "trainval" in found and "test" in found:
+            found = {name: found[name] for name in ("trainval", "test")}
+        if "train" in roles:
+            return found
+    return {}
+
+
+def _listed(file: Path) -> list[str]:
+    try:
+        lines = [line.split() for line in read_text(file).splitlines() if line.strip()]
+    except (UnreadableAnnotation, OSError) as error:
+        raise UserError(f"{file}: no list of images: {error}.") from error
+    return [bare_name(words[0]) for words in lines]
+
+
+def bare_name(written: str) -> str:
+    """Of an image, as a list writes it: `0001`, `0001.jpg`, or `JPEGImages/0001.jpg`."""
+    last = written.replace("\\", "/").rsplit("/", 1)[-1]
+    stem, dot, suffix = last.rpartition(".")
+    return stem if f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Near(Generic[_Found]):
+    """What was found in a place or next to it."""
+
+    place: Path
+    found: _Found
+    below: str = ""  # the sub-folder that it lies in, for a message
+    split: str = ""  # what was named is the folder of this split alone
+
+
+def near(place: Path, look: Callable[[Path], _Found | None]) -> Near[_Found] | None:
+    """What `look` finds in a place; or in its only folder with any; or above, where images/ or masks/ was named.
+
+    Raises UserError where several folders of the place could be meant.
+    """
+    if (here := look(place)) is not None:
+        return Near(place=place, found=here)
+    if not place.is_dir():
+        return None
+    folders = [each for each in visible(place.iterdir())[:MOST] if each.is_dir()]
+    known = [(each, found) for each in folders if (found := look(each)) is not None]
+    if len(known) > 1:
+        names = some([each.name for each, _ in known])
+        raise UserError(f"{place}: annotations lie in several of its folders: {names}. Name one as --data.")
+    if known:
+        return Near(place=known[0][0], found=known[0][1], below=known[0][0].name)
+    whole, kinds = place.resolve(), (*IMAGE_FOLDERS, *ANNOTATION_FOLDERS, *MASK_FOLDERS)
+    split = whole.name.lower() if whole.name.lower() in ROLES and whole.parent.name.lower() in kinds else ""
+    base = whole.parent if split else whole
+    above = look(base.parent) if base.name.lower() in kinds else None
+    return None if above is None else Near(place=base.parent, found=above, split=split)
 
 
 class ImageFinder:

@@ -12,13 +12,14 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from simsiam.results import write_atomic
 from simsiam.sniff import looks_like
+from simsiam.wording import counted, plural
 
 HEIC_SUFFIXES = frozenset((".heic", ".heif", ".hif"))
 IMAGE_SUFFIXES = frozenset(
@@ -32,6 +33,13 @@ with contextlib.suppress(ImportError):  # an extra: the decoder of iPhone photos
 
 FEW = 500  # files that are read before anybody asks how long it takes
 _T = TypeVar("_T")
+ORIENTATION = 0x0112  # of EXIF
+AS_STORED = {  # what undoes the turn that EXIF asks for, where the turn swaps the sides
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 _PALE = 250  # a drawing whose every pixel is at least this on white is laid on black
 _FULL = (255, 1023, 4095, 65535)  # full range of 8, 10, 12 and 16 bits
@@ -106,6 +114,55 @@ def read_image(file: Path | bytes, *, name: str, short_side: int | None = None) 
             raise
         except Exception as error:  # decoders raise many kinds on damaged input, and none may stop a training
             raise UnreadableImage(name, _reason(error, content)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What the header of an image's file says: widths and heights, as stored and as the eye sees it."""
+
+    stored: tuple[int, int]
+    upright: tuple[int, int]
+    orientation: int  # of EXIF, 1 for none
+
+    def turned(self, size: tuple[int, int]) -> Literal["", "stored", "unclear"]:
+        """Whether EXIF turns what is annotated at this size: on the stored pixels, or so that it cannot be told."""
+        if self.orientation not in range(2, 9) or size == self.upright != self.stored:
+            return ""
+        return "stored" if size == self.stored != self.upright else "unclear"
+
+
+def header(file: Path) -> Header:
+    """The header of an image; raises whatever the decoder does for what is no image."""
+    with Image.open(file) as opened:
+        turned, (width, height) = opened.getexif().get(ORIENTATION, 1), opened.size
+    upright = (height, width) if turned in AS_STORED else (width, height)
+    return Header(stored=(width, height), upright=upright, orientation=turned)
+
+
+def turned_notes(name: str, turned: Iterable[tuple[str, str]]) -> list[str]:
+    """A sentence for each way in which EXIF turns annotated images, of (`Header.turned`, image) pairs."""
+    found, notes = list(turned), []
+    for state, words in (
+        ("stored", "turned by EXIF, and annotated as stored: read as stored"),
+        ("unclear", "turned by EXIF, and the annotation does not show which way it lies: taken as seen upright"),
+    ):
+        images = [image for each, image in found if each == state]
+        if images:
+            are = plural(len(images), "is", "are")
+            notes.append(f"{name}: {counted(len(images), 'image')} {are} {words} (the first: {images[0]}).")
+    return notes
+
+
+def read_sized(file: Path, *, name: str, size: tuple[int, int]) -> Image.Image:
+    """The picture upright, or as it is stored where that alone has the size (width, height) of its annotation.
+
+    Raises UnreadableImage as `read_image`; a picture of another size is returned upright.
+    """
+    upright = read_image(file, name=name)
+    if upright.size == size[::-1] and size[0] != size[1]:
+        turned = header(file).orientation
+        return upright.transpose(AS_STORED[turned]) if turned in AS_STORED else upright
+    return upright
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -221,6 +221,7 @@ class OwnMasks(DataFlags):
 
     def open(self, cache: Path | None) -> MaskSplits:
         """Both sets; the held-out part is the same for every seed of the training."""
+        from simsiam.data.segmentation.class_list import find_class_file
         from simsiam.data.segmentation.folders import Folders, open_mask_folders, open_mask_tree
 
         own = {
@@ -240,7 +241,8 @@ class OwnMasks(DataFlags):
                 "name your images and masks: --data DIR (with images/, masks/ and classes.txt), or --train-images and "
                 "--train-masks, with --test-images and --test-masks or without both."
             )
-        if self.classes is None:
+        classes = self.classes or find_class_file(train_masks, train_masks.parent)
+        if classes is None:
             raise UserError("--classes: name the list of classes, a text file with a line for each.")
         test = Folders(images=test_images, masks=test_masks) if test_images and test_masks else None
-        return open_mask_folders(Folders(images=train_images, masks=train_masks), test, self.classes, seed=0)
+        return open_mask_folders(Folders(images=train_images, masks=train_masks), test, classes, seed=0)

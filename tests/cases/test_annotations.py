@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam.data.detection.boxes import AS_STORED
 from simsiam.data.detection.checks import Checked, checked
 from simsiam.data.detection.coco import open_coco
 from simsiam.data.detection.files import BoxFiles
 from simsiam.data.detection.voc import open_voc_folder
+from simsiam.data.images import AS_STORED
 from simsiam.data.segmentation.checks import absent_classes, mask_problems
 from simsiam.data.segmentation.class_list import read_classes
 from simsiam.data.segmentation.folders import open_mask_tree
@@ -465,14 +465,15 @@ def test_the_users_own_split_is_used_and_named(tmp_path: Path, train: str, val: 
     (root / "classes.txt").write_text("background\ncat\ndog\n")
     splits = open_mask_tree(root, None, seed=0)
     assert (len(splits.train), len(splits.test)) == (3, 1)
-    assert splits.notes == (f"{root}: images and masks: trained on {train} and scored on {val}, its own split.",)
+    said = f"{train} 3, {val} 1 images, 3 classes. Trained on {train} and scored on {val}, its own split."
+    assert splits.notes == (f"{root}: images and masks: {said}",)
 
 
 def test_a_split_that_is_not_used_is_said(tmp_path: Path) -> None:
     for split in ("train", "valid", "test"):
         masks(tmp_path / "set" / split, BLOCKS, "background\ncat\ndog\n")
     splits = open_mask_tree(tmp_path / "set", None, seed=0)
-    assert splits.notes[0].endswith("trained on train and scored on valid, its own split; test is not used.")
+    assert splits.notes[0].endswith("Trained on train and scored on valid, its own split; test is not used.")
 
 
 def test_classes_of_masks_that_differ_in_capitals_alone_are_refused(tmp_path: Path) -> None:
@@ -526,14 +527,14 @@ def test_roboflow_semantic_masks(tmp_path: Path) -> None:
     assert splits.train.classes == ("background", "cat", "dog")
     assert problems(splits.train, splits.test) == []
     assert splits.train.mask(0)[0].tolist() == [0, 1, 2]
-    assert "Roboflow semantic masks: trained on train and scored on valid" in splits.notes[0]
+    assert "Roboflow semantic masks: train 3, valid 2, test 1 images, 3 classes. Trained on train" in splits.notes[0]
 
 
 def test_a_table_of_names_and_colours(tmp_path: Path) -> None:
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nSky,128,128,128\nTraffic Light,0, 0,64\n")
     listed = read_classes(tmp_path / "class_dict.csv")
     assert listed.names == ("Sky", "Traffic Light")
-    assert listed.coding.colours == {(128, 128, 128): 0, (0, 0, 64): 1}
+    assert listed.coding.colours == {(128, 128, 128): 0, (0, 0, 64): 1, (224, 224, 192): IGNORE}
 
 
 def test_a_tree_without_masks_says_what_was_looked_for(tmp_path: Path) -> None:

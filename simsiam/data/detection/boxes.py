@@ -14,17 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from simsiam.data.detection.instance_masks import InstanceMasks, Rle
-from simsiam.data.images import UnreadableImage, read_image
+from simsiam.data.images import UnreadableImage, read_sized
 
 # Coordinates are continuous: pixel (0, 0) covers [0, 1) x [0, 1), so a box around it alone is (0, 0, 1, 1).
-
-ORIENTATION = 0x0112  # of EXIF
-AS_STORED = {  # what undoes the turn that EXIF asks for, where the turn swaps the sides
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,37 +219,15 @@ class BoxBatch:
     step: int  # within the pass
 
 
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """What the header of an image's file says: widths and heights, as stored and as the eye sees it."""
-
-    stored: tuple[int, int]
-    upright: tuple[int, int]
-    orientation: int  # of EXIF, 1 for none
-
-
-def header(file: Path) -> Header:
-    """The header of an image; raises whatever the decoder does for what is no image."""
-    with Image.open(file) as opened:
-        turned, (width, height) = opened.getexif().get(ORIENTATION, 1), opened.size
-    upright = (height, width) if turned in AS_STORED else (width, height)
-    return Header(stored=(width, height), upright=upright, orientation=turned)
-
-
 def read_annotated(image: BoxImage) -> Image.Image:
     """The picture, turned so that its size is the annotated one: upright by EXIF, or else as stored.
 
     Raises UnreadableImage where neither fits, since boxes of another size would lie in the wrong places.
     """
-    upright = read_image(image.file, name=image.path)
     size = (image.width, image.height)
-    if 0 in size or upright.size == size:
-        return upright
-    if upright.size == size[::-1]:
-        with Image.open(image.file) as stored:
-            turned = stored.getexif().get(ORIENTATION, 1)
-            if turned in AS_STORED:
-                return upright.transpose(AS_STORED[turned])
+    found = read_sized(image.file, name=image.path, size=size)
+    if 0 in size or found.size == size:
+        return found
     raise UnreadableImage(
-        image.path, f"is {upright.width} x {upright.height} pixels, but its annotation says {size[0]} x {size[1]}"
+        image.path, f"is {found.width} x {found.height} pixels, but its annotation says {size[0]} x {size[1]}"
     )

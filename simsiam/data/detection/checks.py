@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from simsiam.data.detection.boxes import BoxImage, BoxSource, Target, header
+from simsiam.data.detection.boxes import BoxImage, BoxSource, Target
 from simsiam.data.detection.files import BoxFiles, Kind, Objects, Problem
-from simsiam.data.images import UnreadableImage, read_image, watched
+from simsiam.data.images import UnreadableImage, header, read_image, turned_notes, watched
 from simsiam.errors import UserError
 from simsiam.wording import counted, plural
 
@@ -133,7 +133,7 @@ def _find(source: BoxFiles) -> _Findings:
         good_images=good_images,
         good_objects=good_objects,
         cut=replace(source.objects, boxes=_cut(source, images, owners)),
-        turned=_turned(source, looked),
+        turned=turned_notes(source.name, ((one.turned, one.image.path) for one in looked if one.problem is None)),
     )
 
 
@@ -189,29 +189,14 @@ def _look(image: BoxImage) -> _Looked:
         found = header(image.file)
     except Exception:  # decoders raise many kinds on damaged input, and all are to be listed
         return _Looked(image=image, problem=_unreadable(image))
-    stored, (width, height) = found.stored, found.upright
-    turns, said = found.orientation in range(2, 9), (image.width, image.height)
+    said = (image.width, image.height)
     if 0 in said:
-        return _Looked(image=replace(image, width=width, height=height), turned="unclear" if turns else "")
-    if said not in (stored, (width, height)):
-        what = f"{width} x {height} pixels, but annotated as {image.width} x {image.height}"
+        image = replace(image, width=found.upright[0], height=found.upright[1])
+        return _Looked(image=image, turned="unclear" if found.orientation in range(2, 9) else "")
+    if said not in (found.stored, found.upright):
+        what = f"{found.upright[0]} x {found.upright[1]} pixels, but annotated as {said[0]} x {said[1]}"
         return _Looked(image=image, problem=Problem(kind="image of another size", where=str(image.file), what=what))
-    if turns and stored == (width, height):
-        return _Looked(image=image, turned="unclear")
-    return _Looked(image=image, turned="stored" if said == stored and turns else "")
-
-
-def _turned(source: BoxFiles, looked: list[_Looked]) -> list[str]:
-    notes = []
-    for state, words in (
-        ("stored", "turned by EXIF, and annotated as stored: read as stored"),
-        ("unclear", "turned by EXIF, and the annotation does not show which way its boxes lie: taken as seen upright"),
-    ):
-        found = [one.image.path for one in looked if one.problem is None and one.turned == state]
-        if found:
-            are = plural(len(found), "is", "are")
-            notes.append(f"{source.name}: {counted(len(found), 'image')} {are} {words} (the first: {found[0]}).")
-    return notes
+    return _Looked(image=image, turned=found.turned(said))
 
 
 def _unreadable(image: BoxImage) -> Problem:

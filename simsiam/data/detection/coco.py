@@ -13,12 +13,13 @@ import numpy as np
 
 from simsiam.data.annotations import UnreadableAnnotation, flag, read_json
 from simsiam.data.class_names import class_name
-from simsiam.data.detection.boxes import BoxImage, header
+from simsiam.data.detection.boxes import BoxImage
 from simsiam.data.detection.files import BoxFiles, Problem
-from simsiam.data.detection.instance_masks import Polygons, Rle, from_runs
+from simsiam.data.detection.instance_masks import MOST_PIXELS, Polygons, Rle, from_runs
 from simsiam.data.detection.records import Box, Item, Record, assembled
 from simsiam.data.detection.voc import BoxSplits
 from simsiam.data.find_images import ImageFinder, role_of
+from simsiam.data.images import header
 from simsiam.errors import UserError
 from simsiam.wording import counted, plural, some
 
@@ -26,7 +27,6 @@ LISTS = ("images", "annotations", "categories")
 FEW = 4  # boxes, of which nothing is concluded
 OVER = 0.2  # of the boxes reach over the edge, where their two corners are read as a corner and a size
 APART = 2.0  # pixels between a mask and its box
-MOST_PIXELS = 1 << 28  # of a mask that is drawn to learn its box or area
 
 
 def open_coco2017(root: Path | str) -> BoxSplits:

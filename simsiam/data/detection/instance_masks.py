@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MOST_PIXELS = 1 << 28  # of a mask that is drawn pixel by pixel
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rle:

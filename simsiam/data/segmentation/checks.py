@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simsiam.data.images import UnreadableImage
+from simsiam.data.images import UnreadableImage, header
 from simsiam.data.segmentation.masks import IGNORE, UNKNOWN, Colour, MaskSource, palette_of, read_raw
 from simsiam.errors import UserError
 from simsiam.results import write_atomic
@@ -27,6 +27,7 @@ class Looked:
     classes: frozenset[int] = frozenset()  # ids in the mask, IGNORE among them
     palette: tuple[tuple[int, Colour], ...] = ()  # of a mask that stores indices of one: index and colour
     mask: Path | None = None
+    turned: tuple[str, str] = ("", "")  # `Header.turned` of the image, and its name
 
 
 def mask_problems(*sources: MaskSource, threads: int, rank: int = 0, world: int = 1) -> Iterator[Looked]:
@@ -123,6 +124,7 @@ def _look(source: MaskSource, index: int) -> Looked:
             f"{pair.mask}: {width} x {height} pixels, but its image {pair.name} has {size[0]} x {size[1]} "
             "(upright, where its EXIF data turns it)"
         )
+    turned = header(pair.image).turned((width, height)) if size is not None else ""
     ids = source.coding.decode(stored)
     if (ids == UNKNOWN).any():
         found.append(f"{pair.mask}: {_unknown(source, stored, ids)}")
@@ -132,6 +134,7 @@ def _look(source: MaskSource, index: int) -> Looked:
         classes=frozenset(np.flatnonzero(np.bincount(ids.ravel() - UNKNOWN)) + UNKNOWN),
         palette=tuple(palette.items()),
         mask=pair.mask,
+        turned=(turned, pair.name),
     )
 
 

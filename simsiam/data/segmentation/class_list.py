@@ -18,7 +18,9 @@ IGNORED_NAMES = ("ignore", "void", "unlabelled", "unlabeled", "__ignore__")
 FORMS = "NAME, or ID NAME, or RED GREEN BLUE NAME, one a line"
 _CVAT = re.compile(r"^([^:]+):(\d+),(\d+),(\d+):[^:]*:[^:]*$")  # labelmap.txt: label:colour:parts:actions
 _KAGGLE = re.compile(r"^([^,]+),\s*(\d+),\s*(\d+),\s*(\d+)$")  # class_dict.csv: name,r,g,b
-_HEADERS = ("pixel value, class", "name,r,g,b", "name, r, g, b")
+_NUMBERED = re.compile(r"^(-?\d+)\s*[:=.)]\s*(.+)$")  # 0: background
+_NAME_FIRST = re.compile(r"^(.*\D)[\s,;:=]+(\d+)$")  # background 0, where every line is so
+_VOID = (224, 224, 192)  # the outlines of VOC masks, and of tools that follow VOC
 
 Key = TypeVar("Key", int, Colour)
 
@@ -43,8 +45,10 @@ def find_class_file(*folders: Path) -> Path | None:
 def read_classes(file: Path) -> ClassList:
     """The classes that a text file lists: NAME, or ID NAME, or RED GREEN BLUE NAME, one a line.
 
-    Lines without numbers count from 0. A name of `ignore`, `void` or `unlabelled` marks values that are not scored;
-    255 is such a value wherever no class claims it, and labelme's `__ignore__` counts as none of the lines. CVAT's
+    The number may stand behind the name, if it does so in all lines, and the first line may be a header. Lines without
+    numbers count from 0. A name of `ignore`, `void` or `unlabelled` marks values that are not scored;
+    255 is such a value wherever no class claims it, and labelme's `__ignore__` counts as none of the lines,
+    as do lines of negative numbers. CVAT's
     labelmap.txt, Roboflow's _classes.csv and name,r,g,b tables are read too. Raises UserError that names the line.
     """
     if not file.is_file():
@@ -53,12 +57,19 @@ def read_classes(file: Path) -> ClassList:
         lines = read_text(file).splitlines()
     except (UnreadableAnnotation, OSError) as error:
         raise UserError(f"{file}: no list of classes: {error}.") from error
+    lines = ["" if line.startswith("#") else line.strip() for line in lines]
+    filled = [line for line in lines if line]
+    if len(filled) > 2 and not re.search(r"\d", filled[0]) and all(re.search(r"\d", line) for line in filled[1:]):
+        lines[lines.index(filled[0])] = ""  # a header
+        filled = filled[1:]
+    if len(filled) > 1 and all(map(_NAME_FIRST.match, filled)):
+        lines = [_NAME_FIRST.sub(r"\2 \1", line) for line in lines]
     names: list[str] = []
     ids: dict[int, int] = {}
     colours: dict[Colour, int] = {}
     for number, line in enumerate(lines, 1):
         where = f"{file}, line {number}"
-        if not line.strip() or line.startswith("#") or line.strip().lower() in (*_HEADERS, "__ignore__"):
+        if not line or line.lower() == "__ignore__" or line.startswith("-"):
             continue
         numbers, name = _numbers_and_name(line, where)
         ignored = name.lower() in IGNORED_NAMES
@@ -73,15 +84,19 @@ def read_classes(file: Path) -> ClassList:
         raise UserError(f"{file}: {counted(len(names), 'class', 'classes')}; a segmentation needs 2 to {MOST_CLASSES}.")
     refuse_look_alikes(file, names)
     ids.setdefault(255, IGNORE)
-    if colours:  # masks of such a set may also store the class numbers themselves
+    if colours:
+        colours.setdefault(_VOID, IGNORE)
+        # masks of such a set may also store the class numbers themselves
         ids = {**{n: n for n in range(len(names))}, **ids}
     return ClassList(names=tuple(names), coding=Coding(ids=ids, colours=colours))
 
 
 def _numbers_and_name(line: str, where: str) -> tuple[list[int], str]:
-    if table := _CVAT.match(line.strip()) or _KAGGLE.match(line.strip()):
+    if table := _CVAT.match(line) or _KAGGLE.match(line):
         return _colour([int(table[place]) for place in (2, 3, 4)], line, where), class_name(table[1])
-    words = line.replace(",", " ").split()
+    if numbered := _NUMBERED.match(line):
+        return [int(numbered[1])], class_name(numbered[2])
+    words = re.sub(r"[,;]", " ", line).split()
     leading = 0
     while leading < min(len(words) - 1, 3) and words[leading].isdecimal():
         leading += 1

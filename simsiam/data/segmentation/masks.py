@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from simsiam.data import content
-from simsiam.data.images import UnreadableImage, read_image
+from simsiam.data.images import UnreadableImage, header, read_sized
 from simsiam.data.segmentation.transforms import IGNORE as IGNORE
 from simsiam.data.source import Source
 
@@ -102,9 +102,9 @@ class MaskSource(Source):
         return len(self.pairs)
 
     def read(self, index: int) -> Image.Image:
-        """One image as 8-bit RGB; raises UnreadableImage."""
+        """One image as 8-bit RGB, upright, or as stored where its mask has that size; raises UnreadableImage."""
         pair = self.pairs[index]
-        return read_image(pair.image, name=pair.name)
+        return read_sized(pair.image, name=pair.name, size=mask_size(pair.mask))
 
     def mask(self, index: int) -> np.ndarray:
         """One mask as H x W uint8 of class ids and IGNORE; raises UnreadableImage, for unknown values too."""
@@ -175,6 +175,14 @@ def read_raw(file: Path, colours: Container[Colour] = ()) -> np.ndarray:
             known = isinstance(error, FileNotFoundError)
             reason = "no such file" if known else f"no readable mask ({type(error).__name__}: {error})"
             raise UnreadableImage(str(file), " ".join(reason.split())[:200]) from error
+
+
+def mask_size(file: Path) -> tuple[int, int]:
+    """Width and height of a mask by its header; 0 and 0 where it has none."""
+    try:
+        return header(file).stored
+    except Exception:  # decoders raise many kinds on damaged input, which reading the mask reports
+        return 0, 0
 
 
 def palette_of(file: Path, indices: np.ndarray) -> dict[int, Colour]:

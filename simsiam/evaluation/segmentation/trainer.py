@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from simsiam.config import loader_workers
+from simsiam.data.images import turned_notes
 from simsiam.data.preprocess import Normalisation
 from simsiam.data.segmentation.checks import Looked, absent_classes, complain, mask_problems, single_class
 from simsiam.data.segmentation.loader import MaskBatch, MaskLoader
@@ -226,7 +227,8 @@ def check_data(data: MaskSplits, place: Place) -> list[str]:
     complain(found, data.train.name, listing=place.folder / PROBLEMS_FILE if keeps else None)
     if (lacking := single_class(data.train)) is not None:
         raise UserError(lacking)
-    notes = absent_classes(data.train, gathered(sorted({number for each in looked for number in each.classes})))
+    notes = turned_notes(data.train.name, gathered([each.turned for each in looked]))
+    notes += absent_classes(data.train, gathered(sorted({number for each in looked for number in each.classes})))
     if process.is_main:
         write_json(stamp, {"data": known, "images": len(data.train) + len(data.test), "notes": notes})
         for note in notes:

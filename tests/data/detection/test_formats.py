@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
+import itertools
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -256,6 +261,83 @@ def coco_splits(root: Path) -> None:
         write(root / f"annotations/captions_{split}.json", json.dumps({"images": [], "annotations": []}))
 
 
+def supervisely(root: Path) -> None:
+    classes = [
+        {"title": "cat", "shape": "any", "color": "#FF0000"},
+        {"title": "dog", "shape": "any", "color": "#00FF00"},
+    ]
+    write(root / "meta.json", json.dumps({"classes": classes, "tags": [], "projectType": "images"}))
+    for split, count in {"train": 3, "val": 2}.items():
+        for n in range(count):
+            photo(root / split / "img" / f"{n}.jpg")
+            flat = outline(DOG)
+            corners = [*zip(flat[::2], flat[1::2], strict=True)]
+            objects: list[dict[str, Any]] = [
+                {"classTitle": "cat", "geometryType": "bitmap", "bitmap": bitmap(40, 40, (10, 20))},
+                {"classTitle": "dog", "geometryType": "polygon", "points": {"exterior": corners}},
+                {"classTitle": "dog", "geometryType": "point", "points": {"exterior": [[3, 3]], "interior": []}},
+            ]
+            content = {"size": {"height": HEIGHT, "width": WIDTH}, "tags": [], "objects": objects}
+            write(root / split / "ann" / f"{n}.jpg.json", json.dumps(content))
+
+
+def bitmap(width: int, height: int, origin: tuple[int, int]) -> dict[str, Any]:
+    """A mask without a gap as Supervisely writes one: a PNG, packed, in base64."""
+    png = io.BytesIO()
+    Image.new("RGBA", (width, height), (255, 255, 255, 255)).save(png, "PNG")
+    return {"origin": list(origin), "data": base64.b64encode(zlib.compress(png.getvalue())).decode()}
+
+
+def label_studio(root: Path) -> None:
+    tasks = []
+    for n in range(3):
+        photo(root / "images" / f"{n}.jpg")
+        regions = [
+            {"type": "rectanglelabels", "value": {**percent(CAT), "rotation": 0, "rectanglelabels": ["cat"]}},
+            {"type": "polygonlabels", "value": {"points": corners_in_percent(DOG), "polygonlabels": ["dog"]}},
+            {"type": "keypointlabels", "value": {"x": 1, "y": 1, "keypointlabels": ["cat"]}},
+            {"type": "choices", "value": {"choices": ["sharp"]}},
+        ]
+        size = {"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0}
+        result = [
+            {**size, "id": str(k), "from_name": "label", "to_name": "image", **each} for k, each in enumerate(regions)
+        ]
+        done = {"id": n, "was_cancelled": False, "result": result}
+        cancelled = {"id": 90 + n, "was_cancelled": True, "result": []}
+        data = {"image": f"/data/upload/1/0a1b2c3d-{n}.jpg"}
+        tasks.append({"id": n, "annotations": [cancelled, done], "predictions": [], "data": data, "meta": {}})
+    tasks.append({"id": 9, "annotations": [], "data": {"image": "/data/upload/1/0a1b2c3d-9.jpg"}})
+    write(root / "project-1-at-2026-01-01.json", json.dumps(tasks))
+
+
+def label_studio_min(root: Path) -> None:
+    tasks = []
+    for n in range(3):
+        photo(root / f"{n}.jpg")
+        size = {"original_width": WIDTH, "original_height": HEIGHT}
+        boxes = [
+            {**size, **percent(box), "rotation": 0, "rectanglelabels": [name]}
+            for name, box in (("cat", CAT), ("dog", DOG))
+        ]
+        tasks.append({"image": f"/data/local-files/?d=photos/{n}.jpg", "id": n, "label": boxes, "annotator": 1})
+    write(root / "project.json", json.dumps(tasks))
+
+
+def percent(box: tuple[float, ...]) -> dict[str, float]:
+    x1, y1, x2, y2 = box
+    return {
+        "x": 100 * x1 / WIDTH,
+        "y": 100 * y1 / HEIGHT,
+        "width": 100 * (x2 - x1) / WIDTH,
+        "height": 100 * (y2 - y1) / HEIGHT,
+    }
+
+
+def corners_in_percent(box: tuple[float, ...]) -> list[list[float]]:
+    flat = outline(box)
+    return [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in zip(flat[::2], flat[1::2], strict=True)]
+
+
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -276,6 +358,9 @@ EXPORTS: list[tuple[Callable[[Path], None], str]] = [
     (via_csv, "VGG VIA regions: 3 images, 6 objects, 2 classes"),
     (open_images, "OpenImages boxes: train 3, val 2 images, 10 objects, 2 classes"),
     (voc_lists, "Pascal VOC XML with its own lists: train 3, val 2 images, 10 objects, 2 classes"),
+    (supervisely, "Supervisely project: train 3, val 2 images, 10 objects, 2 classes"),
+    (label_studio, "Label Studio json: 3 images, 6 objects, 2 classes"),
+    (label_studio_min, "Label Studio json: 3 images, 6 objects, 2 classes"),
     (coco_splits, "COCO annotations: instances_train2017 3, instances_val2017 2 images, 10 objects, 2 classes"),
 ]
 
@@ -455,9 +540,64 @@ def test_a_brush_of_cvat_is_a_mask(tmp_path: Path) -> None:
     image = f'<image id="0" name="0.jpg" width="{WIDTH}" height="{HEIGHT}">{mask}</image>'
     write(tmp_path / "annotations.xml", f"<annotations>{image}</annotations>")
     target = recognise(tmp_path).parts[""].target(0)
-    assert target.boxes.tolist() == [[10, 20, 14, 22]]
+    assert target.boxes.tolist() == [[11, 20, 14, 22]]
     assert target.masks is not None
     assert target.masks.decode()[0].nonzero().tolist() == [[20, 11], [20, 12], [21, 12], [21, 13]]
+
+
+def packed(values: list[int]) -> list[int]:
+    """Bytes of a stroke as Label Studio writes them: here runs of equal values up to 4, each else a single word."""
+    bits = f"{len(values):032b}" + f"{7:05b}" + "".join(f"{size:04b}" for size in (2, 3, 7, 15))
+    for value, run in ((value, list(run)) for value, run in itertools.groupby(values)):
+        length = len(run) - 1
+        size = next(n for n, width in enumerate((3, 4, 8, 16)) if length < 1 << width)
+        body = f"{value:08b}" if length else f"{value:08b}" * len(run)
+        bits += f"{int(length > 0)}{size:02b}{length:0{(3, 4, 8, 16)[size]}b}{body}"
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)]
+
+
+def test_a_brush_of_label_studio_is_a_mask(tmp_path: Path) -> None:
+    photo(tmp_path / "0.jpg")
+    alpha = np.zeros((HEIGHT, WIDTH), np.uint8)
+    alpha[20:23, 11:14] = 255
+    alpha[21, 12] = 0
+    values = np.stack([alpha // 3, alpha // 2, alpha, alpha], -1).ravel().tolist()
+    size = {"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0, "to_name": "image"}
+    region = {**size, "value": {"format": "rle", "rle": packed(values), "brushlabels": ["cat"]}, "type": "brushlabels"}
+    task = {"data": {"image": "0.jpg"}, "annotations": [{"result": [region]}]}
+    write(tmp_path / "tasks.json", json.dumps([task]))
+    target = recognise(tmp_path / "tasks.json").parts[""].target(0)
+    assert target.boxes.tolist() == [[11, 20, 14, 23]]
+    assert target.masks is not None
+    assert (target.masks.decode()[0].numpy() == (alpha > 0)).all()
+    region["value"] = {**percent(CAT), "rotation": 90, "rectanglelabels": ["cat"]}  # about its first corner
+    write(tmp_path / "tasks.json", json.dumps([task]))
+    target = recognise(tmp_path).parts[""].target(0)
+    assert target.boxes.tolist() == [pytest.approx([-30, 20, 10, 60], abs=1e-4)]
+
+
+def test_an_outline_of_supervisely_may_have_holes(tmp_path: Path) -> None:
+    photo(tmp_path / "ds/img/0.jpg")
+    whole, hole = (
+        [*zip(flat[::2], flat[1::2], strict=True)] for flat in (outline((10, 10, 30, 30)), outline((15, 15, 20, 20)))
+    )
+    one = {"classTitle": "cat", "geometryType": "polygon", "points": {"exterior": whole, "interior": [hole]}}
+    content = {"size": {"height": HEIGHT, "width": WIDTH}, "objects": [one]}
+    write(tmp_path / "ds/ann/0.jpg.json", json.dumps(content))
+    target = recognise(tmp_path).parts[""].target(0)
+    assert target.boxes.tolist() == [[10, 10, 30, 30]]
+    assert target.area.tolist() == [20 * 20 - 5 * 5]
+
+
+def test_a_bomb_in_a_bitmap_is_refused(tmp_path: Path) -> None:
+    photo(tmp_path / "ds/img/0.jpg")
+    bomb = {"origin": [0, 0], "data": base64.b64encode(zlib.compress(bytes(1 << 28))).decode()}
+    one = {"classTitle": "cat", "geometryType": "bitmap", "bitmap": bomb}
+    content = {"size": {"height": HEIGHT, "width": WIDTH}, "objects": [one]}
+    write(tmp_path / "ds/ann/0.jpg.json", json.dumps(content))
+    with pytest.raises(UserError, match="unreadable annotation: 1"):
+        sets(tmp_path)
 
 
 def test_a_class_without_a_test_object_is_named(tmp_path: Path) -> None:

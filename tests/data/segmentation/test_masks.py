@@ -197,7 +197,7 @@ def test_class_lists_in_all_three_forms(tmp_path: Path) -> None:
     assert read_classes(file).coding.ids == {7: 0, 19: 1, 0: IGNORE, 255: IGNORE}
     file.write_text("0, 0, 0, sky\n128 64 0 road\n0 0 9 ignore\n")
     listed = read_classes(file)
-    assert listed.coding.colours == {(0, 0, 0): 0, (128, 64, 0): 1, (0, 0, 9): IGNORE}
+    assert listed.coding.colours == {(0, 0, 0): 0, (128, 64, 0): 1, (0, 0, 9): IGNORE, (224, 224, 192): IGNORE}
     assert listed.coding.ids == {0: 0, 1: 1, 255: IGNORE}
 
 

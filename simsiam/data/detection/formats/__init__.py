@@ -14,17 +14,15 @@ from pathlib import Path
 
 from simsiam.data.detection.files import BoxFiles
 from simsiam.data.detection.formats.export import Export, Given
-from simsiam.data.find_images import ANNOTATION_FOLDERS, IMAGE_FOLDERS, ROLES, Role, role_of, visible
+from simsiam.data.find_images import ROLES, Role, near, role_of, visible
 from simsiam.errors import UserError
 from simsiam.sniff import looks_like
-from simsiam.wording import counted, some
+from simsiam.wording import counted
 
 FORMATS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "export"))
-KINDS = (*IMAGE_FOLDERS, *ANNOTATION_FOLDERS)
-MOST = 50  # folders that are looked into
 EXPECTED = (
     "COCO json (Roboflow, CVAT, Label Studio), Pascal VOC XML, YOLO (data.yaml and labels/), CVAT's images XML, "
-    "LabelMe json, VGG VIA json or CSV, OpenImages CSV"
+    "LabelMe json, Label Studio json, Supervisely, VGG VIA json or CSV, OpenImages CSV"
 )
 
 
@@ -70,37 +68,17 @@ def recognise(
         raise UserError(f"{place}: no such file or folder.")
     if images is not None and not images.is_dir():
         raise UserError(f"{images}: no such folder of images.")
-    found = _near(Given(place=place, images=images, first_pixel=1 if first_pixel else 0))
-    if found is None:
+    given = Given(place=place, images=images, first_pixel=1 if first_pixel else 0)
+    where = near(place, lambda each: _find(replace(given, place=each)))
+    if where is None:
         raise UserError(f"{place}: no boxes recognised in it ({_lies_there(place)}). Known: {EXPECTED}.")
-    parts: dict[str, BoxFiles] = {}
-    for name in sorted(found.parts, key=_order):
+    found, parts = where.found, dict[str, BoxFiles]()
+    split = [name for name in found.parts if where.split and name.lower() == where.split]
+    for name in split or sorted(found.parts, key=_order):
         parts[name] = found.parts[name](classes)
         classes = parts[name].classes if classes is None else classes
-    return Recognised(words=found.words, parts=parts, notes=found.notes)
-
-
-def _near(given: Given) -> Export | None:
-    """What lies in the place; or in its only folder with annotations; or above, where images/ or labels/ was named."""
-    if (here := _find(given)) is not None or not given.place.is_dir():
-        return here
-    below = [
-        (each, _find(replace(given, place=each))) for each in visible(given.place.iterdir())[:MOST] if each.is_dir()
-    ]
-    known = [(each, found) for each, found in below if found is not None]
-    if len(known) > 1:
-        names = some([each.name for each, _ in known])
-        raise UserError(f"{given.place}: annotations lie in several of its folders: {names}. Name one as --data.")
-    if known:
-        return replace(known[0][1], words=f"{known[0][1].words} in {known[0][0].name}/")
-    place = given.place.resolve()
-    split = place.name if place.name.lower() in ROLES and place.parent.name.lower() in KINDS else None
-    base = place.parent if split else place
-    above = _find(replace(given, place=base.parent)) if base.name.lower() in KINDS else None
-    if above is None or split is None:
-        return above
-    parts = {name: part for name, part in above.parts.items() if name.lower() == split.lower()}
-    return replace(above, parts=parts) if parts else None
+    words = found.words + (f" in {where.below}/" if where.below else "")
+    return Recognised(words=words, parts=parts, notes=found.notes)
 
 
 def _find(given: Given) -> Export | None:

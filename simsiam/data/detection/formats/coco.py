@@ -59,6 +59,8 @@ def _is_coco(file: Path, *, whole: bool = False) -> bool:
         head = read_text(file)[:HEAD]
     except (UnreadableAnnotation, OSError):
         return whole
+    if head.lstrip().startswith("["):  # a list of tasks or of detections
+        return False
     keys = set(_KEYS.findall(head))
     if {"shapes", "regions"} & keys or "_via_" in head:
         return False

@@ -13,12 +13,9 @@ import numpy as np
 from simsiam.data.annotations import UnreadableAnnotation, read_xml
 from simsiam.data.detection.boxes import BoxImage
 from simsiam.data.detection.files import BoxFiles, Problem
-from simsiam.data.detection.formats.export import Export, Given, item_of_points, made
-from simsiam.data.detection.instance_masks import encode
+from simsiam.data.detection.formats.export import Export, Given, drawn_item, item_of_points, made
 from simsiam.data.detection.records import Item, Record
 from simsiam.data.find_images import ImageFinder, role_of
-
-MOST_PIXELS = 1 << 28  # of an image with brush strokes
 
 
 def find(given: Given) -> Export | None:
@@ -96,11 +93,7 @@ def _brush(each: ElementTree.Element, label: str, size: tuple[int, int], where: 
     """A mask within its own rectangle: run lengths row by row, the first of them off."""
     left, top, width, height = (int(float(each.attrib[key])) for key in ("left", "top", "width", "height"))
     runs = [int(run) for run in each.attrib["rle"].split(",")]
-    inside = 0 <= left <= left + width <= size[0] and 0 <= top <= top + height <= size[1]
-    if not inside or min(runs) < 0 or sum(runs) != width * height or not 0 < size[0] * size[1] <= MOST_PIXELS:
+    if min(runs) < 0 or sum(runs) != width * height:
         raise ValueError(f"a mask of {width} x {height} at {left}, {top} on {size[0]} x {size[1]} pixels")
-    pixels = np.zeros((size[1], size[0]), bool)
     drawn = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
-    pixels[top : top + height, left : left + width] = drawn
-    box = (float(left), float(top), float(left + width), float(top + height))
-    return Item(name=label, box=box, where=where, area=float(drawn.sum()), shape=encode(pixels[None])[0])
+    return drawn_item(label, drawn, (left, top), size, where)

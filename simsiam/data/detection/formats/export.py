@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from simsiam.data.detection.boxes import BoxImage
 from simsiam.data.detection.files import BoxFiles, Problem
+from simsiam.data.detection.instance_masks import MOST_PIXELS, Polygons, encode
 from simsiam.data.detection.records import Item, Record, assembled
 from simsiam.data.detection.voc import FirstPixel
 from simsiam.data.find_images import split_folders
@@ -84,10 +87,6 @@ def made(
 
 def item_of_points(name: str, points: Sequence[tuple[float, float]], where: str) -> Item:
     """An object of an outline; raises ValueError for fewer than three corners."""
-    import numpy as np
-
-    from simsiam.data.detection.instance_masks import Polygons
-
     if len(points) < 3:
         raise ValueError(f"an outline of {counted(len(points), 'corner')}")
     corners = np.array(points, np.float64)
@@ -95,3 +94,19 @@ def item_of_points(name: str, points: Sequence[tuple[float, float]], where: str)
     ahead = np.roll(corners, -1, axis=0)
     area = abs(float((corners[:, 0] * ahead[:, 1] - corners[:, 1] * ahead[:, 0]).sum())) / 2
     return Item(name=name, box=(x1, y1, x2, y2), where=where, area=area, shape=Polygons(parts=(corners,)))
+
+
+def drawn_item(name: str, drawn: np.ndarray, corner: tuple[int, int], size: tuple[int, int], where: str) -> Item:
+    """An object of a mask (h x w bool) with its first pixel at `corner`, x and y, of an image of width and height.
+
+    Raises ValueError where it lies over the image's edge or has no pixel.
+    """
+    (height, width), (left, top) = drawn.shape, corner
+    inside = 0 <= left <= left + width <= size[0] and 0 <= top <= top + height <= size[1]
+    if not inside or not 0 < size[0] * size[1] <= MOST_PIXELS or not drawn.any():
+        raise ValueError(f"a mask of {width} x {height} at {left}, {top} on {size[0]} x {size[1]} pixels")
+    pixels = np.zeros((size[1], size[0]), bool)
+    pixels[top : top + height, left : left + width] = drawn
+    columns, rows = np.flatnonzero(pixels.any(0)), np.flatnonzero(pixels.any(1))
+    box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+    return Item(name=name, box=box, where=where, area=float(drawn.sum()), shape=encode(pixels[None])[0])

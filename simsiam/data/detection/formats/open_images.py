@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from simsiam.data.annotations import UnreadableAnnotation, flag, read_text
-from simsiam.data.detection.boxes import header
 from simsiam.data.detection.files import BoxFiles, Problem
 from simsiam.data.detection.formats.export import Export, Given, Reader, made, shown
 from simsiam.data.detection.records import Item, Record
 from simsiam.data.find_images import ANNOTATION_FOLDERS, ImageFinder, folders_in, role_of, visible
+from simsiam.data.images import header
 from simsiam.errors import UserError
 
 COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from simsiam.data.annotations import UnreadableAnnotation, read_json, read_text
-from simsiam.data.detection.boxes import header
 from simsiam.data.detection.files import BoxFiles, Problem
 from simsiam.data.detection.formats.export import Export, Given, item_of_points, made, shown, tool_of
 from simsiam.data.detection.records import Item, Record
 from simsiam.data.find_images import IMAGE_FOLDERS, ROLES, folders_in, images_by_stem, role_of, split_folders, visible
+from simsiam.data.images import header
 from simsiam.errors import UserError
 from simsiam.wording import counted
 
