@@ -128,6 +128,7 @@ def test_a_finding_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureF
     page = (folder / "report.html").read_text()
     assert page.count('class="chart"') == 3
     assert "63.2" in page
+    assert page.count('id="similarity"') == page.count('id="similarity-curves"') == 1
     before = (folder / "base-seed0" / "result.json").stat().st_mtime_ns
     assert simsiam(*command) == 1
     assert "0 to do" in capsys.readouterr().err
