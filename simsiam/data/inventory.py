@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from simsiam.data.images import HEIC_SUFFIXES
+from simsiam.data.images import HEIC_SUFFIXES, is_image
 from simsiam.wording import counted, plural
 
 _SHOWN = 6  # kinds of files that one line names
@@ -46,6 +48,28 @@ class Inventory:
         return {**asdict(self), "left_out": [asdict(each) for each in self.left_out], "notes": list(self.notes)}
 
 
+def beside(images: Iterable[Path], *, annotations: Collection[str] = ()) -> tuple[LeftOut, ...]:
+    """What lies in the folders of a set's images and is not among them: other images, and files of no known use.
+
+    Args:
+        images: all that belong to the set, of every split.
+        annotations: suffixes of files that are no images and have their use, in lower case.
+    """
+    known = {os.path.abspath(file) for file in images}
+    more, others = 0, Counter[str]()
+    for folder in sorted({os.path.dirname(file) for file in known}):
+        for each in os.scandir(folder) if os.path.isdir(folder) else ():
+            suffix = os.path.splitext(each.name)[1].lower()
+            if each.name.startswith(".") or each.path in known or not each.is_file():
+                continue
+            if is_image(each.name):
+                more += 1
+            elif suffix not in annotations:
+                others[suffix] += 1
+    unnamed = LeftOut(what="image", count=more, reason="beside those of the set, and not named by its annotations")
+    return (*((unnamed,) if more else ()), *other_files(others))
+
+
 class Inventoried(Protocol):
     """A set of images that says what lay there."""
 
@@ -76,7 +100,10 @@ def of(data: Any) -> dict[str, Inventory]:
     """The accounts of a protocol's data, of its training and test set or of its one set, where they give any."""
     parts = {name: getattr(data, name) for name in ("train", "test") if hasattr(data, name)} or {"images": data}
     sets = {name: getattr(part, "source", part) for name, part in parts.items()}
-    return {name: each.inventory for name, each in sets.items() if hasattr(each, "inventory")}
+    found = {name: each.inventory for name, each in sets.items() if hasattr(each, "inventory")}
+    if len(found) == 2 and found["train"] is found["test"]:  # a part of one set was held out
+        return {"images": found["train"]}
+    return found
 
 
 def lines(sources: Iterable[Inventoried]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simsiam.data import inventory
 from simsiam.data.images import turned_notes
 from simsiam.data.segmentation.checks import mask_problems
 from simsiam.data.segmentation.class_list import read_classes
@@ -181,3 +182,14 @@ def test_a_list_of_classes_lies_beside_the_masks(tmp_path: Path) -> None:
     assert splits.train.classes == ("background", "cat", "dog")
     shutil.move(tmp_path / "classes.txt", tmp_path / "b/classes.txt")
     read(tmp_path, data=None, train_images=tmp_path / "a", train_masks=tmp_path / "b")
+
+
+def test_what_lies_beside_the_images_is_counted(tmp_path: Path) -> None:
+    made(tmp_path, "images/#.jpg", "masks/#.png")
+    for name in ("a.MOV", "b.mov", "Thumbs.db", "notes.txt", "._0.jpg"):
+        (tmp_path / "images" / name).write_bytes(b"x")
+    accounts = inventory.of(read(tmp_path))
+    assert list(accounts) == ["images"]  # both sets are parts of one
+    account = accounts["images"]
+    assert (account.found, account.used) == (5, 5)
+    assert account.lines() == ["5 images used; left out: 3 other files (2 x .mov, 1 x .db)"]

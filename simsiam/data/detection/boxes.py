@@ -15,6 +15,7 @@ from torch import Tensor
 
 from simsiam.data.detection.instance_masks import InstanceMasks, Rle
 from simsiam.data.images import UnreadableImage, read_sized
+from simsiam.data.inventory import Inventory
 
 # Coordinates are continuous: pixel (0, 0) covers [0, 1) x [0, 1), so a box around it alone is (0, 0, 1, 1).
 
@@ -87,6 +88,11 @@ class BoxSource(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
+    @property
+    def inventory(self) -> Inventory:
+        """What was found and left out; without an account of its own all is used."""
+        return Inventory(found=len(self), used=len(self))
+
     @abstractmethod
     def image(self, index: int) -> BoxImage:
         """What is known of an image without reading it."""
@@ -121,6 +127,11 @@ class BoxSubset(BoxSource):
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def inventory(self) -> Inventory:
+        """The account of the whole set."""
+        return self.base.inventory
 
     def image(self, index: int) -> BoxImage:
         """What the base set knows of it."""

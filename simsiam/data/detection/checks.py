@@ -15,6 +15,7 @@ import numpy as np
 from simsiam.data.detection.boxes import BoxImage, BoxSource, Target
 from simsiam.data.detection.files import BoxFiles, Kind, Objects, Problem
 from simsiam.data.images import UnreadableImage, header, read_image, turned_notes, watched
+from simsiam.data.inventory import Inventory, LeftOut
 from simsiam.errors import UserError
 from simsiam.wording import counted, plural
 
@@ -26,6 +27,15 @@ FRACTION = 1.05  # beyond which no corner of a box in fractions of its image lie
 PERCENT, MANY_BOXES, WIDE = 100.5, 10, 200  # the same in percent, seen on so many boxes, on images of so many pixels
 TOLERANCE = 1.0  # pixels by which a box may reach over the edge: tools round
 MANY = 0.25  # of the objects marked as crowds, or as difficult
+OF_WHAT = {  # what is left out for a problem, where it is no object
+    "missing image": "image",
+    "image listed twice": "image",
+    "damaged image": "image",
+    "image without annotation": "image",
+    "image of another size": "image",
+    "annotation without image": "annotation",
+    "unreadable annotation": "annotation",
+}
 _READERS = 8  # threads that look at files at once
 
 
@@ -59,6 +69,7 @@ def checked(source: BoxFiles, bad: Policy) -> Checked:
         objects=replace(found.cut, names=None),  # no message needs them any more, and they are large
         kept_objects=found.good_objects,
         problems=(),
+        inventory=_account(found.good_images, problems),
     )
     if not len(kept) or not len(kept.objects.labels):
         if not problems:
@@ -66,7 +77,7 @@ def checked(source: BoxFiles, bad: Policy) -> Checked:
                 f"{source.place}: {counted(len(source), 'image')} and not one annotated object; nothing to learn from."
             )
         raise UserError(f"{source.place}: no image with a usable object is left. " + message(source, problems))
-    return Checked(source=kept, notes=[*source.notes, *_notes(source, problems), *_flagged(kept), *found.turned])
+    return Checked(source=kept, notes=[*source.notes, *_cut_note(source, problems), *_flagged(kept), *found.turned])
 
 
 def with_objects(source: BoxSource, which: Which = "ordinary") -> BoxSource:
@@ -259,13 +270,18 @@ def _where(source: BoxFiles, owners: np.ndarray, row: int) -> str:
     return f"{source.images[image].path}, object {row - source.rows(image).start + 1}"
 
 
-def _notes(source: BoxFiles, problems: list[Problem]) -> list[str]:
-    counts = Counter(problem.kind for problem in problems)
-    cut = counts.pop("box outside the image", 0)
-    notes = []
-    if counts:
-        listed = ", ".join(f"{kind} {count}" for kind, count in counts.most_common())
-        notes.append(f"{source.name}: left out, {sum(counts.values())} in all: {listed}.")
-    if cut:
-        notes.append(f"{source.name}: boxes cut at the edge of their image: {cut}.")
-    return notes
+def _cut_note(source: BoxFiles, problems: list[Problem]) -> list[str]:
+    cut = sum(problem.kind == "box outside the image" for problem in problems)
+    return [f"{source.name}: boxes cut at the edge of their image: {cut}."] if cut else []
+
+
+def _account(good_images: np.ndarray, problems: list[Problem]) -> Inventory:
+    """What is used of a set and what is left out, by kind."""
+    counts = Counter(problem.kind for problem in problems if problem.kind != "box outside the image")
+    first = {problem.kind: problem.where for problem in reversed(problems)}
+    left = tuple(
+        LeftOut(what=OF_WHAT.get(kind, "object"), count=count, reason=f"{kind}; the first: {first[kind]}")
+        for kind, count in counts.most_common()
+    )
+    used = int(good_images.sum())
+    return Inventory(found=used + sum(each.count for each in left if each.what == "image"), used=used, left_out=left)

@@ -13,6 +13,7 @@ import torch
 from simsiam.data import content
 from simsiam.data.detection.boxes import BoxImage, BoxSource, Target
 from simsiam.data.detection.instance_masks import InstanceMasks, Polygons, Rle
+from simsiam.data.inventory import Inventory, LeftOut
 
 Kind = Literal[
     "missing image",
@@ -145,6 +146,7 @@ class BoxFiles(BoxSource):
         problems: what was found wrong while reading; `checks.checked` adds to it and decides.
         notes: what a reader of the results must know of how the set was read.
         place: folder or file that messages name.
+        inventory: the account of a set that was checked; None: all is used.
     """
 
     def __init__(
@@ -159,15 +161,28 @@ class BoxFiles(BoxSource):
         shapes: Shapes | None,
         problems: Sequence[Problem],
         notes: Sequence[str] = (),
+        inventory: Inventory | None = None,
     ) -> None:
         self.name, self.place, self.classes = name, place, classes
         self.images, self.objects, self.shapes = tuple(images), objects, shapes
         self.problems, self.notes = tuple(problems), tuple(notes)
         self.has_masks = shapes is not None
+        self._inventory = inventory
         self._ends = np.cumsum(counts, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def inventory(self) -> Inventory:
+        """The account that the checks gave."""
+        return self._inventory or super().inventory
+
+    def leave_out(self, more: Sequence[LeftOut]) -> None:
+        """Add to the account what lay beside the set."""
+        known = self.inventory
+        images = sum(each.count for each in more if each.what == "image")
+        self._inventory = replace(known, found=known.found + images, left_out=(*known.left_out, *more))
 
     def rows(self, index: int) -> slice:
         """Where an image's objects lie in `objects`."""
@@ -224,8 +239,9 @@ class BoxFiles(BoxSource):
         objects: Objects,
         kept_objects: np.ndarray,
         problems: Sequence[Problem],
+        inventory: Inventory | None = None,
     ) -> BoxFiles:
-        """The set with other records and problems, and without some images (N bool) and objects (M bool)."""
+        """The set with other records, problems and account, and without some images (N bool) and objects (M bool)."""
         kept = kept_objects & kept_images[self.owners]
         rows = np.flatnonzero(kept)
         counts = np.bincount(self.owners[rows], minlength=len(self.images))[kept_images]
@@ -239,6 +255,7 @@ class BoxFiles(BoxSource):
             shapes=None if self.shapes is None else (self.shapes if kept.all() else self.shapes.select(rows)),
             problems=problems,
             notes=self.notes,
+            inventory=inventory,
         )
 
 

@@ -22,12 +22,14 @@ from simsiam.data.find_images import (
     visible,
 )
 from simsiam.data.images import is_image
+from simsiam.data.inventory import beside
 from simsiam.data.segmentation.class_list import CLASS_FILES, ClassList, find_class_file, read_classes
 from simsiam.data.segmentation.masks import MaskSource, MaskSplits, Pair
 from simsiam.errors import UserError
 from simsiam.wording import counted
 
 MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_labelIds", "_L", ".mask")
+TEXTS = (".txt", ".csv", ".json", ".xml", ".yaml", ".md", ".npy")  # files beside images that have their use
 MASK_BEGINNINGS = ("mask_", "masks_", "label_", "gt_")
 
 
@@ -238,6 +240,7 @@ def _source(folders: Folders, listed: ClassList) -> MaskSource:
         classes=listed.names,
         coding=listed.coding,
         unmatched=found.unmatched,
+        left_out=beside([*found.images.values(), *found.masks.values(), *found.others], annotations=TEXTS),
     )
 
 
@@ -253,6 +256,7 @@ class _Files:
 
     images: dict[str, Path]  # by their path below the folder without its suffix
     masks: dict[str, Path]  # by the same path of their image
+    others: tuple[Path, ...]  # all images and masks of the folders, those of other splits too
     unmatched: tuple[str, ...]  # a line for each mask alone and for each two files of one name
 
 
@@ -265,7 +269,8 @@ def _files(folders: Folders) -> _Files:
         ends = [ending for ending in MASK_ENDINGS if ending]
         masks = {key: files for key, files in images.items() if any(_base(key, end) in images for end in ends)}
         images = {key: files for key, files in images.items() if key not in masks}
-    lines = []
+    lines: list[str] = []
+    others = [file for files in (*images.values(), *masks.values()) for file in files]
     if folders.only is not None:
         lost = folders.only - {bare_name(key) for key in images}
         lines += [f"{name}: listed, and not in {folders.images}" for name in sorted(lost)]
@@ -286,6 +291,7 @@ def _files(folders: Folders) -> _Files:
     return _Files(
         images={key: files[0] for key, files in images.items()},
         masks={key: files[0] for key, files in matched.items()},
+        others=tuple(others),
         unmatched=tuple(lines),
     )
 

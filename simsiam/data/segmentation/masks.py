@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import warnings
@@ -15,6 +16,7 @@ from PIL import Image
 
 from simsiam.data import content
 from simsiam.data.images import UnreadableImage, header, read_sized
+from simsiam.data.inventory import Inventory, LeftOut
 from simsiam.data.segmentation.transforms import IGNORE as IGNORE
 from simsiam.data.source import Source
 
@@ -81,6 +83,7 @@ class MaskSource(Source):
         coding: what the masks' values mean.
         classes: names by class id.
         unmatched: files without a partner that the layout itself showed, as lines of a message.
+        left_out: what lay beside these files and is not used.
     """
 
     classes: tuple[str, ...]
@@ -93,10 +96,18 @@ class MaskSource(Source):
         classes: tuple[str, ...],
         coding: Coding,
         unmatched: tuple[str, ...] = (),
+        left_out: tuple[LeftOut, ...] = (),
     ) -> None:
         self.pairs, self.name, self.classes, self.coding = list(pairs), name, classes, coding
         self.labels = None
         self.unmatched = unmatched
+        images = sum(each.count for each in left_out if each.what == "image")
+        self._inventory = Inventory(found=len(self.pairs) + images, used=len(self.pairs), left_out=left_out)
+
+    @property
+    def inventory(self) -> Inventory:
+        """The account of the whole set, which a part of it shares."""
+        return self._inventory
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -133,7 +144,9 @@ class MaskSource(Source):
     def subset(self, indices: np.ndarray | Iterable[int]) -> MaskSource:
         """Some of the images, with their masks, in the order given."""
         chosen = [self.pairs[int(index)] for index in indices]
-        return MaskSource(chosen, name=self.name, classes=self.classes, coding=self.coding, unmatched=self.unmatched)
+        part = copy.copy(self)
+        part.pairs = chosen
+        return part
 
 
 @dataclass(frozen=True, kw_only=True)

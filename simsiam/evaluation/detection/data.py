@@ -14,10 +14,12 @@ from simsiam.data.detection.cityscapes import open_cityscapes_instances
 from simsiam.data.detection.coco import open_coco2017
 from simsiam.data.detection.formats import recognise
 from simsiam.data.detection.voc import FirstPixel, open_voc07, open_voc0712
+from simsiam.data.inventory import beside
 from simsiam.errors import UserError
 from simsiam.wording import plural, some
 
 Kind = Literal["voc0712", "voc07", "coco2017", "cityscapes", "folder"]
+TEXTS = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml", ".names", ".data", ".md", ".cache")  # beside images
 HELD_OUT = 5  # one image in so many, where no test set is named
 
 
@@ -68,6 +70,8 @@ def _own(words: DatasetArgs, bad: Policy) -> BoxSets:
     scored = (found.part("val") or found.part("test")) if train is not None else None
     first = train if train is not None else next(iter(found.parts))
     whole = checked(found.parts[first], bad)
+    files = (image.file for part in found.parts.values() for image in part.images)
+    whole.source.leave_out(beside(files, annotations=TEXTS))
     classes = whole.source.classes
     if words.test is not None:
         usual = words.images if words.test.is_file() else None

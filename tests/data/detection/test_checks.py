@@ -77,9 +77,13 @@ def test_what_is_left_of_it(tmp_path: Path) -> None:
         "unknown": [[1, 1, 3, 3]],
     }
     assert found["empty"].labels.tolist() == [2]
-    left_out, cut = kept.notes
-    assert left_out.startswith("set: left out, 10 in all: ")
-    assert "unreadable annotation 2" in left_out
+    account = kept.source.inventory
+    assert (account.found, account.used) == (8, 5)
+    assert sum(each.count for each in account.left_out) == 10
+    assert [each.what for each in account.left_out if each.reason.startswith("unreadable annotation;")] == [
+        "annotation"
+    ]
+    [cut] = kept.notes
     assert cut == "set: boxes cut at the edge of their image: 1."
     assert checked(kept.source, "stop").notes == []
 

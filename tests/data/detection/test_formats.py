@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam.data.detection.checks import checked
+from simsiam.data import inventory
+from simsiam.data.detection.checks import Policy, checked
 from simsiam.data.detection.files import BoxFiles
 from simsiam.data.detection.formats import FORMATS, recognise
 from simsiam.errors import UserError
@@ -381,9 +382,9 @@ def test_an_export_is_recognised_and_read(tmp_path: Path, export: Callable[[Path
                 assert target.boxes.tolist() == [pytest.approx(CAT, abs=1e-3), pytest.approx(DOG, abs=1e-3)]
 
 
-def sets(place: Path, **changes: Any) -> BoxSets:
+def sets(place: Path, *, bad: Policy = "stop", **changes: Any) -> BoxSets:
     words: dict[str, Any] = {"data": place, "images": None, "test": None, "test_images": None, "first_pixel": 0}
-    return open_sets("folder", DatasetArgs(**{**words, **changes}), bad="stop")
+    return open_sets("folder", DatasetArgs(**{**words, **changes}), bad=bad)
 
 
 @pytest.mark.parametrize("export", [roboflow_coco, roboflow_voc, roboflow_yolo])
@@ -626,3 +627,19 @@ def test_a_new_format_is_one_file() -> None:
     named = [file for file in others for name in FORMATS if f"formats.{name}" in file.read_text()]
     assert named == []
     assert not any(f".{name}" in (folder / "formats/__init__.py").read_text() for name in FORMATS)
+
+
+def test_what_lies_beside_the_images_is_counted(tmp_path: Path) -> None:
+    cvat_coco(tmp_path)
+    photo(tmp_path / "images/default/unnamed.jpg")
+    (tmp_path / "images/default/a.mov").write_bytes(b"x")
+    (tmp_path / "images/default/1.jpg").write_bytes(b"x")
+    accounts = inventory.of(sets(tmp_path, bad="drop"))
+    assert list(accounts) == ["images"]
+    facts = accounts["images"].facts()
+    assert (facts["found"], facts["used"]) == (4, 2)
+    assert [(each["what"], each["count"], each["reason"].split(";")[0]) for each in facts["left_out"]] == [
+        ("image", 1, "damaged image"),
+        ("image", 1, "beside those of the set, and not named by its annotations"),
+        ("other file", 1, "1 x .mov"),
+    ]
