@@ -32,6 +32,7 @@ TARGETS = {
     "simsiam/data/two_views/batch.py": ["tests/data/two_views/test_engines.py"],
     "simsiam/pretraining/verdict.py": ["tests/pretraining/test_verdict.py"],
     "simsiam/pretraining/monitor.py": ["tests/pretraining/test_check.py", "tests/pretraining/test_monitor.py"],
+    "simsiam/pretraining/measures.py": ["tests/pretraining/test_check.py", "tests/pretraining/test_monitor.py"],
     "simsiam/evaluation/intervals.py": [
         "tests/evaluation/test_intervals.py",
         f"{SVM}::test_area_average_precision_by_hand",

@@ -97,14 +97,26 @@ class PairedDifference:
         return "better" if self.value > 0 else "worse"
 
 
+def sign_test(gained: int, lost: int) -> float:
+    """How often chance parts two networks as far, of the images that one alone has right (McNemar 1947, exact)."""
+    from scipy.special import bdtr  # the binomial distribution function
+
+    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
+
+
+def above_chance(hits: int, total: int, chance: float) -> bool:
+    """Whether so many hits are more than guessing, right at a share of `chance`, gives in one case of a hundred."""
+    from scipy.special import bdtrc  # the binomial distribution's upper tail
+
+    return hits > 0 and float(bdtrc(hits - 1, total, chance)) < 0.01
+
+
 def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> PairedDifference:
     """Compare two networks by their hits (0 or 1) on the same images; only images on which they differ count.
 
     Sources: the exact sign test (McNemar 1947), and for the interval Agresti and Min 2005, who add half an image to
     each of the four cells.
     """
-    from scipy.special import bdtr  # the binomial distribution function
-
     gained, lost = int(((ours == 1) & (theirs == 0)).sum()), int(((ours == 0) & (theirs == 1)).sum())
     total = len(ours) + 2
     middle = (gained - lost) / total
@@ -113,5 +125,5 @@ def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> PairedDifference:
         value=(gained - lost) / len(ours),
         low=max(-1.0, middle - half),
         high=min(1.0, middle + half),
-        p=min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5))),
+        p=sign_test(gained, lost),
     )

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from simsiam.evaluation.intervals import paired_difference, wilson_interval
-from simsiam.pretraining.monitor import Monitor, evaluating, knn_hits, view_hits
+from simsiam.pretraining.measures import knn_hits, view_hits
+from simsiam.pretraining.monitor import Monitor, evaluating
 
 Measure = Literal["knn", "view_recall"]
 PIXELS_SIDE = 32  # raw pixels are compared at this size at most

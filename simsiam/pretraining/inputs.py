@@ -18,7 +18,8 @@ from simsiam.data.two_views.loader import ViewLoader
 from simsiam.engine.distributed import Process
 from simsiam.errors import UserError
 from simsiam.model import SimSiam
-from simsiam.pretraining.monitor import Labelled, Monitor
+from simsiam.pretraining.measures import Labelled
+from simsiam.pretraining.monitor import Monitor
 from simsiam.weights.load import load_backbone
 
 KNN_REFERENCES = 10_000

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,39 +24,22 @@ from simsiam.data.two_views.loader import pair_batches
 from simsiam.engine import stopping
 from simsiam.errors import UserError
 from simsiam.features.extraction import Features, extract
-from simsiam.features.neighbours import nearest, vote
+from simsiam.features.neighbours import nearest
 from simsiam.model import SimSiam
+from simsiam.pretraining.measures import (
+    Labelled,
+    distinct_scenes,
+    effective_rank,
+    knn_hits,
+    mean_cosine_of_others,
+    view_hits,
+)
 from simsiam.pretraining.verdict import Check, Verdict, judge
 from simsiam.wording import counted
 
-KNN_K = 20
-KNN_TEMPERATURE = 0.07
 STABLE_NEIGHBOURS = 10
 BATCH = 256
-SCENE_SIDE, SAME_SCENE = 16, 0.06
 RETRIEVAL = 1000  # images among which view retrieval searches, at most
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labelled:
-    """Images with labels for the online kNN: references and queries, or one set where each leaves itself out."""
-
-    references: Source
-    queries: Source
-    own_row: Literal["keep", "skip"]  # skip: references and queries are the same images
-
-    @property
-    def k(self) -> int:
-        """20, or as many as there are."""
-        return min(KNN_K, len(self.references) - (self.own_row == "skip"))
-
-    def describe(self) -> str:
-        """The protocol in a line."""
-        left_out = ", each query left out of its own references" if self.own_row == "skip" else ""
-        return (
-            f"k {self.k}, T {KNN_TEMPERATURE}, {counted(len(self.references), 'reference')}, "
-            f"{counted(len(self.queries), 'query', 'queries')}{left_out}"
-        )
 
 
 class Monitor:
@@ -109,6 +91,7 @@ class Monitor:
         self.retrieved = self.held_out.subset(np.arange(min(RETRIEVAL, len(self.held_out))))
         self.checks: list[Check] = []
         self.neighbours: Tensor | None = None  # of the last check, N x 10; kept over a resume
+        self.start_hits: dict[str, Tensor] = {}  # of the first check, by measure; kept too, for paired tests
         self._follows_network = device is None
 
     @cached_property
@@ -150,7 +133,7 @@ class Monitor:
                 return _diverged(epoch=epoch, step=step, candidates=len(f1))
             plain = self.features(network.backbone, self.held_out)
             knn = self._knn(network.backbone)
-        recall = view_hits(f1, f2).mean() * 100
+        found = view_hits(f1, f2)
         return Check(
             epoch=epoch,
             step=step,
@@ -159,14 +142,27 @@ class Monitor:
             rank_features=effective_rank(f1),
             alignment_pairs=float(functional.cosine_similarity(p1, z2).mean()),
             alignment_random=mean_cosine_of_others(p1, z2),
-            view_recall=float(recall),
+            view_recall=float(found.mean() * 100),
+            view_recall_moved=self._moved("view_recall", found),
             candidates=len(f1),
             scenes=self.scenes,
             neighbour_stability=self._stability(plain),
             knn=None if knn is None else float(knn.mean() * 100),
+            knn_moved=None if knn is None else self._moved("knn", knn),
             queries=0 if knn is None else len(knn),
+            chance=0.0 if self.labelled is None else self.labelled.chance,
             dim=z1.shape[1],
         )
+
+    def _moved(self, measure: str, hits: np.ndarray) -> tuple[int, int] | None:
+        """How many images are found now and were not at the start, and the reverse; None where that is not known."""
+        now = torch.from_numpy(hits.astype(np.uint8))
+        if not self.checks:
+            self.start_hits[measure] = now
+        before = self.start_hits.get(measure)
+        if before is None or before.shape != now.shape:
+            return None
+        return int((now > before).sum()), int((now < before).sum())
 
     def _pairs(self, network: SimSiam) -> tuple[Tensor, ...]:
         """Features f, projections z of both views and predictions p of the first, all on the CPU."""
@@ -229,61 +225,6 @@ def _diverged(*, epoch: int, step: int, candidates: int) -> Check:
         view_recall=nan,
         candidates=candidates,
     )
-
-
-def knn_hits(queries: Features, references: Features, labelled: Labelled) -> np.ndarray:
-    """For each query, 1 where the weighted vote of its neighbours is right, else 0."""
-    truth = torch.from_numpy(queries.labels(labelled.queries))
-    labels = torch.from_numpy(references.labels(labelled.references))
-    found = nearest(
-        queries.pooled, references.pooled, k=min(labelled.k, len(labels) - 1), device="cpu", own_row=labelled.own_row
-    )
-    scores = vote(found, labels, k=found.index.shape[1], temperature=KNN_TEMPERATURE, classes=int(labels.max()) + 1)
-    return (scores.argmax(1) == truth).numpy().astype(np.float64)
-
-
-def view_hits(f1: Tensor, f2: Tensor) -> np.ndarray:
-    """For each image, 1 where the nearest second view to its first view is its own, else 0."""
-    found = nearest(f1, f2, k=1, device="cpu").index[:, 0]
-    return (found == torch.arange(len(f1))).numpy().astype(np.float64)
-
-
-def mean_cosine_of_others(p: Tensor, z: Tensor) -> float:
-    """The mean cosine of p of one image with z of another over all N (N - 1) pairs, none of them formed; N x d each."""
-    p, z = (functional.normalize(rows.double(), dim=1) for rows in (p, z))
-    total = p.sum(0) @ z.sum(0) - (p * z).sum()
-    return float(total / (len(p) * (len(p) - 1)))
-
-
-def effective_rank(rows: Tensor) -> float:
-    """How many directions the centred rows use: exp of the entropy of the normalised singular values.
-
-    Between 1 (one direction) and min(N, C); 0 where all rows are equal. Source: Roy and Vetterli 2007.
-    """
-    centred = rows.double() - rows.double().mean(0)
-    if not bool(torch.isfinite(centred).all()):
-        return float("nan")
-    gram = centred @ centred.T if len(rows) < rows.shape[1] else centred.T @ centred
-    values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()  # the singular values
-    total = values.sum()
-    if total <= 1e-6 * rows.double().norm():
-        return 0.0
-    share = values / total
-    share = share[share > 0]
-    return float(torch.exp(-(share * share.log()).sum()))
-
-
-def distinct_scenes(source: Source, *, workers: int = 0) -> int:
-    """How many images are no near-duplicates of an earlier one: 16 x 16 pixels that differ by 6 % or more (RMS)."""
-    small = Preprocess(kind="squash", resize=SCENE_SIDE, size=SCENE_SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    batches = image_batches(source, small, batch_size=BATCH, device=torch.device("cpu"), workers=workers)
-    rows = torch.cat([batch.images.flatten(1) for batch in batches])  # N x 768
-    close = torch.cdist(rows, rows) < SAME_SCENE * rows.shape[1] ** 0.5
-    waiting, scenes = torch.ones(len(rows), dtype=torch.bool), 0
-    while bool(waiting.any()):
-        waiting &= ~close[int(waiting.nonzero()[0])]
-        scenes += 1
-    return scenes
 
 
 @contextmanager

@@ -118,13 +118,14 @@ def _train(run: _Run, monitor: Monitor, on_collapse: OnCollapse) -> Verdict:
     recipe, process = run.recipe, run.process
     verdict = Verdict(status="too early to say", summary="")
     monitor.checks = run.resume()
-    monitor.neighbours = (run.training.extra or {}).get("neighbours")
+    kept = run.training.extra or {}
+    monitor.neighbours, monitor.start_hits = kept.get("neighbours"), kept.get("start_hits", {})
     judged = partial(judge, monitor.checks, recipe, images=run.images, start=run.start)
 
     def check(epoch: int, step: int) -> Verdict:
         found = monitor.check(run.network, epoch=epoch, step=step)
         verdict = judged()
-        run.note(found, verdict, monitor.neighbours)
+        run.note(found, verdict, monitor)
         return verdict
 
     if not monitor.checks and process.is_main:
@@ -269,10 +270,10 @@ class _Run:
         with precision.autocast(self.recipe.precision, self.process.device):
             return train_step(network, batch.x1, batch.x2, update=update, loss=self.loss, targets=given)
 
-    def note(self, check: Check, verdict: Verdict, neighbours: Tensor | None) -> None:
+    def note(self, check: Check, verdict: Verdict, monitor: Monitor) -> None:
         """Write a check down, show it, and keep the weights if they are the best so far.
 
-        The neighbours go into the checkpoints, so that their stability survives a resume.
+        The neighbours and the start's hits go into the checkpoints: what is compared with them survives a resume.
         """
         values = {key: value for key, value in vars(check).items() if value is not None}
         self.log.write("monitor", **values, status=verdict.status)
@@ -285,7 +286,7 @@ class _Run:
         for line in verdict.evidence if verdict.status == "worse than its start" else []:
             self.display.say(f"  {line}")
         extra = self.training.extra = self.training.extra or {}
-        extra["neighbours"] = neighbours
+        extra.update(neighbours=monitor.neighbours, start_hits=monitor.start_hits)
         if check.step and score > extra.get("best", -1.0):
             extra.update(best=score, best_epoch=check.epoch)
             self.checkpoints.save_best(self.training.state(self.log.offset))

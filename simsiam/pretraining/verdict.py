@@ -1,7 +1,7 @@
 """Is the training healthy, partly collapsed or collapsed, on which numbers, why, and what to do (no torch).
 
-Thresholds were set on small runs that were made to collapse (no stop-gradient, no predictor, a rate far too high)
-beside healthy ones; `tests/pretraining/test_verdict.py` trains them again.
+Thresholds were set on one half of a corpus of short runs, sound ones and others made to fail in many ways, and tried on
+the other half: `benchmarks/verdict_corpus.py`, with the rates in `benchmarks/verdict_2-core-epyc_2026-11-26.md`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from simsiam.config import Pretraining
-from simsiam.evaluation.intervals import difference_interval
+from simsiam.evaluation.intervals import above_chance, difference_interval, sign_test
+from simsiam.pretraining.causes import Cause, likely
 from simsiam.wording import counted
 
 Status = Literal[
@@ -31,12 +32,14 @@ COLLAPSED_SPREAD = 0.15  # of z on the sphere; full is 1, one point 0, an untrai
 LOW_SPREAD = 0.5
 COLLAPSED_RANK, COLLAPSED_RANK_SHARE = 2.5, 0.12  # effective directions of z; also of the most that N images can have
 LOW_RANK, LOW_RANK_SHARE = 4.5, 0.25
-RANK_LOSS = 0.5  # of the effective rank of z at the start
+RANK_LOSS, RANK_LOSS_AND_NO_GAIN = 0.35, 0.5  # of z's rank at the start; the milder where retrieval has not risen
 ONE_DIRECTION = 1.5  # effective rank of the features
 SAME_IMAGES = 0.85  # mean cosine between predictions and projections of different images
 SOLVED = 0.9  # mean cosine for two views of one image: the training has nothing left to learn
 NO_CLOSER = 0.02  # cosine; by so much two views of one image must agree more than views of different ones
 EARLY_STEPS = 20
+UNLIKELY = 0.01  # the p of a paired test that counts as a fall: a run is tested many times
+TOO_EASY = 95.0  # view retrieval in percent at the start, from which the views have nothing left to teach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +59,11 @@ class Check:
     neighbour_stability: float | None = None  # share of the 10 nearest neighbours kept since the last check
     knn: float | None = None  # percent, where labels exist
     queries: int = 0  # images that kNN classifies
+    # Images found now and not at the start, and the reverse, of the two measures above; None: not written down.
+    view_recall_moved: Sequence[int] | None = None
+    knn_moved: Sequence[int] | None = None
+    chance: float = 0.0  # kNN of always naming the commonest class, percent; 0: not written down
     dim: int = 0  # channels of z; 0: not written down (earlier versions)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cause:
-    """A likely reason and its cure."""
-
-    cause: str
-    cure: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,42 +97,43 @@ def judge(
     first, last = checks[0], checks[-1]
     numbers = _numbers(last)
 
-    def verdict(status: Status, summary: str, evidence: list[str], causes: list[Cause]) -> Verdict:
+    def verdict(status: Status, evidence: list[str], *, summary: str = "") -> Verdict:
+        causes = likely(recipe, images, _measured(first, last)) if status in SUMMARIES else []
+        summary = summary or SUMMARIES[status]
         return Verdict(status=status, summary=summary, numbers=numbers, evidence=evidence, causes=causes)
 
     if diverged is not None or not all(math.isfinite(value) for value in numbers.values()):
         why = diverged or "a measured number is not finite"
-        return verdict("collapsed", f"The training diverged: {why}.", [why], _causes(recipe, images))
+        return verdict("collapsed", [why], summary=f"The training diverged: {why}.")
     if last is first or 0 < last.step < EARLY_STEPS:
-        return verdict("too early to say", f"Only {counted(last.step, 'step')} so far.", [], [])
+        return verdict("too early to say", [], summary=f"Only {counted(last.step, 'step')} so far.")
+    no_closer = _no_closer(first, last, recipe)
     if (distinct := last.scenes or last.candidates) < FEW_IMAGES:
         if last.spread < (ONE_POINT if last.candidates < FEW_IMAGES else ONE_POINT_OF_MANY):
-            why = f"the spread of z is {last.spread:.4f}: one point"
-            return verdict("collapsed", SUMMARIES["collapsed"], [why], _causes(recipe, images))
+            return verdict("collapsed", [f"the spread of z is {last.spread:.4f}: one point"])
+        if no_closer and distinct == 1 and last.candidates >= FEW_IMAGES:
+            return verdict("not learning", no_closer)
         few = f"The {last.candidates} held-out images show {counted(distinct, 'scene')}, too few to tell a collapse."
-        return verdict("too few images to tell", few, [], [])
+        return verdict("too few images to tell", [], summary=few)
     collapsed, partial = _evidence(first, last, start)
-    worse = _losses(checks, start)
-    gap = last.alignment_pairs - last.alignment_random
-    if collapsed:
-        return verdict("collapsed", SUMMARIES["collapsed"], collapsed + partial + worse, _causes(recipe, images))
+    to_chance, worse = _losses(checks, start)
+    if (collapsed or to_chance) and _sudden(checks, start):
+        partial = [*collapsed, *to_chance, "no check before showed it; the next one decides", *partial]
+    elif collapsed or to_chance:
+        return verdict("collapsed", collapsed + to_chance + partial + worse)
     if partial:
-        return verdict("partial collapse", SUMMARIES["partial collapse"], partial + worse, _causes(recipe, images))
+        return verdict("partial collapse", partial + worse)
     if worse:
-        return verdict("worse than its start", SUMMARIES["worse than its start"], worse, _causes(recipe, images))
-    if gap < NO_CLOSER:
-        why = (
-            f"two views of one image agree at cosine {last.alignment_pairs:.2f}, views of different images at "
-            f"{last.alignment_random:.2f}"
-        )
-        return verdict("not learning", SUMMARIES["not learning"], [why], _causes(recipe, images))
+        return verdict("worse than its start", worse)
+    if no_closer:
+        return verdict("not learning", no_closer)
     evidence = [
         f"the projections fill {last.spread:.0%} of the spread of a full sphere",
         f"they use {last.rank_z:.1f} effective directions ({start}: {first.rank_z:.1f})",
         f"two views of one image agree at cosine {last.alignment_pairs:.2f}, "
         f"views of different images at {last.alignment_random:.2f}",
     ]
-    return verdict("healthy", "No sign of collapse.", evidence, [])
+    return verdict("healthy", evidence, summary="No sign of collapse.")
 
 
 SUMMARIES: dict[Status, str] = {
@@ -159,6 +159,7 @@ def _numbers(check: Check) -> dict[str, float]:
 def _evidence(first: Check, last: Check, start: str) -> tuple[list[str], list[str]]:
     """Signs of a collapse, and signs of a partial one."""
     collapsed, partial = [], []
+    gained = last.view_recall > first.view_recall
     most = min((last.scenes or last.candidates) - 1, last.dim or last.candidates)  # no rank can be higher
     if last.spread < COLLAPSED_SPREAD:
         collapsed.append(f"the spread of z is {last.spread:.3f} (1 is healthy, below {COLLAPSED_SPREAD} is one point)")
@@ -168,13 +169,13 @@ def _evidence(first: Check, last: Check, start: str) -> tuple[list[str], list[st
         collapsed.append(f"z varies along {last.rank_z:.2f} effective directions, of {most} possible")
     elif last.rank_z < min(LOW_RANK, LOW_RANK_SHARE * most):
         partial.append(f"z varies along {last.rank_z:.1f} effective directions only, of {most} possible")
-    elif last.rank_z < RANK_LOSS * first.rank_z:
+    elif last.rank_z < first.rank_z * (RANK_LOSS if gained else RANK_LOSS_AND_NO_GAIN):
         partial.append(f"z varies along {last.rank_z:.1f} effective directions ({start}: {first.rank_z:.1f})")
     if last.rank_features < ONE_DIRECTION:
         partial.append(f"the backbone's features vary along {last.rank_features:.2f} effective directions")
     if last.alignment_random > SAME_IMAGES:
         collapsed.append(f"views of different images have cosine {last.alignment_random:.3f}: all look the same")
-    if last.alignment_pairs > SOLVED and partial and last.view_recall <= first.view_recall:
+    if last.alignment_pairs > SOLVED and partial and not gained:
         collapsed.append(
             f"two views of one image agree at cosine {last.alignment_pairs:.2f}, yet find each other no more often "
             f"than at the start ({last.view_recall:.1f} % of {last.candidates}; {start}: {first.view_recall:.1f} %)"
@@ -182,24 +183,80 @@ def _evidence(first: Check, last: Check, start: str) -> tuple[list[str], list[st
     return collapsed, partial
 
 
-def _losses(checks: Sequence[Check], start: str) -> list[str]:
-    """What the network does clearly worse than at its start, and where the best weights are.
+def _sudden(checks: Sequence[Check], start: str) -> bool:
+    """Whether the last check alone shows a collapse, short of one point: BatchNorm may stumble at high rates."""
+    first, before, last = checks[0], checks[-2], checks[-1]
+    if before is first or 0 < before.step < EARLY_STEPS or last.spread < ONE_POINT_OF_MANY:
+        return False
+    return not any((*_evidence(first, before, start), _losses(checks[:-1], start)[0]))
+
+
+def _no_closer(first: Check, last: Check, recipe: Pretraining | None) -> list[str]:
+    """What says that the views teach nothing: they are no closer than other images, or were found before the start."""
+    if last.alignment_pairs - last.alignment_random < NO_CLOSER:
+        return [
+            f"two views of one image agree at cosine {last.alignment_pairs:.2f}, views of different images at "
+            f"{last.alignment_random:.2f}"
+        ]
+    alike = recipe is not None and recipe.views.min_scale > 0.6 and recipe.views.jitter_probability == 0
+    if alike and first.view_recall >= TOO_EASY:
+        return [
+            f"the views are so alike that the start finds {first.view_recall:.0f} % of them: nothing is to be learnt"
+        ]
+    return []
+
+
+def _measured(first: Check, last: Check) -> list[Cause]:
+    """Causes that the numbers themselves speak for."""
+    found, distinct = [], last.scenes or last.candidates
+    no_closer = last.alignment_pairs - last.alignment_random < NO_CLOSER
+    if last.spread >= LOW_SPREAD and last.candidates >= FEW_IMAGES and (distinct < FEW_IMAGES or no_closer):
+        found.append(
+            Cause(
+                cause="the images hold too little to tell them apart: blank, repeated or noisy ones "
+                f"(different pictures: {distinct} of {last.candidates} held out)",
+                cure="look at the gallery in the report; leave such images out",
+            )
+        )
+    if last.spread < LOW_SPREAD and last.rank_z >= first.rank_z:
+        found.append(
+            Cause(
+                cause="the projections vary in all directions, but around one point: no BatchNorm in the heads, or "
+                "one whose running statistics lag behind",
+                cure="a projector that ends in BatchNorm without scale and shift, as published",
+            )
+        )
+    return found
+
+
+def _losses(checks: Sequence[Check], start: str) -> tuple[list[str], list[str]]:
+    """What has fallen to chance, and what the network does clearly worse than at its start, with its best epoch.
 
     A fall of kNN counts in any case, for labels are what a backbone is used for; one of view retrieval unless kNN rose.
     """
     first, last = checks[0], checks[-1]
-    retrieval = _change(first.view_recall, last.view_recall, last.candidates)
+    retrieval = _change(first.view_recall, last.view_recall, last.view_recall_moved, last.candidates)
+    labelled = "unclear"
     if first.knn is not None and last.knn is not None and last.queries:
-        labelled = _change(first.knn, last.knn, last.queries)
-        if labelled == "fell":
-            return [_fall("kNN accuracy", "knn", checks, start)]
-        if labelled == "rose":
-            return []
-    return [_fall("view retrieval", "view_recall", checks, start)] if retrieval == "fell" else []
+        labelled = _change(first.knn, last.knn, last.knn_moved, last.queries)
+    if labelled == "fell":
+        name, score, now, images, chance = "kNN accuracy", "knn", last.knn or 0.0, last.queries, last.chance
+    elif labelled == "unclear" and retrieval == "fell":
+        name, score, now, images = "view retrieval", "view_recall", last.view_recall, last.candidates
+        chance = 100 / images
+    else:
+        return [], []
+    said = [_fall(name, score, checks, start)]
+    if chance and not above_chance(round(now * images / 100), images, chance / 100):
+        return [f"{said[0]}; chance is {chance:.1f} %"], []
+    return [], said
 
 
-def _change(before: float, now: float, images: int) -> Literal["fell", "rose", "unclear"]:
-    """Whether a percentage of images has changed by more than chance."""
+def _change(before: float, now: float, moved: Sequence[int] | None, images: int) -> Literal["fell", "rose", "unclear"]:
+    """Whether a percentage has changed by more than chance, tested on the same images where that is written down."""
+    if moved is not None:
+        gained, lost = moved
+        return "unclear" if sign_test(gained, lost) >= UNLIKELY else "rose" if gained > lost else "fell"
     interval = difference_interval(round(now * images / 100), round(before * images / 100), images)
     return "fell" if interval.high < 0 else "rose" if interval.low > 0 else "unclear"
 
@@ -209,87 +266,6 @@ def _fall(name: str, score: str, checks: Sequence[Check], start: str) -> str:
     best = max(checks[1:], key=lambda check: float(getattr(check, score)))
     kept = f"; the best weights since then are of epoch {best.epoch}: {getattr(best, score):.1f} %"
     return f"{name} is {last:.1f} %, down from {first:.1f} % of {start}{kept if best is not checks[-1] else ''}"
-
-
-def _causes(recipe: Pretraining | None, images: int) -> list[Cause]:
-    """Likely causes, the likeliest first, from what the recipe says."""
-    if recipe is None:
-        return [
-            Cause(cause="the learning rate is too high", cure="a third of it, with a warm-up"),
-            Cause(cause="batches of under 32 images are too few for BatchNorm", cure="batches of 64 or more"),
-            *ALWAYS,
-        ]
-    causes = []
-    if recipe.model.stop_gradient == "off":
-        causes.append(
-            Cause(
-                cause="the stop-gradient is off; without it the loss has a trivial minimum (paper, Figure 2)",
-                cure="--model.stop-gradient on",
-            )
-        )
-    if recipe.model.predictor == "none":
-        causes.append(
-            Cause(cause="there is no predictor (paper, Table 1: 0.1 % accuracy)", cure="--model.predictor mlp")
-        )
-    if recipe.model.predictor == "fixed":
-        causes.append(
-            Cause(cause="the predictor is never trained (paper, Table 1: 1.5 % accuracy)", cure="--model.predictor mlp")
-        )
-    if recipe.base_lr > 0.3:
-        causes.append(
-            Cause(
-                cause=f"the base rate {recipe.base_lr:g} (lr {recipe.lr:g}) is far above the published 0.03 to 0.05",
-                cure=f"--base-lr {max(0.03, recipe.base_lr / 10):g}",
-            )
-        )
-    if recipe.batch_size > 2048:
-        causes.append(
-            Cause(
-                cause=f"batch {recipe.batch_size}: SGD fails above 2,048 (paper, Table 2)",
-                cure="--batch-size 512",
-            )
-        )
-    if recipe.batch_size < 32:
-        causes.append(
-            Cause(
-                cause=f"batch {recipe.batch_size} gives BatchNorm too few images for steady statistics",
-                cure="--batch-size 64",
-            )
-        )
-    if recipe.predictor_lr == "cosine":
-        causes.append(
-            Cause(
-                cause="the predictor's rate decays, so it lags behind the projector at the end",
-                cure="--predictor-lr fixed",
-            )
-        )
-    if images and images < 2000:
-        causes.append(
-            Cause(
-                cause=f"{counted(images, 'image is', 'images are')} few for a network with "
-                f"{recipe.model.projector_dim} output channels",
-                cure="more images, or --model.backbone resnet18 --model.projector-dim 512 --model.predictor-dim 128",
-            )
-        )
-    causes.append(
-        Cause(
-            cause="the rate is too high for this data set and network",
-            cure=f"--base-lr {recipe.base_lr / 3:.3g}, and --warmup-epochs {max(1, recipe.epochs // 10)}",
-        )
-    )
-    return [*causes, *ALWAYS]
-
-
-ALWAYS = (
-    Cause(
-        cause="the views differ too little, so that constant features solve the task",
-        cure="look at the views in the report; --views.min-scale 0.2 or less, colour jitter on",
-    ),
-    Cause(
-        cause="many images are near-duplicates of each other",
-        cure="look at the neighbours in the report and thin them out",
-    ),
-)
 
 
 def from_json(raw: dict[str, Any]) -> Verdict:

@@ -11,7 +11,8 @@ from simsiam.config import Model
 from simsiam.data.preprocess import Preprocess
 from simsiam.data.source import ArraySource
 from simsiam.model import SimSiam
-from simsiam.pretraining.monitor import Labelled, Monitor, distinct_scenes, mean_cosine_of_others
+from simsiam.pretraining.measures import Labelled, distinct_scenes, mean_cosine_of_others, view_hits
+from simsiam.pretraining.monitor import Monitor
 from simsiam.pretraining.verdict import Check
 from tests import tiny
 from tests.data.published import views
@@ -170,6 +171,25 @@ def test_near_duplicates_count_as_one_scene() -> None:
     watch = Monitor(frames, size=16)
     assert watch.about == "every measure is of 60 images, of about 5 distinct scenes: the others are near-duplicates"
     assert watch.check(network()).scenes == 5
+
+
+def test_moves_since_the_start_are_counted_image_by_image(monitor: Monitor, source: ArraySource) -> None:
+    checks = [monitor.check(network(seed)) for seed in (0, 1)]
+    hits = [
+        view_hits(*(torch.from_numpy(outputs(monitor, network(seed))[name]) for name in ("f1", "f2")))
+        for seed in (0, 1)
+    ]
+    assert checks[0].view_recall_moved == checks[0].knn_moved == (0, 0)
+    wanted = (int((hits[1] > hits[0]).sum()), int((hits[1] < hits[0]).sum()))
+    assert checks[1].view_recall_moved == wanted
+    assert sum(wanted) > 0
+    assert checks[1].knn_moved is not None
+    gained, lost = checks[1].knn_moved
+    assert (gained - lost) / IMAGES * 100 == pytest.approx((checks[1].knn or 0) - (checks[0].knn or 0))
+    assert checks[1].chance == 100 * 14 / 40  # of three classes in turns
+    later = Monitor(source, monitor.labelled, views=VIEWS, seed=3, device=torch.device("cpu"))
+    later.checks = [checks[0]]  # a run of an earlier version, whose checkpoint holds no hits
+    assert later.check(network(1)).view_recall_moved is None
 
 
 def test_a_network_of_nans_is_measured_as_that_and_judged_as_diverged(monitor: Monitor) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from simsiam.model import spread
 from simsiam.pretraining.baselines import RawPixels, compare, percentage
 from simsiam.pretraining.finish import Renormalised
-from simsiam.pretraining.monitor import effective_rank, view_hits
+from simsiam.pretraining.measures import effective_rank, view_hits
 
 
 def test_spread_of_a_full_sphere_is_one_and_of_a_point_zero() -> None:
