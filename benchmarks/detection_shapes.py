@@ -4,7 +4,7 @@
 
 1,200 images of 64 x 64 are learnt from and 150 scored; benchmarks/shapes.py draws them, with shapes 13 to 33 pixels
 wide. Anchors start at 6 pixels, and channels and sampled boxes are fewer than published, since the images are small.
-Further words are flags of `simsiam evaluate detection-folder`; the same command goes on where it was interrupted. What
+Further words are flags of `simsiam evaluate detection-folder`; the same command resumes where it was interrupted. What
 came out is in docs/protocols/detection_coco.md.
 """
 

@@ -16,7 +16,7 @@
 #   FLAGS      for every command that computes, such as "--device cpu --workers 0"
 #   DRY_RUN=1  print the commands and run none
 #
-# The same command again goes on where it was interrupted: finished parts are found and not measured twice.
+# The same command resumes an interrupted run: finished parts are found and not measured twice.
 set -eu
 DATA=${1:-data}
 RUNS=${2:-runs}
@@ -79,7 +79,7 @@ write() { # VERB...: without a device
     if [ "$LAUNCH" = slurm ]; then submit 0 1 "$@"; else show simsiam "$@"; fi
 }
 
-failed() { # CODE NAME: the others go on, unless it was interrupted
+failed() { # CODE NAME: the others continue, unless it was interrupted
     [ "$1" -lt 128 ] || exit "$1"
     FAILED="$FAILED $2"
 }

@@ -32,7 +32,7 @@ class Entry:
     """What one command made in a folder.
 
     `files` maps names, relative to the folder, to the SHA-256 that each was left with; None in a whole folder, whose
-    files a later call goes on with. While the command runs, and after it was killed, they are those that it may make.
+    files a later call continues with. While the command runs, and after it was killed, they are those that it may make.
     """
 
     version: str

@@ -28,28 +28,28 @@ TargetsBy = Literal["step", "10-steps", "100-steps", "epoch", "moving-average"]
 class Views:
     """How one random view of an image is made; both views use it (MoCo v2 augmentation, paper section 3)."""
 
-    size: Count  # Pixels of a view's side.
+    size: Count  # Side of a view in pixels.
     min_scale: Share  # Smallest crop, as a share of the image's area.
     max_scale: Share  # Largest crop, as a share of the image's area.
-    jitter_probability: Share  # How often the four colour operations are applied, together and in random order.
-    brightness: float  # Most that brightness changes: a factor of 1 - b to 1 + b.
-    contrast: float  # Most that contrast changes, as a factor.
-    saturation: float  # Most that saturation changes, as a factor.
-    hue: Hue  # Most that hue turns; 0.5 is half the colour circle.
-    grayscale_probability: Share  # How often a view loses its colour.
-    blur_probability: Share  # How often a view is blurred.
-    blur_sigma_min: float  # Smallest blur: the Gaussian's sigma in pixels, as Pillow's radius.
-    blur_sigma_max: float  # Largest blur, in pixels.
-    flip_probability: Share  # How often a view is mirrored left to right.
-    mean: tuple[Finite, Finite, Finite]  # Mean of red, green and blue that is subtracted, of pixels in [0, 1].
-    std: tuple[Positive, Positive, Positive]  # Standard deviation of red, green and blue that is divided by.
+    jitter_probability: Share  # Probability of the four colour operations, applied together in random order.
+    brightness: float  # Largest change of brightness b: a factor of 1 - b to 1 + b.
+    contrast: float  # Largest change of contrast, as a factor like brightness.
+    saturation: float  # Largest change of saturation, as a factor like brightness.
+    hue: Hue  # Largest shift of hue; 0.5 is half the colour circle.
+    grayscale_probability: Share  # Probability that a view is turned grey.
+    blur_probability: Share  # Probability that a view is blurred.
+    blur_sigma_min: float  # Smallest blur: sigma of the Gaussian in pixels (Pillow's radius).
+    blur_sigma_max: float  # Largest blur: sigma in pixels.
+    flip_probability: Share  # Probability that a view is mirrored left to right.
+    mean: tuple[Finite, Finite, Finite]  # Mean of red, green and blue to subtract, for pixels in [0, 1].
+    std: tuple[Positive, Positive, Positive]  # Standard deviation of red, green and blue to divide by.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """The network: backbone, projector (f's head) and predictor h (paper section 3, "Baseline settings")."""
 
-    backbone: str  # The network: resnet8, 10, 18, 34, 50, 101 or 152 (resnet18, say), or timm:NAME.
+    backbone: str  # The network: resnet8, 10, 18, 34, 50, 101 or 152, or timm:NAME, e.g. timm:resnet50d.
     width: Count  # Channels of the stem; 64 in every published ResNet.
     stem: Stem  # imagenet: 7x7 stride 2 and max-pool; small: 3x3 stride 1; small-stride2: 3x3 stride 2.
     projector_layers: Count  # Layers of the projector.
@@ -106,9 +106,9 @@ class Pretraining:
 
     name: str
     about: str  # one line: what it is for and where it comes from
-    # How the images are stored; chosen by what lies at DATA.
+    # How the images are stored; by default recognised from DATA.
     data_kind: Literal["folder", "list", "imagenet", "cifar10", "shards", "demo"]
-    train_images: int  # Images to train on, a sample of the set by the seed; 0: all.
+    train_images: int  # Number of images to train on, drawn at random by the seed; 0: all.
     model: Model
     views: Views
     epochs: Count  # Passes over the images.
@@ -121,18 +121,18 @@ class Pretraining:
     warmup_epochs: int  # Epochs over which the learning rate rises from zero.
     # fixed: the predictor keeps the initial rate, as published; cosine: it follows the schedule.
     predictor_lr: Literal["fixed", "cosine"]
-    similarity: Similarity  # Of p and z; cross-entropy: of their softmax (paper, section 4.5).
-    symmetric: Literal["on", "off"]  # off: the first view predicts the second, and not the second the first too.
+    similarity: Similarity  # How p and z are compared; cross-entropy: of their softmax (paper, section 4.5).
+    symmetric: Literal["on", "off"]  # on: each view predicts the other; off: the first predicts the second only.
     # What p is to predict (paper, section 5.2): z by the step's own weights, as published; z by weights renewed every
     # 10 or 100 steps, or every epoch; or each image's moving average.
     targets: TargetsBy
     # Number format of the forward pass; bf16 and fp16 need a GPU that has them.
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
-    monitor_images: int  # Images held out to watch for collapse; 0: none, and training images are watched.
-    monitor_every: Count  # Epochs from one check for collapse to the next.
-    checkpoint_every: Count  # Epochs from one checkpoint to the next.
+    monitor_images: int  # Images held out to watch for collapse; 0: training images are watched instead.
+    monitor_every: Count  # Epochs between checks for collapse.
+    checkpoint_every: Count  # Epochs between checkpoints.
     keep_checkpoints: Count  # How many checkpoints are kept.
-    seed: int  # Of everything random.
+    seed: int  # Random seed.
 
     @property
     def lr(self) -> float:
@@ -144,15 +144,15 @@ class Pretraining:
 class Machine:
     """What may differ from one machine to the next without changing what is computed."""
 
-    out: Path | None = None  # Folder of the run or result; without it, one named after what is run.
+    out: Path | None = None  # Output folder; by default named after what is run.
     device: str = "auto"  # Where to compute: auto, cpu, cuda, cuda:N or mps.
-    workers: Workers = -1  # Processes that decode images; -1: one less than there are cores, at most 8.
+    workers: Workers = -1  # Processes that decode images; -1: one fewer than the CPU cores, at most 8.
     # What makes the views: opencv; pil, the slow reference; batch, in memory or on a GPU. auto: what fits the data.
     views_engine: Literal["auto", "pil", "opencv", "batch"] = "auto"
-    channels_last: Literal["auto", "on", "off"] = "auto"  # How images lie in memory; auto: what is usually faster.
+    channels_last: Literal["auto", "on", "off"] = "auto"  # NHWC memory layout; auto: whichever is usually faster.
     compile: Literal["on", "off"] = "off"  # torch.compile: takes minutes at the start, then steps are faster.
-    cache: Path | None = None  # Folder of downloads and features; without it, SIMSIAM_CACHE or ~/.cache/simsiam.
-    checkpoint_minutes: float = 5.0  # Also save inside an epoch when this many minutes have passed.
+    cache: Path | None = None  # Folder for downloads and features; by default $SIMSIAM_CACHE or ~/.cache/simsiam.
+    checkpoint_minutes: float = 5.0  # Minutes between saves inside an epoch.
 
     def wants_channels_last(self, usual: bool) -> bool:
         """Whether images lie channels-last: as a person says, and for auto as is usual for the work at hand."""
@@ -185,7 +185,7 @@ def command_line(arguments: Sequence[str], launcher: str = "") -> str:
 
 
 def command_to_go_on(run: Mapping[str, Any], folder: Path) -> str:
-    """The command that goes on with a run: the one that began it, else what is known of it.
+    """The command that resumes a run: the one that began it, or else one made from what is known of it.
 
     Args:
         run: what its recipe.json holds.

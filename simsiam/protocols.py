@@ -77,14 +77,14 @@ def evaluate(
             module: a SimSiam network or its backbone, a ResNet of torchvision, or any that gives pooled features B x C
             (for the protocols on pooled features). Modules get images normalised by ImageNet's mean; for others give
             a `PretrainedBackbone`.
-        recipe: another than the usual one, by name, or a record of your own.
-        size: pixels of the images (of a crop, in segmentation); None: the side that the weights were trained at, and
+        recipe: another recipe, by name, or a record of your own; None: the protocol's usual one.
+        size: side of the images (of a crop, in segmentation) in pixels; None: the weights' training size, and
             224 for a module.
-        iterations: detection: shorter or longer than the recipe; the rate falls at the same fractions.
-        seed: of everything random.
-        backbone: the network, where a file does not tell it; `timm:NAME` for a timm model.
+        iterations: length of a detection training; the rate falls at the same fractions of it.
+        seed: the random seed.
+        backbone: the network, if it cannot be inferred from a file; `timm:NAME` for a timm model.
         machine: device, workers, cache and the folder to write to; without a folder nothing is kept.
-        again: measure anew what `machine.out` has a result of.
+        again: measure again even if `machine.out` holds the result.
         places: where the data are, by the names of the protocol's flags: `data` for a set that has its own splits
             (cifar10, or a folder in a known layout), `train` and `test` for your own; `part`, `images`, `train_masks`.
 

@@ -66,8 +66,8 @@ def page_figure(model: str, protocol: str, metric: str, *, version: str = PAGE_V
     None where no release up to then had one.
     """
     known = figures(model=model, protocol=protocol, metric=metric, source=PAGE)
-    told = [one for one in known if VERSIONS.index(one.version) <= VERSIONS.index(version)]
-    return told[-1] if told else None
+    seen = [one for one in known if VERSIONS.index(one.version) <= VERSIONS.index(version)]
+    return seen[-1] if seen else None
 
 
 _LOW_SHOT = ("k1", "k2", "k4", "k8", "k16", "k32", "k64", "k96")

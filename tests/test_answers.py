@@ -56,7 +56,7 @@ def test_the_figure_comes_first_with_interval_images_and_what_to_compare_it_with
     (Path("runs/broken")).mkdir()
     Path("runs/broken/result.json").write_text("{")
     assert answer(Outcome(place=mine, result=result(), read=True))[0].endswith(
-        ", read from the result of 2026-01-01; --again measures anew"
+        ", read from the result of 2026-01-01; --again measures it again"
     )
     assert answer(Outcome(place=mine, result=result(), read=True))[2:] == [
         "  an untrained network: 20.00 % (random:resnet18, knn_32px, 2026-01-02)",

@@ -50,7 +50,7 @@ def test_what_a_flag_takes_and_does_is_said(
     said = help_of(["evaluate", "segmentation-folder"], capsys, monkeypatch)
     assert "--from STR" in said
     assert "(repeatable)" in said
-    assert "a result for each. (default: 0)" in said
+    assert "one result for each: --seeds 0 1 2. (default: 0)" in said
     assert "(required)" in help_of(["zoo", "add"], capsys, monkeypatch)
 
 

@@ -85,3 +85,12 @@ def test_one_is_told_as_one() -> None:
 )
 def test_durations_as_people_read_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_words_that_read_as_translated() -> None:
+    """An interrupted command resumes, a problem is reported: nothing in help, messages, guides goes on or is told."""
+    root = ROOT.parent
+    pages = [root / "README.md", *(root / "docs").rglob("*.md"), *(root / "scripts").iterdir(), *ROOT.rglob("*.py")]
+    odd = re.compile(r"\b(?:goes|going) on\b|\btold\b|\blikewise\b", re.IGNORECASE)
+    found = {str(page): words for page in pages if (words := odd.findall(page.read_text(encoding="utf-8")))}
+    assert found == {}

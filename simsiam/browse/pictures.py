@@ -97,7 +97,7 @@ class Row:
 
 
 def contact_sheet(rows: Sequence[Row]) -> Image.Image:
-    """All rows below each other; a row with more than ten pictures goes on in the next line."""
+    """All rows below each other; a row of more than ten pictures continues on the next line."""
     columns = 1 + min(COLUMNS, max((len(row.found) for row in rows), default=0))
     lines = sum(_lines(row) for row in rows)
     step_x, step_y = CELL + GAP, CELL + CAPTION + GAP

@@ -37,10 +37,10 @@ class Inputs:
     weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS", help=WEIGHTS)]
     images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES", help=IMAGES)]
     split: Literal["train", "test"] = "train"  # Which part of a set that has two, such as cifar10.
-    size: Count | None = None  # Pixels of the images; without it, the side that the weights were trained at.
-    backbone: str | None = None  # The network, where the file of weights does not tell it: resnet18, or timm:NAME.
+    size: Count | None = None  # Side of the images in pixels; by default the size the weights were trained at.
+    backbone: str | None = None  # The network, if it cannot be inferred from the weights: resnet18, or timm:NAME.
     device: str = "auto"  # Where to compute: auto, cpu, cuda, cuda:N or mps.
-    workers: Workers = -1  # Processes that decode images; -1: one less than there are cores, at most 8.
+    workers: Workers = -1  # Processes that decode images; -1: one fewer than the CPU cores, at most 8.
     cache: Path | None = None  # Folder of vectors and downloads; without it, SIMSIAM_CACHE or ~/.cache/simsiam.
 
     @property

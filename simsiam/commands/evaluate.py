@@ -33,16 +33,16 @@ Value = TypeVar("Value", int, str)
 class Options:
     """What is measured."""
 
-    # Run folders, files, zoo names; random or random:RUN for untrained networks.
+    # Run folders, weights files or zoo names; random or random:RUN for an untrained network.
     weights: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[WEIGHTS ...]")] = ()
-    # More weights, `random` for instance; each gets a result of its own, and all come out in one table.
+    # More weights for the same table, each with its own result: --from random --from resnet50.pth.
     start: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="from")] = ()
-    recipe: str | None = None  # Settings other than the usual ones, by a name that `simsiam recipes` lists.
-    size: Count | None = None  # Pixels of the images; without it, the side that the weights were trained at.
-    iterations: Count | None = None  # A shorter or longer training; the rate falls at the same fractions of it.
-    seeds: tuple[int, ...] = (0,)  # Of everything random; a result for each.
-    backbone: str | None = None  # The network, where the file of weights does not tell it: resnet18, or timm:NAME.
-    again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # Measure anew what has a result already.
+    recipe: str | None = None  # Another recipe of this protocol; `simsiam recipes` lists them.
+    size: Count | None = None  # Side of the images in pixels; by default the size the weights were trained at.
+    iterations: Count | None = None  # Length of training; the rate still falls at the same fractions of it.
+    seeds: tuple[int, ...] = (0,)  # Random seeds, one result for each: --seeds 0 1 2.
+    backbone: str | None = None  # The network, if it cannot be inferred from the weights: resnet18, or timm:NAME.
+    again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # Measure again even if there is a result.
 
 
 @dataclass(frozen=True, kw_only=True)

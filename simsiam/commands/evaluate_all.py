@@ -27,7 +27,7 @@ from simsiam.wording import plain
 class DataFolders:
     """Where each data set lies; those not named are looked for below --root under the usual names."""
 
-    root: Path = Path("data")  # The folder of imagenet/, VOCdevkit/, iNaturalist2018/, Places205/, coco/, cityscapes/.
+    root: Path = Path("data")  # Folder of imagenet/, VOCdevkit/, iNaturalist2018/, Places205/, coco/, cityscapes/.
     imagenet: Path | None = None  # ImageNet's folder, which holds train/ and val/.
     voc07: Path | None = None  # VOC2007's folder, or the VOCdevkit above it.
     inaturalist2018: Path | None = None  # The folder that holds train2018.json, val2018.json and train_val2018/.
@@ -52,11 +52,11 @@ class Command:
     # Run folders, files of weights, zoo names, random or random:RUN for untrained networks.
     weights: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[WEIGHTS ...]")] = ()
     train: str | None = None  # Your own labelled training images: class folders, a list, or a CSV of path,label.
-    test: str | None = None  # Your own labelled test images, in any of these forms.
-    labels: Path | None = None  # A few labelled images, for the cross-validated accuracy and for clustering.
-    only: tuple[str, ...] = ()  # Names of protocols to run, without it all: --only knn probe.
-    skip: tuple[str, ...] = ()  # Names of protocols to leave out: --skip detection-coco.
-    seeds: tuple[int, ...] = (0,)  # Seeds of everything random, a result for each: --seeds 0 1 2.
+    test: str | None = None  # Your own labelled test images, in any form that --train takes.
+    labels: Path | None = None  # A few labelled images for few-labels and clustering: class folders or a CSV.
+    only: tuple[str, ...] = ()  # Run only these protocols: --only knn probe.
+    skip: tuple[str, ...] = ()  # Skip these protocols: --skip detection-coco.
+    seeds: tuple[int, ...] = (0,)  # Random seeds, one result for each: --seeds 0 1 2.
     folders: Annotated[DataFolders, tyro.conf.arg(name="")] = field(default_factory=DataFolders)
     machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
 

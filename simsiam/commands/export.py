@@ -32,11 +32,11 @@ class Command:
     to: tuple[Target, ...]  # Programs to write for, one or more: --to timm onnx.
     out: Path | None = None  # Folder; without it, SOURCE/export or exports/SOURCE, with a sub-folder for each target.
     licence: str | None = None  # Licence of the weights, for the card; without it, what the zoo or an import says.
-    # The network, where its tensors do not say which: resnet18, or timm:NAME for a timm model.
+    # The network, if it cannot be inferred from the tensors: resnet18, or timm:NAME for a timm model.
     backbone: str | None = None
-    width: Count | None = None  # Channels of the stem, where the tensors do not say; 64 in published ResNets.
-    stem: Stem | None = None  # Kind of the stem; the stride of a 3x3 stem leaves no trace in the tensors.
-    # Channel order of the images that it was trained on; auto: by the zoo's file names.
+    width: Count | None = None  # Channels of the stem, if they cannot be inferred; 64 in published ResNets.
+    stem: Stem | None = None  # Kind of stem; the stride of a 3x3 stem cannot be inferred from the tensors.
+    # Channel order of the training images; auto: RGB, except for zoo files known to be BGR.
     channel_order: Literal["auto", "rgb", "bgr"] = "auto"
 
 

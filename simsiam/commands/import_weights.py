@@ -34,13 +34,13 @@ class Command:
     # A weights file, or the name of a zoo model.
     file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
     out: Path | None = None  # Folder to write; without it, runs/import-FILE.
-    # The network, where its tensors do not say which: resnet18, or timm:NAME for a timm model.
+    # The network, if it cannot be inferred from the tensors: resnet18, or timm:NAME for a timm model.
     backbone: str | None = None
-    width: Count | None = None  # Channels of the stem, where the tensors do not say; 64 in published ResNets.
-    stem: Stem | None = None  # Kind of the stem; the stride of a 3x3 stem leaves no trace in the tensors.
-    # Channel order of the images that it was trained on; auto: by the zoo's file names.
+    width: Count | None = None  # Channels of the stem, if they cannot be inferred; 64 in published ResNets.
+    stem: Stem | None = None  # Kind of stem; the stride of a 3x3 stem cannot be inferred from the tensors.
+    # Channel order of the training images; auto: RGB, except for zoo files known to be BGR.
     channel_order: Literal["auto", "rgb", "bgr"] = "auto"
-    branch: str | None = None  # Of several networks in the file, part of the name of the one to read: student, say.
+    branch: str | None = None  # If the file holds several networks, part of the name of the one to read: student.
     channels: Literal["rgb", "widen"] = "rgb"  # widen: a first layer of one channel (grey images) is repeated for RGB.
     # Licence of the weights, kept for later exports; without it, that of the zoo's card if there is one.
     licence: str | None = None

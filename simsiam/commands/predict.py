@@ -36,9 +36,9 @@ class Command:
 
     # The folder of a detection or segmentation evaluation, then images or folders of them.
     places: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FOLDER IMAGE ...")]
-    out: Path = Path("predictions")  # Folder of the pictures, and of predictions.json or the masks.
-    threshold: float = 0.5  # Score of a detection, 0 to 1, from which it is drawn and written.
-    most: int = 20  # Most detections drawn on an image, the surest; predictions.json has all.
+    out: Path = Path("predictions")  # Folder for the pictures and for predictions.json or the masks.
+    threshold: float = 0.5  # Lowest score, 0 to 1, of detections to draw and write.
+    most: int = 20  # Draw at most this many detections on an image; predictions.json has all.
     device: str = "auto"  # Where to compute: auto, cpu, cuda, cuda:N or mps.
 
 

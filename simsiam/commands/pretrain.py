@@ -34,15 +34,15 @@ EXIT_CODES = {"collapsed": 3, "partial collapse": 4, "worse than its start": 4, 
 class Options:
     """What a run needs besides recipe and machine."""
 
-    # A folder, a text list or tar shards with the images; or the name of a set: cifar10.
+    # The images: a folder, a text list or tar shards, or the name of a set such as cifar10.
     data: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[DATA]")] = None
-    recipe: str | None = None  # Settings by a name that `simsiam recipes` lists; without it, chosen to suit the data.
+    recipe: str | None = None  # A recipe from `simsiam recipes`; by default chosen to suit the data and device.
     labels: Path | None = None  # Labelled images for the kNN check: class folders or a CSV of path,label.
-    compare: tuple[str, ...] = ()  # Weights to measure beside the trained ones, such as a supervised backbone's.
-    init: str | None = None  # Weights to start from; without --recipe, their network is trained.
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # Stop with an error where there is no run to resume.
-    on_collapse: Literal["stop", "warn"] = "stop"  # What to do at a collapse; the exit code is 3 either way.
-    track: tuple[Literal["tensorboard", "wandb"], ...] = ()  # Trackers that get the numbers too.
+    compare: tuple[str, ...] = ()  # Other weights to measure beside the trained ones: --compare resnet50.pth.
+    init: str | None = None  # Weights to start from; without --recipe the network in them is trained.
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # Fail if there is no run to resume.
+    on_collapse: Literal["stop", "warn"] = "stop"  # What to do when training collapses; the exit code is 3 either way.
+    track: tuple[Literal["tensorboard", "wandb"], ...] = ()  # Also log the figures to these trackers.
 
 
 @dataclass(frozen=True, kw_only=True)

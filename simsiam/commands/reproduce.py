@@ -36,9 +36,9 @@ class Command:
     names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME ...]")] = ()
     scale: Literal["small", "paper"] = "small"  # small: CIFAR-10 on a CPU; paper: ImageNet, weeks of GPUs.
     data: str | None = None  # A local copy of CIFAR-10; for --scale paper, ImageNet's folder.
-    seeds: Count = 3  # Runs of each case.
-    epochs: Count | None = None  # Other than the scale's.
-    train_images: int | None = None  # Other than the scale's; 0: all.
+    seeds: Count = 3  # Number of seeds, i.e. runs of each case.
+    epochs: Count | None = None  # Epochs of each run; by default the scale's.
+    train_images: int | None = None  # Training images of each run, 0 for all; by default the scale's.
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # List the runs, and train nothing.
     machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=lambda: Machine(out=OUT))
 

@@ -17,13 +17,13 @@ from simsiam.limits import Count, Positive
 class Command:
     """Submit another verb to SLURM: simsiam submit [OPTIONS] -- pretrain DATA --recipe NAME ..."""
 
-    nodes: Count = 1  # Machines.
-    gpus: int = 8  # GPUs of each machine; one process for each.
+    nodes: Count = 1  # Number of machines.
+    gpus: int = 8  # GPUs on each machine; one process per GPU.
     cpus: Count = 8  # CPU cores of each process.
-    hours: Positive = 24.0  # Longest time in hours; then the job is queued again and resumes.
-    partition: str | None = None  # Partition of the cluster; without it, the usual one.
-    after: tuple[str, ...] = ()  # Numbers of jobs that must end without a failure first: --after 4711.
-    logs: Path = Path("runs/slurm")  # Folder of job files and output.
+    hours: Positive = 24.0  # Time limit in hours; a job that reaches it is queued again and resumes.
+    partition: str | None = None  # SLURM partition; by default the cluster's.
+    after: tuple[str, ...] = ()  # Jobs that must succeed first, by number: --after 4711.
+    logs: Path = Path("runs/slurm")  # Folder for job files and their output.
     cluster: Literal["slurm", "local"] = "slurm"  # slurm, or local: processes on this machine, to try it out.
 
 

@@ -40,7 +40,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
 def answer(outcome: Outcome) -> list[str]:
     """The figure with its interval and images; then chance, an untrained network and the last result on these data."""
     result = outcome.result
-    when = f"read from the result of {_day(result)}; --again measures anew" if outcome.read else "measured now"
+    when = f"read from the result of {_day(result)}; --again measures it again" if outcome.read else "measured now"
     interval = interval_of(result)
     said = [
         f"95 % interval {interval.low:.1f} to {interval.high:.1f}" if interval is not None else "",

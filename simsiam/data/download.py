@@ -20,7 +20,7 @@ class Unavailable(Exception):
 
 
 def fetch(url: str, path: Path, *, md5: str) -> Path:
-    """Download to `path`, going on where an earlier call stopped; the file appears there only once its md5 is right.
+    """Download to `path`, resuming an interrupted call; the file appears there only once its md5 is right.
 
     Raises Unavailable with the reason; what has arrived stays in `path`.part for the next call.
     """

@@ -93,7 +93,7 @@ class Work(ABC):
                     image = self.fetch(index, bad)
                 except UnreadableImage as error:
                     if self.unreadable == "stop":
-                        raise UserError(f"{self.source.name}: {error}. Mend or leave it out.") from error
+                        raise UserError(f"{self.source.name}: {error}. Fix or remove it.") from error
                     bad.append(error.bad)
                     continue
                 items.append(make(row, index, image))

@@ -70,7 +70,7 @@ def write(embedded: Embedded, file: Path, *, progress: Callable[[float], None] =
     """Write the vectors in the form that the file's name ends in.
 
     Rows are the readable images in the source's order; each carries its path and, where known, its class. `progress`
-    is told the share of the rows that is written, from 0 to 1.
+    is called with the share of rows written so far, 0 to 1.
     """
     check(file)
     file.parent.mkdir(parents=True, exist_ok=True)

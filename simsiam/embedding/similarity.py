@@ -137,7 +137,7 @@ def near_duplicates(
         rows: N x C float32 of length 1.
         threshold: cosine, above 0 and at most 1.
         digests: of the content of each row's image, N x 16 uint8.
-        progress: told the share that is done, from 0 to 1.
+        progress: called with the share that is done, 0 to 1.
 
     Raises UserError for a threshold that makes no sense.
     """

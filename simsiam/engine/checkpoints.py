@@ -83,7 +83,7 @@ class Checkpoints:
                 print("\n".join([*wrong, f"resuming from the checkpoint before: {path}"]), file=sys.stderr)
             return content
         if wrong:
-            raise UserError("\n".join([*wrong, f"{self.folder}: no checkpoint is left to resume from. Start anew."]))
+            raise UserError("\n".join([*wrong, f"{self.folder}: no checkpoint is left to resume from. Start over."]))
         return None
 
 

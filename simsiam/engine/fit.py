@@ -3,7 +3,7 @@
     for end in fit(training, step=step, batches=loader.epoch, plan=plan, ...):
         ...  # evaluate, decide; `break` stops the run
 
-Everything random in a step is a function of seed, epoch and step, so a run that was killed anywhere goes on from
+Everything random in a step is a function of seed, epoch and step, so a run that was killed anywhere resumes from
 its last checkpoint to the same weights, bit for bit on the CPU.
 """
 

@@ -84,7 +84,7 @@ class LabelledSets(DataFlags):
 class PartlyLabelledSets(LabelledSets):
     """The images of ImageNet that a list names, to learn from, and its validation images."""
 
-    part: Path | None = None  # The list of the labelled images of --data, such as SimCLR's 1percent.txt.
+    part: Path | None = None  # List of the labelled images in --data, such as SimCLR's 1percent.txt.
 
     def open(self, cache: Path | None) -> Splits:
         """The labelled part and the test set."""
@@ -129,7 +129,7 @@ class MultiLabelSets(LabelledSets):
 class LabelledSet(DataFlags):
     """One labelled set."""
 
-    data: str | None = None  # Labelled images: class folders, a CSV of path,label, or a set's name such as cifar10.
+    data: str | None = None  # Labelled images: class folders, a CSV of path,label, or a set such as cifar10.
 
     def open(self, cache: Path | None) -> Source:
         """The set; of one with splits, the test images."""
@@ -146,8 +146,8 @@ class PublishedBoxes(DataFlags):
 
     one_set: ClassVar[bool] = True
     kind: Literal["voc0712", "voc07", "coco2017", "cityscapes"]
-    data: Path | None = None  # The folder of the data set, as it is unpacked.
-    skip_bad: Switch = False  # Leave out damaged images and boxes, and say how many, instead of stopping.
+    data: Path | None = None  # The folder of the unpacked data set.
+    skip_bad: Switch = False  # Skip damaged images and boxes, and report how many, instead of stopping.
 
     def open(self, cache: Path | None) -> BoxSets:
         """Both sets, checked file by file and object by object."""
@@ -163,12 +163,12 @@ class PublishedBoxes(DataFlags):
 class OwnBoxes(DataFlags):
     """Boxes, and maybe masks, of your own."""
 
-    data: Path | None = None  # An export of COCO, VOC-XML, YOLO, CVAT, LabelMe, VIA or OpenImages form: folder or file.
-    images: Path | None = None  # The folder of its images; without it, those beside the annotations.
-    test: Path | None = None  # A test set; without it the split that --data has, or a fifth of it held out.
-    test_images: Path | None = None  # The folder of the test set's images.
-    skip_bad: Switch = False  # Leave out damaged images and boxes, and say how many, instead of stopping.
-    first_pixel: Literal[0, 1] = 0  # How the VOC-XML files count pixels: from 0, or from 1 as VOC itself does.
+    data: Path | None = None  # Folder or file of a COCO, VOC XML, YOLO, CVAT, LabelMe, VIA or OpenImages export.
+    images: Path | None = None  # Folder of the images; by default looked for beside the annotations.
+    test: Path | None = None  # A test set; by default the export's own split, or a random fifth of --data.
+    test_images: Path | None = None  # Folder of the test images, like --images.
+    skip_bad: Switch = False  # Skip damaged images and boxes, and report how many, instead of stopping.
+    first_pixel: Literal[0, 1] = 0  # Number of the first pixel in VOC XML files: 0 for most tools, 1 for VOC itself.
 
     def open(self, cache: Path | None) -> BoxSets:
         """Both sets, checked file by file and object by object."""
@@ -212,12 +212,12 @@ class PublishedMasks(DataFlags):
 class OwnMasks(DataFlags):
     """Images and masks of your own."""
 
-    data: Path | None = None  # A folder with images/, masks/ and classes.txt.
-    train_images: Path | None = None  # Instead of --data: a folder of training images, of any depth.
-    train_masks: Path | None = None  # The folder of their masks, with the same names.
-    test_images: Path | None = None  # A folder of test images; without it a tenth of the training images is held out.
-    test_masks: Path | None = None  # The folder of the test images' masks.
-    classes: Path | None = None  # A text file of NAME, ID NAME or RED GREEN BLUE NAME lines; classes.txt in --data.
+    data: Path | None = None  # A folder with images/, masks/ and classes.txt, or a Roboflow or CVAT mask export.
+    train_images: Path | None = None  # Instead of --data: the folder of training images; sub-folders are read too.
+    train_masks: Path | None = None  # Folder of their masks, with the same names.
+    test_images: Path | None = None  # Folder of test images; by default a tenth of the training images is held out.
+    test_masks: Path | None = None  # Folder of the test images' masks.
+    classes: Path | None = None  # Text file with a line per class: NAME, ID NAME or RED GREEN BLUE NAME.
 
     def open(self, cache: Path | None) -> MaskSplits:
         """Both sets; the held-out part is the same for every seed of the training."""

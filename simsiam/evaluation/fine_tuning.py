@@ -168,7 +168,7 @@ class FineTuning:
             differing = [name for name in sorted(identity) if stored["recipe"].get(name) != identity[name]]
             raise UserError(
                 f"{folder}: holds the state of another run (different {', '.join(differing or ['recipe'])}). "
-                "Give another --out, or --again to start anew."
+                "Give another --out, or --again to start over."
             )
         training.load(stored)
         assert training.extra is not None

@@ -17,7 +17,7 @@ from simsiam.results import write_atomic
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-PALETTE: tuple[Colour, ...] = (  # told apart in daylight and by most colour-blind eyes
+PALETTE: tuple[Colour, ...] = (  # distinct in daylight and to most colour-blind eyes
     (230, 75, 53),
     (0, 125, 200),
     (20, 160, 105),

@@ -29,7 +29,7 @@ class Place:
     identity: dict[str, Any]  # what the run is; a folder that holds another run's state is refused
 
     def part(self, name: str, **identity: Any) -> Place:
-        """A training of its own in a folder below (or in this one, by an empty name), told apart by `identity`."""
+        """A training of its own in a folder below (or in this one, by an empty name), distinguished by `identity`."""
         return replace(self, folder=self.folder / name, identity={**self.identity, **identity})
 
 

@@ -154,7 +154,7 @@ def run_once(
     """`protocol.run`, or the result that `machine.out` holds already.
 
     Args:
-        again: measure anew, whatever lies there.
+        again: measure again even if there is a result.
 
     Raises UserError if the folder holds a result of other settings, weights, data or seed: nothing is overwritten
     unless `again` says so, and what another command made never is; and, before anything is measured, if it holds none

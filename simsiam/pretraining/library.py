@@ -64,13 +64,13 @@ def pretrain(
         recipe: by name, or a record; None: as the command chooses, for a folder fitted to its number of images.
         out: the run folder; a run that was interrupted there is resumed, a finished one is read.
         device: auto, cpu, cuda, cuda:N or mps.
-        machine: workers, cache and what else depends on the machine.
-        labels: a labelled folder or a CSV of path,label for kNN under way.
+        machine: workers, cache and the other settings of the machine.
+        labels: a labelled folder or a CSV of path,label for the kNN check during training.
         compare: weights to measure beside the trained ones.
         init: weights to start from.
         on_collapse: stop at a collapse, or only warn.
         resume: required: raise UserError where there is nothing to resume.
-        track: also send the numbers there.
+        track: trackers to log the figures to as well.
         settings: fields of the recipe to change, such as epochs=50.
 
     Raises:
@@ -149,7 +149,7 @@ def _network_of(init: str, model: Model) -> Model:
 
     try:
         found = load_backbone(init).backbone
-    except UserError:  # what is wrong with it is told when it is loaded, flags and all
+    except UserError:  # loading it reports what is wrong, with the flags
         return model
     if isinstance(found, ResNet):
         return dataclasses.replace(model, backbone=found.name, width=found.width, stem=found.stem)

@@ -1,4 +1,4 @@
-"""What says whether a training works, measured on a held-out sample: spread, spectrum, alignment, neighbours.
+"""Whether training works, measured on held-out images: spread, spectrum, alignment, neighbours.
 
 Every measure is of the network in evaluation mode, in float32, on images that it is not trained on.
 """
@@ -43,7 +43,7 @@ RETRIEVAL = 1000  # images among which view retrieval searches, at most
 
 
 class Monitor:
-    """Measures a network again and again on the same held-out images, and judges what it found.
+    """Measures a network repeatedly on the same held-out images, and judges the outcome.
 
     Args:
         held_out: images that are not trained on: a folder, a torch data set (its transform is left out), a list of PIL

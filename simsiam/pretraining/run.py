@@ -218,7 +218,7 @@ class _Run:
             self.training.load(saved)
             self.log.rewind(saved["log_offset"])
             at = f"epoch {self.training.epoch + 1}, step {self.training.step}"
-            self.display.say(f"going on from {self.folder} at {at}")
+            self.display.say(f"resuming {self.folder} at {at}")
             return run_folder.checks(self.folder)
         self.log.rewind(0)
         found = estimate.measure(

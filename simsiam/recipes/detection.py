@@ -152,7 +152,7 @@ def mask_rcnn_r50_fpn_mstrain_2x_coco() -> Detection:
 
 
 def mask_rcnn_r50_c4_mstrain_1x_coco() -> Detection:
-    """The C4 form on COCO: its mask head has no convolutions and goes on from the last stage."""
+    """The C4 form on COCO: its mask head has no convolutions and continues from the last stage."""
     return replace(
         mask_rcnn_r50_fpn_mstrain_1x_coco(),
         name="mask_rcnn_r50_c4_mstrain_1x_coco",

@@ -139,13 +139,11 @@ def _unfinished(run: RunFolder) -> Answer:
     reached = f"It has reached epoch {float(row['epoch']):.3g}" if row else "It has written no step yet"
     sentences = [
         f"{reached}{f' of {epochs}' if epochs else ''}. It is still running, or it was interrupted: "
-        f"then it goes on where it stopped with `{run.go_on}`.",
-        "The baselines, the neighbours and the map come with the end of the run.",
+        f"then `{run.go_on}` resumes it.",
+        "The baselines, the neighbours and the map are added when the run ends.",
     ]
     if status:
         sentences.insert(1, f"At the last check the monitor said: {status}.")
     if status == "collapsed":
-        return Answer(
-            tone="bad", badge=status, headline="This run has collapsed before it finished.", sentences=sentences
-        )
+        return Answer(tone="bad", badge=status, headline="The run collapsed before it finished.", sentences=sentences)
     return Answer(tone="wait", badge="not finished", headline="This run has not finished.", sentences=sentences)

@@ -141,7 +141,7 @@ class RunFolder:
     monitor: list[dict[str, Any]]
     figures: dict[str, Any]
     skipped: list[list[str]]  # header and first rows of skipped.csv
-    go_on: str  # the command with which a run that was cut short goes on
+    go_on: str  # the command that resumes an interrupted run
 
     @property
     def name(self) -> str:

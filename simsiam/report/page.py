@@ -19,7 +19,7 @@ SCHEMA = 1
 def write_page(run: Path) -> Path:
     """Write `report.html` and `report.json` into a run folder and return the page's path.
 
-    The page is written for a run that still goes on or was cut short as well; it then says so. Raises UserError
+    The page is also written for a run that is still running or was interrupted; it then says so. Raises UserError
     where the folder holds no run or a file of it is damaged.
     """
     folder = read_run(run)

@@ -1,4 +1,4 @@
-"""Which network a state dict belongs to, told from its tensors, and putting it in without a gap."""
+"""Which network a state dict belongs to, inferred from its tensors, and loading it without a gap."""
 
 from __future__ import annotations
 

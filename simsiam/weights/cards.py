@@ -100,10 +100,10 @@ CARDS: tuple[Card, ...] = (
     _mmselfsup(100, "v0.5.0", "20211213-925d628c", order="BGR", notes=(BGR_NOTE, "The model of the page.")),
     _mmselfsup(100, "v0.6.0", "20211230-65a0eff4", order="BGR", notes=(BGR_NOTE, "Retrained; replaced v0.5.0's.")),
     _mmselfsup(100, "v0.7.0", "20220225-68a88ad8", order="RGB", notes=(RERELEASE_NOTE,)),
-    _mmselfsup(100, "v1.0.0", "20220825-d07cb2e6", folder=_in_1x(100), order="RGB", notes=("Trained anew in 1.x.",)),
+    _mmselfsup(100, "v1.0.0", "20220825-d07cb2e6", folder=_in_1x(100), order="RGB", notes=("Retrained in 1.x.",)),
     _mmselfsup(200, "v0.5.0", "20211213-b605f9f1", order="BGR", notes=(BGR_NOTE, "The model of the page.")),
     _mmselfsup(200, "v0.7.0", "20220225-2f488143", order="RGB", notes=(RERELEASE_NOTE,)),
-    _mmselfsup(200, "v1.0.0", "20220825-efe91299", folder=_in_1x(200), order="RGB", notes=("Trained anew in 1.x.",)),
+    _mmselfsup(200, "v1.0.0", "20220825-efe91299", folder=_in_1x(200), order="RGB", notes=("Retrained in 1.x.",)),
     _official(100, 512, "100ep", linear=True),
     _official(100, 256, "100ep-256bs", linear=True),
     _official(

@@ -291,6 +291,6 @@ def _fold_affine(state: dict[str, Tensor], norm: int, notes: list[str]) -> bool:
     state[f"{norm - 1}.weight"] = state[f"{norm - 1}.weight"] * sign.float()[:, None]
     notes.append(
         "projector: the scale and shift of its last BatchNorm are folded into the running statistics: the same "
-        "in evaluation mode; training that goes on does so without them, as published"
+        "in evaluation mode; further training continues without them, as published"
     )
     return True

@@ -94,14 +94,14 @@ def load_backbone(
     Args:
         source: a run folder, one of our checkpoints, a file in any format that docs/guides/weights.md lists, or the
             name of a zoo card whose file was fetched, or of an own run that was added to the zoo.
-        backbone: the network, where it shall not be told from the tensors; `timm:NAME` for any timm model.
-        width: channels of the stem, likewise.
-        stem: likewise; the tensors do not show the stride of a 3x3 stem, `small` (stride 1) is taken.
+        backbone: the network, if it cannot be inferred from the tensors; `timm:NAME` for any timm model.
+        width: channels of the stem, if they cannot be inferred.
+        stem: kind of stem; the stride of a 3x3 stem cannot be inferred, and `small` (stride 1) is assumed.
         channel_order: of the images that the weights were trained on; auto: BGR for the zoo's files that were, by
-            file name, else RGB. BGR weights are turned round, first convolution and normalisation, to take RGB.
-        branch: of several networks in a foreign file, a piece of the name of the one to take (`student`); None: the
+            file name, else RGB. BGR weights are converted to take RGB: first convolution and normalisation.
+        branch: part of the name of the network to read from a file with several (`student`); None: the
             one that its authors evaluate.
-        channels: widen: a first layer that takes one channel is repeated for RGB; rgb: such a file is refused.
+        channels: widen: repeat a one-channel first layer for RGB; rgb: refuse such a file.
         backbone_flag: what messages call `backbone`.
 
     Raises:
@@ -138,7 +138,7 @@ def load_backbone(
 
 
 def _refuse_another_network(source: str | Path, found: _Found, asked: str | None, flag: str) -> None:
-    """A name that contradicts the file is told in a line; the list of misfitting tensors would say nothing more."""
+    """A name that contradicts the file is reported in one line; a list of misfitting tensors would add nothing."""
     it_is = found.declared.backbone or recognised(found.converted.backbone)
     if asked is None or it_is is None or asked == it_is:
         return
@@ -160,12 +160,12 @@ def locate(source: str | Path) -> Path:
 
 
 def unfinished(source: str | Path) -> str | None:
-    """What to say of a run whose pre-training is not finished, with the command that goes on; None for all else."""
+    """What to say of a run whose pre-training is not finished, with the command that resumes it; None otherwise."""
     folder = Path(source).expanduser()  # the zoo has no unfinished ones
     if not (folder / "recipe.json").exists() or _is_finished(folder):
         return None
     return (
-        f"{folder}: the pre-training is not finished; what its last checkpoint holds is taken. It goes on with:\n"
+        f"{folder}: the pre-training is not finished; its last checkpoint is used. To resume it:\n"
         f"  {command_to_go_on(read_json(folder / 'recipe.json'), folder)}"
     )
 
@@ -197,7 +197,7 @@ def _find_in_folder(folder: Path, wanted: Choice) -> _Found:
     if not finished and not steps:
         if (folder / "recipe.json").exists():
             raise UserError(
-                f"{folder}: a run folder without a checkpoint yet. Let it train on, or name another. It goes on with:\n"
+                f"{folder}: no checkpoint in this run folder yet. Name another folder, or resume the run:\n"
                 f"  {command_to_go_on(read_json(folder / 'recipe.json'), folder)}"
             )
         raise UserError(f"{folder}: no run folder: neither backbone.safetensors nor checkpoints/step-*.pt is in it.")
@@ -285,7 +285,7 @@ def _turn_to_rgb(converted: Converted, preprocess: Preprocess) -> Preprocess:
     """Weights trained on BGR under RGB's mean and std: the same function of an RGB image."""
     if "conv1.weight" in converted.backbone:
         converted.backbone["conv1.weight"] = converted.backbone["conv1.weight"].flip(1)
-    converted.notes.append("trained on BGR images: first convolution, mean and std turned round, so that RGB goes in")
+    converted.notes.append("trained on BGR images: first convolution, mean and std were converted to RGB")
     (r, g, b), (sr, sg, sb) = preprocess.mean, preprocess.std
     return replace(preprocess, mean=(b, g, r), std=(sb, sg, sr))
 

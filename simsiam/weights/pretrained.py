@@ -64,7 +64,7 @@ def open_subject(source: str, *, seed: int, backbone: str | None = None, size: i
         source: whatever `load_backbone` takes; `random` for an untrained ResNet-50 at 224 pixels, `random:resnet18`
             for another network, `random:SOURCE` for the untrained network of a run or file, with its pre-processing.
         seed: of an untrained network's weights, and of everything random in the protocols.
-        backbone: the network, where it shall not be told from the tensors (`timm:NAME` needs it).
+        backbone: the network, if it cannot be inferred from the tensors (`timm:NAME` needs it).
         size: pixels of the images; None: the side that the weights were trained at.
 
     Raises UserError as `load_backbone` does: weights load in full or not at all.

@@ -178,12 +178,12 @@ class InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
         self.stack[-1] = self._build(self.stack[-1], args)
 
     def load_newobj_ex(self) -> None:
-        """Likewise, with keywords."""
+        """As NEWOBJ, with keyword arguments."""
         kwargs, args = self.stack.pop(), self.stack.pop()
         self.stack[-1] = self._build(self.stack[-1], args, kwargs)
 
     def _instantiate(self, klass: Any, args: Any) -> None:
-        """Likewise, for the oldest protocols."""
+        """As NEWOBJ, for the oldest protocols."""
         self.append(self._build(klass, args))
 
     def load_build(self) -> None:

@@ -85,7 +85,7 @@ def show(name: str, cache: Path | None = None) -> str:
 
 
 def get(name: str, cache: Path | None = None) -> Path:
-    """Fetch a published model, going on where an earlier try stopped, and verify it.
+    """Fetch a published model, resuming an interrupted download, and verify it.
 
     The first eight digits of SHA-256 stand in MMSelfSup's file names; the official files have no published digest,
     so theirs is written down at the first fetch and held against every later one.

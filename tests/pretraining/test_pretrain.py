@@ -126,7 +126,7 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_weights(
     again = start(*arguments)
     text, _ = again.communicate(timeout=300)
     assert again.returncode in (0, 4), text
-    assert "going on from" in text
+    assert "resuming " in text
     _assert_same(weights(out), weights(unbroken))
     rows = [row["step"] for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "monitor"]
     assert rows == sorted(set(rows)), "a resumed run must not leave rows twice"
@@ -146,9 +146,7 @@ def test_a_polite_stop_saves_and_goes_on(
     typed = shlex.join(["simsiam", *map(str, arguments)])
     assert text.endswith(f"the same command resumes from there:\n  {typed}\n")
     told = unfinished(out)
-    assert told == (
-        f"{out}: the pre-training is not finished; what its last checkpoint holds is taken. It goes on with:\n  {typed}"
-    )
+    assert told == (f"{out}: the pre-training is not finished; its last checkpoint is used. To resume it:\n  {typed}")
     capsys.readouterr()
     assert simsiam("export", out, "--to", "safetensors", "--out", tmp_path / "exported") == 0
     assert f"note: {told}" in capsys.readouterr().err

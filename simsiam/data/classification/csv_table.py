@@ -84,7 +84,9 @@ def read_table(file: Path) -> Table:
 
 def _account(used: int, repeated: int, written: list[str], paths: list[str]) -> Inventory:
     moved = [
-        path for path, told in zip(paths, written, strict=True) if path != told and path != told.replace("\\", "/")
+        path
+        for path, listed in zip(paths, written, strict=True)
+        if path != listed and path != listed.replace("\\", "/")
     ]
     where = some(sorted({os.path.dirname(path) or "." for path in moved}))
     share = f"{len(moved):,} of {counted(len(paths), 'image')} {plural(len(moved), 'is', 'are')}"

@@ -28,7 +28,7 @@ def splits(
         data: a set with splits of its own, by name or folder.
         train, test: two places instead.
         cache: of downloads.
-        layout: of `data`, where the protocol is of one data set; None: told by what lies there.
+        layout: of `data`, where the protocol is of one data set; None: inferred from the files.
 
     Raises UserError where nothing usable is there.
     """

@@ -1,4 +1,4 @@
-"""What must hold before a detector is trained on a set, checked on every image and object, and told at once."""
+"""What must hold before a detector is trained on a set, checked on every image and object, and reported together."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def message(source: BoxFiles, problems: Iterable[Problem]) -> str:
     if len(problems) > SHOWN:
         lines.append(f"  and {len(problems) - SHOWN} more")
     head = f"{source.place}: {counted(len(problems), 'thing is', 'things are')} wrong ({counts}):"
-    return "\n".join([head, *lines, "Mend them, or leave these images and objects out with --skip-bad."])
+    return "\n".join([head, *lines, "Fix them, or skip these images and objects with --skip-bad."])
 
 
 def _of_kind(objects: Objects | Target, which: Which) -> Any:

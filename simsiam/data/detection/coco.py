@@ -253,7 +253,7 @@ def _refuse_corners(source: BoxFiles) -> None:
     if over or (np.isclose(areas, as_corners, rtol=0.02) & ~np.isclose(areas, plain, rtol=0.02)).all():
         raise UserError(
             f"{source.place}: bbox holds x, y, width and height in COCO's form, and these boxes fit their images only "
-            "as two corners, x1, y1, x2 and y2. Subtract the first corner from the second, or export them anew."
+            "as two corners, x1, y1, x2 and y2. Subtract the first corner from the second, or export again."
         )
 
 

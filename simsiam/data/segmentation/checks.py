@@ -81,7 +81,7 @@ def complain(problems: Sequence[str], what: str, *, listing: Path | None) -> Non
         more += f" (all in {listing})"
     raise UserError(
         f"{what}: {counted(len(problems), 'problem')} in the data; nothing was trained.\n"
-        f"{shown}{more}\nMend or remove these files (and their names in the lists), then run the same command."
+        f"{shown}{more}\nFix or remove these files (and their names in the lists), then run the same command again."
     )
 
 

@@ -26,7 +26,7 @@ class Clustering(Protocol["Source"]):
     everyday: ClassVar[tuple[str, ...]] = ("clusters",)
     features: PooledFeatures
     clusters: Count | None  # How many clusters; without it, as many as there are classes.
-    starts: Count  # How often k-means starts anew; the tightest clustering counts.
+    starts: Count  # Number of random starts of k-means; the tightest clustering counts.
     iterations: Count  # Most steps of k-means from each start.
 
     def score(self, subject: PretrainedBackbone, data: Source, *, machine: Machine) -> Measured:

@@ -36,9 +36,9 @@ class Knn(Protocol[Splits]):
 
     protocol: ClassVar[str] = "knn"
     everyday: ClassVar[tuple[str, ...]] = ("k", "temperature")
-    k: tuple[Count, ...]  # How many neighbours vote; a figure for each.
+    k: tuple[Count, ...]  # Number of neighbours that vote; one figure for each value.
     quoted_k: Count  # The k whose figure is quoted alone; one of --k.
-    temperature: Positive  # A neighbour's vote weighs exp(cosine / temperature).
+    temperature: Positive  # The weight of a neighbour's vote is exp(cosine / temperature).
     resize: Count  # Pixels that the short edge is resized to, before the centre crop.
     size: Count  # Pixels of the crop.
     precision: Literal["fp32", "tf32", "bf16", "fp16"]  # Number format of the backbone's forward pass.

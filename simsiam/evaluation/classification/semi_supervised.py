@@ -32,8 +32,8 @@ class SemiSupervised(Protocol[Splits]):
     main_metric: ClassVar[str] = "top1"  # top-1 of the chosen cell
     everyday: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "lrs", "head_multipliers")
     schooling: TrainingConfig  # its lr is replaced by each of `lrs`
-    lrs: tuple[Positive, ...]  # Learning rates to try, each with each head multiplier.
-    head_multipliers: tuple[Positive, ...]  # How many times the rate the classifier gets, to try.
+    lrs: tuple[Positive, ...]  # Learning rates to try, each with every head multiplier.
+    head_multipliers: tuple[Positive, ...]  # Multiples of the learning rate to try for the classifier.
     # What chooses the rates: the test set, as published, or a part of the training set.
     selection: Literal["test", "held-out"]
     held_out_fraction: Share  # Share of each class held out for --selection held-out.

@@ -119,7 +119,7 @@ def _copy(backbone: Backbone) -> ResNet:
     """A copy to be trained; raises UserError for what is no ResNet of ours."""
     if not isinstance(backbone, ResNet):
         raise UserError(
-            f"{backbone.name}: detection needs a ResNet whose stages can be told apart "
+            f"{backbone.name}: detection needs a ResNet with separate stages "
             "(resnet10 to resnet152); a timm model is not one."
         )
     network = copy.deepcopy(backbone)

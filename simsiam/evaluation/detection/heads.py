@@ -132,7 +132,7 @@ class Described:
     """Boxes as the classifier sees them."""
 
     vectors: Tensor  # R x D
-    maps: Tensor | None  # R x C x h x w, where the mask head goes on from here
+    maps: Tensor | None  # R x C x h x w, the mask head continues from here
 
 
 class Description(nn.Module, ABC):

@@ -35,7 +35,7 @@ class Detection(DetectionSettings, Protocol["BoxSets"]):
     everyday: ClassVar[tuple[str, ...]] = ("lr", "batch_size", "accumulate", "lr_sweep", "sweep_choice", "precision")
 
     @property
-    def protocol(self) -> str:  # type: ignore[override]  # one class serves several benchmarks, told apart by a field
+    def protocol(self) -> str:  # type: ignore[override]  # one class serves several benchmarks, distinguished by a field
         """What Result.protocol says."""
         return f"detection_{self.benchmark}"
 

@@ -126,7 +126,7 @@ class DetectionSettings:
     lr: Positive  # Learning rate for a batch of --lr-batch; scaled in proportion to --batch-size.
     lr_batch: Count  # Batch size that --lr is for.
     batch_size: Count  # Images in a step, over all devices; the rate follows it.
-    accumulate: Count  # Passes that make a step; more than 1 only without BatchNorm that is trained.
+    accumulate: Count  # Forward passes per step; more than 1 only if no BatchNorm is trained.
     momentum: Share  # Momentum of SGD.
     weight_decay: float  # Weight decay, on every parameter.
     unit: Literal["iterations", "epochs"]  # Unit of --length, --milestones and --evaluate-every.
@@ -139,7 +139,7 @@ class DetectionSettings:
     # Training batches that BatchNorm's statistics are measured on before a scoring; 0: running means.
     precise_bn_iterations: int
     precision: Literal["fp32", "tf32", "bf16"]  # Number format of the forward passes; published: fp32.
-    lr_sweep: tuple[Positive, ...]  # Rates to try on short schedules first, 0.01,0.02 for instance; empty: none.
+    lr_sweep: tuple[Positive, ...]  # Learning rates to try first on a short schedule: --lr-sweep 0.01 0.02.
     sweep_iterations: Count  # Length of such a schedule.
     sweep_choice: Literal["report", "best"]  # report: train at --lr all the same; best: at the rate that scored best.
     expected_classes: Count | None  # Classes of the published data set; another number is allowed and noted.

@@ -38,7 +38,7 @@ class SegmentationSchedule:
 
     iterations: Count  # Length of the training.
     batch_size: Count  # Images in a step, over all devices; the rate follows it.
-    accumulate: Count  # Passes that make a step; more than 1 only without BatchNorm that is trained.
+    accumulate: Count  # Forward passes per step; more than 1 only if no BatchNorm is trained.
     lr: Positive  # Learning rate for a batch of --lr-batch; scaled in proportion to --batch-size.
     lr_batch: Count  # Batch size that --lr is for.
     min_lr: float  # What the rate falls to: (lr - min_lr) x (1 - t)^power + min_lr.
@@ -95,7 +95,7 @@ class Testing:
 class RateSearch:
     """Several rates tried on a short schedule, scored on a tenth of the training images that is held out for it."""
 
-    lr_sweep: tuple[Positive, ...]  # Rates to try on short schedules first, 0.003,0.01 for instance; empty: none.
+    lr_sweep: tuple[Positive, ...]  # Learning rates to try first on a short schedule: --lr-sweep 0.003 0.01.
     sweep_iterations: Count  # Length of such a schedule.
     sweep_choice: Literal["report", "best"]  # report: train at --lr all the same; best: at the rate with the best mIoU.
 
