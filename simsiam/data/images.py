@@ -125,7 +125,7 @@ class Header:
     orientation: int  # of EXIF, 1 for none
 
     def turned(self, size: tuple[int, int]) -> Literal["", "stored", "unclear"]:
-        """Whether EXIF turns what is annotated at this size: on the stored pixels, or so that it cannot be told."""
+        """Whether EXIF turns what is annotated at this size: on the stored pixels, or it cannot be inferred."""
         if self.orientation not in range(2, 9) or size == self.upright != self.stored:
             return ""
         return "stored" if size == self.stored != self.upright else "unclear"
