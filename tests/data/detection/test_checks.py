@@ -63,7 +63,7 @@ def test_all_faults_of_a_folder_in_one_message(tmp_path: Path) -> None:
         "['one', '1', '3', '3'])",
         f"  {folder}/bare.png: image without annotation (no bare.xml in {folder})",
     }
-    assert lines[-1].endswith("leave these images and objects out with --skip-bad.")
+    assert lines[-1].endswith("skip these images and objects with --skip-bad.")
 
 
 def test_what_is_left_of_it(tmp_path: Path) -> None:
