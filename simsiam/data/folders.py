@@ -23,6 +23,7 @@ from simsiam.sniff import looks_like
 from simsiam.wording import counted, plural
 
 _DIGITS = 19  # fewer fit into 64 bits; longer numbers are names
+_WORDNET = re.compile(r"n\d{8}")  # a class folder of ImageNet; a person's own train/ and val/ have others
 
 
 class FolderSource(FileSource):
@@ -110,6 +111,7 @@ def imagenet_source(root: Path | str, split: str = "train") -> FileSource:
     else:
         raise UserError(f"{root}: neither {split}/ nor meta/{split}.txt is in it. Expected train/WNID/*.JPEG.")
     source.name = f"imagenet-{split}"
+    source.published = source.classes is None or all(map(_WORDNET.fullmatch, source.classes))
     return source
 
 

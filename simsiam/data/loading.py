@@ -198,6 +198,11 @@ class Images:
     bad: list[BadImage]  # files that were left out
 
 
+def decoded_for(source: Source, short_side: int) -> Source:
+    """The source as evaluations read it: large JPEGs at a lower scale of `short_side` or more, published sets whole."""
+    return source if source.published else source.at_scale(short_side)
+
+
 def image_batches(
     source: Source,
     preprocess: Preprocess,
@@ -219,7 +224,7 @@ def image_batches(
     def finish(loaded: Loaded) -> Images:
         return Images(images=preprocess.normalise(loaded.items[0]), indices=loaded.kept, bad=loaded.bad)
 
-    work = PreprocessWork(source=source, preprocess=preprocess)
+    work = PreprocessWork(source=decoded_for(source, preprocess.decoded_side), preprocess=preprocess)
     yield from WorkerPool(work, workers=workers, device=device).run(requests, finish)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,15 @@ _CHUNK = 512  # images of a set in memory resampled at once
 def short_edge(size: int) -> int:
     """The short edge before a crop of `size`: 256 for 224 and in proportion; CIFAR-sized images are not cropped."""
     return size if size <= 64 else round(size * 256 / 224)
+
+
+def crop_decoded_side(size: int, min_scale: float) -> int:
+    """The short side in pixels from which even the smallest random crop is shrunk to `size`, not enlarged.
+
+    A crop has `min_scale` of the image's area or more, and sides of 3 to 4 or rounder. An image that is larger can be
+    decoded at a lower scale: its crops then still hold as many pixels as the network sees.
+    """
+    return math.ceil(size / math.sqrt(min_scale * 3 / 4))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +85,15 @@ class Preprocess:
     size: int  # pixels
     mean: tuple[float, float, float]  # RGB, of pixels in [0, 1]
     std: tuple[float, float, float]
+
+    @property
+    def decoded_side(self) -> int:
+        """Pixels of a short side that suffice: twice those needed.
+
+        A JPEG decoded at half its scale or less then differs by about a level of 255 once it is resized, and by six
+        where it were decoded to just those needed.
+        """
+        return 2 * max(self.resize, self.size)
 
     def apply(self, image: Image.Image) -> torch.Tensor:
         """One image, 3 x S x S float32, normalised."""

@@ -32,6 +32,7 @@ class Source(ABC):
     classes: tuple[str, ...] | None
     labels: np.ndarray | None
     short_side: int | None = None  # pixels that suffice of an image, see `at_scale`
+    published: bool = False  # one that published figures are of: evaluations decode its images at full size
 
     @property
     def pixels(self) -> np.ndarray | None:
@@ -114,6 +115,7 @@ class Subset(Source):
         self.indices: np.ndarray = base.indices[indices] if isinstance(base, Subset) else indices
         self.name = base.name
         self.classes = base.classes
+        self.published = base.published
         self.labels = None if base.labels is None else base.labels[indices]
         self._pixels: np.ndarray | None = None
 

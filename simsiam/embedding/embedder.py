@@ -45,9 +45,9 @@ class GivenImages(Source):
             case Image.Image():
                 return as_rgb(item)
             case bytes():
-                return read_image(item, name=self.path(index))
+                return read_image(item, name=self.path(index), short_side=self.short_side)
             case str() | os.PathLike():
-                return read_image(Path(item), name=str(item))
+                return read_image(Path(item), name=str(item), short_side=self.short_side)
             case np.ndarray():
                 return Image.fromarray(_checked(item, index)).convert("RGB")
         raise UserError(

@@ -65,6 +65,12 @@ class Extraction:
     storage: Storage
     batch_size: int  # images in a forward pass
 
+    @property
+    def decoded_side(self) -> int:
+        """Pixels of an image's short side that suffice."""
+        how = self.preprocess
+        return how.augmenter.decoded_side if isinstance(how, AugmentedCopy) else how.decoded_side
+
 
 class _NotKept(Exception):
     """Files cannot be written; the message says why."""
@@ -97,6 +103,8 @@ def features_of(subject: PretrainedBackbone, source: Source, extraction: Extract
 def _facts(subject: PretrainedBackbone, source: Source, extraction: Extraction) -> dict[str, Any]:
     settings = as_dict(extraction)
     del settings["batch_size"]  # it moves a feature by rounding alone
+    if not source.published and source.pixels is None:
+        settings["decoded_side"] = extraction.decoded_side
     return {
         "layout": LAYOUT,
         "weights": subject.weights.sha256,

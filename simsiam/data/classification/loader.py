@@ -12,7 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from simsiam.data.images import BadImage
-from simsiam.data.loading import Loader, Placing, WorkerPool, in_order
+from simsiam.data.loading import Loader, Placing, WorkerPool, decoded_for, in_order
 from simsiam.data.reading import Loaded, Request, Work, no_pixels
 from simsiam.data.source import Source
 from simsiam.errors import UserError
@@ -25,6 +25,10 @@ class Augment(Protocol):
     @property
     def size(self) -> int:
         """Pixels of the crop's side, S."""
+
+    @property
+    def decoded_side(self) -> int:
+        """Pixels of an image's short side that suffice for its crops."""
 
     def crop(self, image: Image, rng: np.random.Generator) -> np.ndarray:
         """One image -> S x S x 3 uint8."""
@@ -64,7 +68,7 @@ class LabelledLoader(Loader[LabelledBatch]):
         super().__init__(source, **placing)
         if self.batch_size < self.world:
             raise UserError(f"--batch-size {self.batch_size}: fewer images in a step than the {self.world} processes.")
-        self._work = CropWork(source=source, augment=augment, seed=self.seed)
+        self._work = CropWork(source=decoded_for(source, augment.decoded_side), augment=augment, seed=self.seed)
         self._labels = labels_of(source)
         self.steps = -(-len(source) // self.batch_size)
         self.start(self._work)
@@ -100,7 +104,8 @@ def augmented_copy(
     first: int = 0,
 ) -> Iterator[LabelledBatch]:
     """The images from `first` on, once each in the source's own order, as epoch `copy` of a loader would crop them."""
-    work, labels = CropWork(source=source, augment=augment, seed=seed), labels_of(source)
+    work = CropWork(source=decoded_for(source, augment.decoded_side), augment=augment, seed=seed)
+    labels = labels_of(source)
     requests = in_order(np.arange(first, len(source)), batch_size, epoch=copy)
     pool = WorkerPool(work, workers=workers, device=device)
     yield from pool.run(requests, lambda loaded: work.finish(loaded, labels))

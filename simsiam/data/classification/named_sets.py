@@ -147,7 +147,9 @@ def _read_annotations(file: Path) -> _Entries:
 
 def _source(entries: _Entries, base: Path, *, name: str, classes: tuple[str, ...]) -> FileSource:
     check_files(entries.file, base, entries.names)
-    return FileSource(base, entries.names, entries.labels, name=name, classes=classes)
+    source = FileSource(base, entries.names, entries.labels, name=name, classes=classes)
+    source.published = True
+    return source
 
 
 def _folder(root: Path | str, holds: str) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from simsiam.data.preprocess import Box
+from simsiam.data.preprocess import Box, crop_decoded_side
 from simsiam.limits import Count, Share
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ class Augmenter:
     def size(self) -> int:
         """Pixels of the crop's side, S."""
         return self.augmentation.size
+
+    @property
+    def decoded_side(self) -> int:
+        """Pixels of an image's short side that suffice for its crops."""
+        how = self.augmentation
+        return crop_decoded_side(how.size, how.min_scale) if how.crop == "resized" else 2 * how.resize
 
     def crop(self, image: Image, rng: np.random.Generator) -> np.ndarray[Any, Any]:
         """One image cropped, flipped and colour-jittered: S x S x 3 uint8."""

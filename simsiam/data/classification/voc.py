@@ -234,4 +234,6 @@ def _source(tree: Path, split: str, ids: list[str]) -> FileSource:
             f"{plural(len(missing), 'is', 'are')} missing: {some(missing)}."
         )
     name = f"{tree.resolve().name.lower()}-{split}"
-    return FileSource(folder, [present[each] for each in ids], None, name=name, classes=None)
+    source = FileSource(folder, [present[each] for each in ids], None, name=name, classes=None)
+    source.published = True
+    return source

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simsiam.data.preprocess import Box
+from simsiam.data.preprocess import Box, crop_decoded_side
 
 if TYPE_CHECKING:
     from simsiam.config import Views
@@ -123,11 +123,8 @@ def crop_box(views: Views, draws: Draws, row: int, *, height: int, width: int) -
 
 
 def decoded_side(views: Views) -> int:
-    """The short side in pixels from which even the smallest crop is shrunk to a view, not enlarged.
-
-    An image that is larger can be decoded at a lower scale: its crops then still hold as many pixels as the view.
-    """
-    return math.ceil(views.size / math.sqrt(views.min_scale * RATIO[0]))
+    """The short side in pixels that a decoded image must have for its views."""
+    return crop_decoded_side(views.size, views.min_scale)
 
 
 def _central(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
