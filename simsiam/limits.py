@@ -32,7 +32,7 @@ class Limit:
         return math.isfinite(value) and self.low <= value <= self.high
 
 
-MOST = 1e9  # of a rate or its multiplier, so that their product is within float32, which torch computes in
+MOST = 3.4e38  # of a rate: torch computes in float32
 USUAL = Limit()
 _ABOVE_ZERO = Limit(low=math.ulp(0.0), words="must be above zero")
 Count = Annotated[int, _ABOVE_ZERO]

@@ -10,8 +10,10 @@ import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from simsiam import limits
 from simsiam.config import Machine
 from simsiam.data.splits import Splits
+from simsiam.errors import UserError
 from simsiam.evaluation.classification.settings import TrainingConfig
 from simsiam.evaluation.protocol import Measured, Protocol
 from simsiam.limits import Count, Positive, Share
@@ -38,6 +40,15 @@ class SemiSupervised(Protocol[Splits]):
     selection: Literal["test", "held-out"]
     held_out_fraction: Share  # Share of each class held out for --selection held-out.
     expected_classes: Count | None  # Classes of the published data set; another number is allowed and noted.
+
+    def check(self) -> None:
+        """Raise UserError for settings that nothing can be trained with."""
+        super().check()
+        lr, by = max(self.lrs, default=0.0), max(self.head_multipliers, default=0.0)
+        if lr * by > limits.MOST:
+            raise UserError(
+                f"--lrs {lr:g} times --head-multipliers {by:g}: the classifier's rate must be {limits.MOST:g} at most."
+            )
 
     def score(self, subject: PretrainedBackbone, data: Splits, *, machine: Machine) -> Measured:
         """top1 and top5 (percent) of the chosen cell; `detail["grid"]` has every cell's accuracy.

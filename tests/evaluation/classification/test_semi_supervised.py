@@ -146,3 +146,9 @@ def test_two_processes_score_with_the_statistics_that_are_saved(tmp_path: Path) 
     confusion = np.zeros((len(KINDS), len(KINDS)), int)
     np.add.at(confusion, (np.asarray(test.labels), found.numpy()), 1)
     assert result.detail["confusion"] == confusion.tolist()
+
+
+def test_a_rate_that_torch_cannot_hold_is_refused_with_its_flags() -> None:
+    with pytest.raises(UserError, match=r"--lrs 1e\+38 times --head-multipliers 100: the classifier's rate must be"):
+        _small(lrs=(1.0, 1e38), head_multipliers=(100.0,)).check()
+    _small(lrs=(1e36,), head_multipliers=(100.0,)).check()
