@@ -25,7 +25,7 @@ ACCUMULATE = (
 )
 SHOWN = (  # by `--help`
     *("data", "recipe", "labels", "init", "compare", "out", "device", "workers"),
-    *("epochs", "batch_size", "base_lr", "precision", "seed", "Model.backbone", "Views.size"),
+    *("epochs", "minutes", "batch_size", "base_lr", "precision", "seed", "Model.backbone", "Views.size"),
 )
 EXIT_CODES = {"collapsed": 3, "partial collapse": 4, "worse than its start": 4, "not learning": 4}
 
@@ -40,6 +40,7 @@ class Options:
     labels: Path | None = None  # Labelled images for the kNN check: class folders or a CSV of path,label.
     compare: tuple[str, ...] = ()  # Other weights to measure beside the trained ones: --compare resnet50.pth.
     init: str | None = None  # Weights to start from; without --recipe the network in them is trained.
+    minutes: float | None = None  # That the whole run may take: --epochs is then planned by the pace measured here.
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # Fail if there is no run to resume.
     on_collapse: Literal["stop", "warn"] = "stop"  # What to do when training collapses; the exit code is 3 either way.
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()  # Also log the figures to these trackers.
@@ -67,6 +68,8 @@ def run(arguments: list[str]) -> int:
         name = next((word for word in names if word in RECIPES), None)
         data = "cifar10" if "cifar10" in arguments else None
         _read(arguments, choose_recipe(name, data, device=None, fit=False))
+    if {"--epochs", "--minutes"} <= {argument.partition("=")[0] for argument in arguments}:
+        raise UserError("--minutes and --epochs: both say how long to train. Give one of them.")
     asked = _read(arguments, choose_recipe("folder", None, device=None, fit=False))
     results.require_writable(asked.machine.out or Path("runs"))
     recipe = choose_recipe(
@@ -107,6 +110,7 @@ def _pretrain(command: Command, arguments: list[str]) -> int:
             compare=options.compare,
             init=options.init,
             on_collapse=options.on_collapse,
+            minutes=options.minutes,
             resume="required" if options.resume else "auto",
             track=options.track,
         )

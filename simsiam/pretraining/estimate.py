@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -10,15 +13,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from simsiam.backbones import parameter_bytes
-from simsiam.engine import distributed
+from simsiam.config import Machine, Pretraining
+from simsiam.data.two_views.loader import Batch
+from simsiam.engine import distributed, precision
+from simsiam.engine.distributed import Process
+from simsiam.errors import UserError
 from simsiam.model import SimSiam
+from simsiam.pretraining.inputs import Inputs, open_loader, open_monitor, start_network, workers
+from simsiam.pretraining.step import train_step
 from simsiam.wording import counted, duration
 
 MEASURED_STEPS = 4  # the first warms up
 LONG_ENOUGH = 20.0  # seconds; a slow machine measures fewer steps
+CHECKS_AT_THE_END = 6  # what comparison, pictures and report take, in checks of the monitor
 GIB = 2**30
 
 
@@ -58,9 +68,11 @@ def measure(
     steps_per_epoch: int,
     epochs: int,
     device: torch.device,
+    queued: int = 0,
 ) -> Preflight:
-    """Time a few real steps on a copy of the network, so that nothing of the run itself changes.
+    """Time a few real steps, waiting for data included, on a copy of the network: nothing of the run itself changes.
 
+    The first `queued` batches after the first were made while nothing trained, and do not count where others do.
     Of several processes all make the same number of steps, however slow one of them is.
     """
     probe = copy.deepcopy(network)
@@ -69,29 +81,96 @@ def measure(
         torch.cuda.reset_peak_memory_stats(device)
     times: list[float] = []
     started = time.monotonic()
+    begun = started
     for batch in batches:
-        begun = time.monotonic()
         with nullcontext() if times else _kept(kept):
             step(probe, batch, lambda loss: loss.backward())  # type: ignore[no-untyped-call]
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        times.append(time.monotonic() - begun)
+        now = time.monotonic()
+        times.append(now - begun)
+        begun = now
         # SyncBatchNorm makes the processes meet in every step, so they must all make the same number of them.
         late = distributed.any_process(time.monotonic() - started > LONG_ENOUGH, device)
-        if late or len(times) >= MEASURED_STEPS:
+        if late or len(times) >= MEASURED_STEPS + queued:
             break
     if device.type == "cuda":
         # the run's optimiser adds one momentum buffer to what was seen
         memory = torch.cuda.max_memory_allocated(device) + parameter_bytes(network)
     else:
         memory = 3 * parameter_bytes(network) + sum(kept.values())
-    timed = times[1:] or times
+    timed = times[1 + queued :] or times[1:] or times
     return Preflight(
         images=images,
         steps_per_epoch=steps_per_epoch,
         epochs=epochs,
         seconds_per_step=sum(timed) / len(timed),
         memory_gib=memory / GIB,
+    )
+
+
+def of_recipe(recipe: Pretraining, inputs: Inputs, machine: Machine, process: Process) -> Preflight:
+    """The estimate of a whole run, by a network and a loader of its own."""
+    network = start_network(recipe, None).network.to(process.device)
+    loader = open_loader(recipe, machine, inputs, process, channels_last=False)
+
+    def step(network: nn.Module, batch: Batch, update: Callable[[Tensor], None]) -> dict[str, Tensor]:
+        with precision.autocast(recipe.precision, process.device):
+            return train_step(network, batch.x1, batch.x2, update=update)
+
+    found = measure(
+        network,
+        loader.epoch(0),
+        step,
+        images=len(inputs.train),
+        steps_per_epoch=loader.steps,
+        epochs=recipe.epochs,
+        device=process.device,
+        queued=2 * workers(machine, inputs.train, process.world),
+    )
+    loader.close()
+    return found
+
+
+def fitted(
+    recipe: Pretraining, inputs: Inputs, machine: Machine, process: Process, *, minutes: float, begun: float
+) -> Pretraining:
+    """The recipe with as many epochs as `minutes` hold, the checks and the end of the run included.
+
+    Args:
+        begun: when the run was, by time.monotonic().
+
+    Raises UserError where not one epoch fits.
+    """
+    pace = of_recipe(recipe, inputs, machine, process)
+    checked = time.monotonic()
+    if process.is_main:
+        open_monitor(recipe, machine, inputs, process).check(start_network(recipe, None).network.to(process.device))
+    now = time.monotonic()
+    epoch, check, spent = (
+        max(distributed.gathered([each]))
+        for each in (pace.seconds_per_step * pace.steps_per_epoch, now - checked, now - begun)
+    )
+    left = 60 * minutes - 2 * spent - CHECKS_AT_THE_END * check  # the run measures steps and start once more
+
+    def checked_every(epochs: int) -> int:
+        return max(1, epochs // 20)
+
+    def takes(epochs: int) -> float:
+        return epochs * epoch + math.ceil(epochs / checked_every(epochs)) * check
+
+    epochs = next((each for each in range(int(left / epoch), 0, -1) if takes(each) <= left), 0)
+    if not epochs:
+        least = math.ceil((60 * minutes - left + takes(1)) / 60)
+        raise UserError(
+            f"--minutes {minutes:g}: too few for one epoch, which takes about {duration(epoch)} here, with the checks "
+            f"and the end. Give --minutes {least} or more, or fewer images with --train-images."
+        )
+    if process.is_main:
+        text = f"--minutes {minutes:g}: {counted(epochs, 'epoch')}, of about {duration(epoch)} each as measured"
+        print(f"{text}; the rest is for checks and the end of the run", file=sys.stderr)
+    return dataclasses.replace(
+        recipe, epochs=epochs, monitor_every=checked_every(epochs), checkpoint_every=max(1, epochs // 50)
     )
 
 

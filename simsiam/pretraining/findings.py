@@ -9,15 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
-
 from simsiam import claims, published
 from simsiam.config import Machine, Pretraining
-from simsiam.data.two_views.loader import Batch
-from simsiam.engine import distributed, precision
+from simsiam.engine import distributed
 from simsiam.pretraining import estimate
-from simsiam.pretraining.inputs import open_inputs, open_loader, start_network
-from simsiam.pretraining.step import Update, train_step
+from simsiam.pretraining.inputs import open_inputs
 from simsiam.recipes.reproduce import BASE, Case, Expected, Finding, recipe_of
 from simsiam.report import html
 from simsiam.report.curves import Chart, Point, Series, draw, thin
@@ -103,23 +99,7 @@ def seconds_of(runs: Sequence[Run], *, data: str | None, machine: Machine) -> fl
     recipe = runs[0].recipe
     with distributed.processes(machine.device) as process:
         inputs = open_inputs(recipe, data=data, labels=None, machine=machine)
-        network = start_network(recipe, None).network.to(process.device)
-        loader = open_loader(recipe, machine, inputs, process, channels_last=False)
-
-        def step(network: nn.Module, batch: Batch, update: Update) -> dict[str, Tensor]:
-            with precision.autocast(recipe.precision, process.device):
-                return train_step(network, batch.x1, batch.x2, update=update)
-
-        found = estimate.measure(
-            network,
-            loader.epoch(0),
-            step,
-            images=len(inputs.train),
-            steps_per_epoch=loader.steps,
-            epochs=recipe.epochs,
-            device=process.device,
-        )
-        loader.close()
+        found = estimate.of_recipe(recipe, inputs, machine, process)
     # an older network's targets are one more pass forward, a third of a step
     epochs = sum(run.recipe.epochs * (1 if run.recipe.targets == "step" else 4 / 3) for run in runs)
     return found.seconds / recipe.epochs * epochs

@@ -54,6 +54,7 @@ def pretrain(
     init: str | None = None,
     on_collapse: OnCollapse = "stop",
     resume: Literal["auto", "required"] = "auto",
+    minutes: float | None = None,
     track: Iterable[Literal["tensorboard", "wandb"]] = (),
     **settings: Any,
 ) -> FinishedRun:
@@ -71,6 +72,7 @@ def pretrain(
         on_collapse: stop at a collapse, or only warn.
         resume: required: raise UserError where there is nothing to resume.
         track: trackers to log the figures to as well.
+        minutes: that the whole run may take, in place of `epochs`.
         settings: fields of the recipe to change, such as epochs=50.
 
     Raises:
@@ -94,6 +96,8 @@ def pretrain(
         word = sorted(unknown)[0]
         hint = did_you_mean(word, [field.name for field in dataclasses.fields(recipe)])
         raise UserError(f"pretrain: a recipe has no field {word!r}.{hint}")
+    if minutes is not None and "epochs" in settings:
+        raise UserError("pretrain: minutes and epochs both say how long to train. Give one of them.")
     changes: dict[str, Any] = {"device": device}
     if out is not None:
         changes["out"] = Path(out)
@@ -106,6 +110,7 @@ def pretrain(
         init=init,
         on_collapse=on_collapse,
         resume=resume,
+        minutes=minutes,
         track=track,
     )
     return FinishedRun(folder=Path(result.weights.source), result=result)

@@ -6,6 +6,8 @@ Reads top to bottom: `pretrain` is the run, `train_step` the method's step (pape
 from __future__ import annotations
 
 import copy
+import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -49,6 +51,7 @@ def pretrain(
     init: str | None = None,
     on_collapse: OnCollapse = "stop",
     resume: Literal["auto", "required"] = "auto",
+    minutes: float | None = None,
     track: Iterable[Tracker] = (),
 ) -> Result:
     """Run a recipe, or resume it where it was interrupted.
@@ -62,6 +65,7 @@ def pretrain(
         init: weights to start from; projector and predictor too where the file has them.
         on_collapse: stop at a collapse, or only warn.
         resume: auto resumes where the run folder holds this run, and else starts; required starts nothing new.
+        minutes: that the whole run may take: the epochs are then planned by the measured pace; None: the recipe's.
         track: other places to send the numbers to.
 
     Returns:
@@ -74,10 +78,18 @@ def pretrain(
     machine = machine or Machine()
     limits.check(recipe, prefixes=True)
     limits.check(machine, prefixes=True)
+    begun = time.monotonic()
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise UserError(f"--minutes {minutes:g}: must be above zero.")
     with ExitStack() as held:
         process = held.enter_context(distributed.processes(machine.device))
         distributed.per_device_batch(recipe.batch_size, process.world)
         inputs = open_inputs(recipe, data=data, labels=labels, machine=machine)
+        if minutes is not None:
+            root = run_folder.place(recipe, machine, inputs)
+            recipe = run_folder.planned(root, recipe, minutes) or estimate.fitted(
+                recipe, inputs, machine, process, minutes=minutes, begun=begun
+            )
         folder = held.enter_context(
             run_folder.claim(
                 recipe,
@@ -86,6 +98,7 @@ def pretrain(
                 process,
                 init=init,
                 resume=resume,
+                minutes=minutes,
                 labels=labels,
                 compare=compare,
                 reads=(data, labels),

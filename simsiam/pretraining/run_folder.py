@@ -67,6 +67,29 @@ def known_bad(root: Path) -> dict[str, BadImage]:
         return {row["path"]: BadImage(path=row["path"], reason=row["reason"]) for row in csv.DictReader(file)}
 
 
+def place(recipe: Pretraining, machine: Machine, inputs: Inputs) -> Path:
+    """The run folder: as the machine says, else one named after recipe and data."""
+    return Path(machine.out or Path("runs") / f"{recipe.name}-{inputs.name}")
+
+
+def planned(root: Path, recipe: Pretraining, minutes: float) -> Pretraining | None:
+    """The recipe with the epochs that a run in the folder has planned for so many minutes; None where none is there.
+
+    Raises UserError if the run there was begun without, or with others.
+    """
+    if not (root / "recipe.json").exists():
+        return None
+    there = read_json(root / "recipe.json")
+    if there.get("minutes") != minutes:
+        was = f"--minutes {there['minutes']:g}" if there.get("minutes") else "no --minutes"
+        raise UserError(
+            f"--minutes {minutes:g}: {root} holds a run that began with {was}. Resume it as it began, or name a new "
+            "folder with --out."
+        )
+    fields = ("epochs", "monitor_every", "checkpoint_every")
+    return dataclasses.replace(recipe, **{name: there["recipe"][name] for name in fields})
+
+
 @contextmanager
 def claim(
     recipe: Pretraining,
@@ -76,6 +99,7 @@ def claim(
     *,
     init: str | None,
     resume: Literal["auto", "required"],
+    minutes: float | None = None,
     labels: Path | None = None,
     compare: Sequence[str] = (),
     reads: Sequence[str | Path | None] = (),
@@ -84,7 +108,7 @@ def claim(
 
     Raises UserError if the folder holds another run or other files, lies among what the run `reads`, or is in use.
     """
-    root = Path(machine.out or Path("runs") / f"{recipe.name}-{inputs.name}")
+    root = place(recipe, machine, inputs)
     record = root / "recipe.json"
     mine = {
         "recipe": as_dict(recipe),
@@ -108,7 +132,7 @@ def claim(
             places = [Path(each) for each in reads if each is not None and Path(each).exists()]
             held.enter_context(claims.claim(root, command="pretrain", makes=FILES, inputs=places, whole=True))
             if not record.exists():
-                began = {"command": sys.argv, "launcher": distributed.launcher()}
+                began = {"command": sys.argv, "launcher": distributed.launcher(), "minutes": minutes}
                 found = {"inventory": inputs.train.inventory.facts()}
                 write_json(record, {**mine, **found, "machine": as_dict(machine), **began})
             elif there.get("compare") != mine["compare"]:  # measured at the end, which is still to come

@@ -27,7 +27,7 @@ from simsiam.config import Machine
 from simsiam.data import content
 from simsiam.data.splits import data_id
 from simsiam.model import SimSiam
-from simsiam.pretraining import finish, run, run_folder
+from simsiam.pretraining import estimate, finish, run, run_folder
 from simsiam.pretraining.inputs import Inputs, open_inputs
 from simsiam.pretraining.monitor import Monitor
 from simsiam.pretraining.run import _channels_last
@@ -417,3 +417,28 @@ def test_narrow_networks_keep_torchs_own_layout_on_a_cpu(
     """A 1x1 convolution of 8 channels with stride 2 on 56 pixels ends the process in channels-last memory."""
     network = SimSiam(dataclasses.replace(RECIPES["demo"]().model, backbone="resnet10", width=width))
     assert _channels_last(Machine(channels_last=asked), network, torch.device("cpu")) is wanted
+
+
+def test_minutes_plan_the_epochs_and_a_resume_keeps_them(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(*args: object, **kwargs: object) -> estimate.Preflight:
+        return estimate.Preflight(images=81, steps_per_epoch=10, epochs=1, seconds_per_step=9.0, memory_gib=0.0)
+
+    words = ["pretrain", photos, *NETWORK, "--batch-size", "8", "--out", tmp_path / "run"]
+    with monkeypatch.context() as patched:
+        patched.setattr(estimate, "of_recipe", measured)  # an epoch of 90 s
+        assert simsiam(*words, "--minutes", "1") == 2
+        assert "--minutes 1: too few for one epoch" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+        assert simsiam(*words, "--minutes", "4.4") in (0, 4)  # 264 s: two epochs, and checks of less than 84 s
+    said = capsys.readouterr().err
+    assert said.index("--minutes 4.4: 2 epochs") < said.index("a step measured")
+    record = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert (record["minutes"], record["recipe"]["epochs"]) == (4.4, 2)
+    assert simsiam(*words, "--minutes", "4.4") in (0, 4)  # finished: read, not measured and planned anew
+    assert "epochs, of about" not in capsys.readouterr().err
+    assert simsiam(*words, "--minutes", "9") == 2
+    assert "began with --minutes 4.4" in capsys.readouterr().err
+    assert simsiam(*words, "--minutes", "4.4", "--epochs", "2") == 2
+    assert "Give one of them" in capsys.readouterr().err
