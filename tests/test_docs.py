@@ -72,6 +72,24 @@ def test_what_the_weights_guide_prints(
     assert "mmselfsup-100e-v0.5.0 Apache-2.0 67.88" in printed
 
 
-@pytest.mark.parametrize("guide", ["getting_started", "photos", "reproduce", "migrating", "weights", "collapse", "faq"])
+@pytest.mark.parametrize(
+    "guide",
+    [
+        "getting_started",
+        "photos",
+        "reproduce",
+        "migrating",
+        "weights",
+        "collapse",
+        "faq",
+        "roboflow",
+        "cvat",
+        "label_studio",
+        "labelme",
+        "ultralytics",
+        "phone",
+        "which_recipe",
+    ],
+)
 def test_the_readme_leads_to_every_guide(guide: str) -> None:
     assert f"docs/guides/{guide}.md" in (ROOT / "README.md").read_text()

@@ -72,7 +72,10 @@ def made(
     Args:
         skipped: what no detector learns from, by kind: {"point": 3}.
     """
-    notes = [f"{name}: skipped {counted(count, kind)}." for kind, count in sorted((skipped or Counter()).items())]
+    notes = [
+        f"{name}: skipped {counted(count, kind.removesuffix('s'))}."
+        for kind, count in sorted((skipped or Counter()).items())
+    ]
     drawn = [item.shape is not None for record in records for item in record.items]
     if any(drawn) and not all(drawn):
         few = len(drawn) - sum(drawn)
