@@ -49,6 +49,7 @@ def claim(
     inputs: Iterable[Path] = (),
     whole: bool = False,
     again: bool = False,
+    keep: Sequence[str] = (),
     adopt: bool = False,
     flag: str = "--out",
 ) -> Iterator[None]:
@@ -62,6 +63,7 @@ def claim(
         inputs: files and folders that are read; no output may be one of them or lie among them.
         whole: the folder belongs to this command alone, as a run folder does.
         again: remove what an earlier call of this command left, before anything is written.
+        keep: names, as in `makes`, that `again` leaves.
         adopt: files that match are this command's, of a version that kept no list.
         flag: with which the user names another place.
 
@@ -81,8 +83,9 @@ def claim(
         earlier = _unchanged(folder, before)
         _refuse_foreign(folder, makes, earlier, before, flag=flag)
         if again:
-            _remove(folder, earlier)
-            earlier = {}
+            kept = {name: earlier[name] for name in present(folder, keep) if name in earlier}
+            _remove(folder, earlier.keys() - kept.keys())
+            earlier = kept
         _enter(folder, command, Entry(version=_version(), whole=whole, files={**earlier, **dict.fromkeys(makes)}))
         try:
             yield

@@ -138,11 +138,15 @@ def _measure(name: str, evaluation: Evaluation, line: Line, source: str, seed: i
     say(f"{settings.name}: {source} ({subject.backbone.name}), {described(data)}, seed {seed} -> {out}")
     for remark in settings.remarks(subject, data):
         say(f"note: {remark}")
-    there = (out / RESULT_FILE).exists() and not options.again
     machine = dataclasses.replace(line.machine, out=out)
-    return Outcome(
-        place=out, result=run_once(settings, subject, data, machine=machine, again=options.again), read=there
-    )
+    before = _written(out / RESULT_FILE)
+    result = run_once(settings, subject, data, machine=machine, again=options.again)
+    return Outcome(place=out, result=result, read=before is not None and before == _written(out / RESULT_FILE))
+
+
+def _written(file: Path) -> int | None:
+    """When a file was written, in nanoseconds; None where there is none."""
+    return file.stat().st_mtime_ns if file.exists() else None
 
 
 def _places(data: DataFlags) -> list[Path]:

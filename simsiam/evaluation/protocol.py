@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from simsiam import claims, limits
@@ -24,6 +26,7 @@ from simsiam.results import DataId, Result, versions
 from simsiam.weights.pretrained import PretrainedBackbone
 
 RESULT_FILE = "result.json"
+EARLIER = "result-{}.json"  # a result of the same set with other labels or images, by the start of its data's hash
 TRAINING = ("metrics.jsonl", "checkpoints/*.pt", "checkpoints/.*.part")  # what each training of an evaluation leaves
 FILES = (  # what an evaluation leaves in its folder
     *(place + name for place in ("", "grid/*/", "chosen/") for name in TRAINING),
@@ -35,6 +38,7 @@ FILES = (  # what an evaluation leaves in its folder
     "pictures/*.png",
     "report.html",
     RESULT_FILE,
+    EARLIER.format("*"),
 )
 
 Data = TypeVar("Data")
@@ -156,30 +160,50 @@ def run_once(
     Args:
         again: measure again even if there is a result.
 
-    Raises UserError if the folder holds a result of other settings, weights, data or seed: nothing is overwritten
-    unless `again` says so, and what another command made never is; and, before anything is measured, if it holds none
-    and nothing can be written there, or another process is measuring there.
+    Where the labels or images of a set changed, it is measured again and the earlier result kept beside.
+
+    Raises UserError if the folder holds a result of other settings, weights, data or seed, or a training of other
+    data: nothing is overwritten unless `again` says so, and what another command made never is; and, before anything
+    is measured, if it holds none and nothing can be written there, or another process is measuring there.
     """
     if machine.out is None:
         return protocol.run(subject, data, machine=machine)
     claims.refuse_owned(machine.out, "evaluate")
-    file = machine.out / RESULT_FILE
+    file, earlier = machine.out / RESULT_FILE, None
     if file.exists() and not again:
         found = Result.read(file)
         identity = protocol.data_id(data)
         differing = _differences(found, protocol, subject, identity)
         if not differing:
             return found
-        older = found.data.hashed != identity.hashed
-        why = f" (an earlier version wrote it, which knew data by {found.data.hashed} only)" if older else ""
-        raise UserError(
-            f"{machine.out}: holds a result with other {', '.join(differing)}{why}. Give another --out, or --again to "
-            "replace it."
-        )
+        if not _is_of_changed_data(machine.out, found, identity, differing):
+            older = found.data.hashed != identity.hashed
+            why = f" (an earlier version wrote it, which knew data by {found.data.hashed} only)" if older else ""
+            raise UserError(
+                f"{machine.out}: holds a result with other {', '.join(differing)}{why}. Give another --out, or --again "
+                "to replace it."
+            )
+        earlier = machine.out / EARLIER.format(found.data.sha256[:8])
     if os.environ.get("RANK", "0") != "0":  # the other processes wait for the first before they look
         return protocol.run(subject, data, machine=machine)
-    with claims.claim(machine.out, command="evaluate", makes=FILES, whole=True, again=again):
+    keep = () if earlier is None else (RESULT_FILE, EARLIER.format("*"))
+    renewed = again or earlier is not None
+    with claims.claim(machine.out, command="evaluate", makes=FILES, whole=True, again=renewed, keep=keep):
+        if earlier is not None:
+            os.replace(file, earlier)
+            print(
+                f"{machine.out}: the images or labels of {protocol.data_id(data).name} changed since the result there; "
+                f"measured again, and that one is kept as {earlier.name}.",
+                file=sys.stderr,
+            )
         return protocol.run(subject, data, machine=machine)
+
+
+def _is_of_changed_data(folder: Path, found: Result, data: DataId, differing: Sequence[str]) -> bool:
+    """Whether a result is of the same set as it was before, in a folder without a training, which takes long."""
+    same_set = differing == ["data"] and found.data.name == data.name and found.data.hashed == data.hashed
+    listed = folder / RESULT_FILE in claims.made_below(folder, "evaluate")
+    return same_set and listed and not claims.present(folder, [name for name in FILES if "checkpoints/" in name])
 
 
 def _differences(found: Result, protocol: Protocol[Any], subject: PretrainedBackbone, data: DataId) -> list[str]:

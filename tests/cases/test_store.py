@@ -107,23 +107,35 @@ def test_label_corrected_in_csv(tmp_path: Path, capsys: pytest.CaptureFixture[st
     file = tmp_path / "labels.csv"
     both = ["--train", file, "--test", file] if name in ("knn", "svm-voc07") else ["--data", file]
     table(file, WRONG.items())
+    first = evaluate(name, tmp_path / "r", *both)
     evaluate(name, tmp_path / "r", *both)
+    assert "read from the result" in capsys.readouterr().out
     table(file, RIGHT.items())
-    words = ["evaluate", name, WEIGHTS, *both, *CPU, "--out", tmp_path / "r"]
-    assert simsiam(*words) == 2
-    assert "holds a result with other data" in capsys.readouterr().err
-    result = evaluate(name, tmp_path / "r", *both, "--again")
+    result = evaluate(name, tmp_path / "r", *both)
+    said = capsys.readouterr()
+    assert "the images or labels of labels changed since the result there; measured again" in said.err
+    assert "measured now" in said.out
     if name in ("few-labels", "knn"):
         assert result["metrics"][result["main_metric"]] == 100
+    kept = tmp_path / "r" / f"result-{first['data']['sha256'][:8]}.json"
+    assert json.loads(kept.read_text()) == first
+    other = table(tmp_path / "other.csv", WRONG.items())  # another set is no correction
+    again = ["--train", other, "--test", other] if name in ("knn", "svm-voc07") else ["--data", other]
+    assert simsiam("evaluate", name, WEIGHTS, *again, *CPU, "--out", tmp_path / "r") == 2
+    assert "holds a result with other data" in capsys.readouterr().err
+    evaluate(name, tmp_path / "r", *both, "--again")
+    assert not kept.exists()
 
 
 def test_label_corrected_in_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders(tmp_path, {"green": 4, "red": 0}, images=8)
     file = tmp_path / "labels.txt"
-    for labels, code in ((WRONG, 0), (WRONG, 0), (RIGHT, 2)):
+    for labels in (WRONG, WRONG, RIGHT, WRONG):
         file.write_text("".join(f"{path} {name}\n" for path, name in labels.items()))
-        assert simsiam("evaluate", "few-labels", WEIGHTS, "--data", file, *CPU, "--out", tmp_path / "r") == code
-    assert "holds a result with other data" in capsys.readouterr().err
+        result = evaluate("few-labels", tmp_path / "r", "--data", file)
+    assert capsys.readouterr().err.count("measured again") == 2
+    assert result["metrics"]["top1"] < 100
+    assert len(list((tmp_path / "r").glob("result-*.json"))) == 2
 
 
 def test_a_resumed_linear_run_does_not_mix_two_sets_of_labels(
@@ -132,16 +144,20 @@ def test_a_resumed_linear_run_does_not_mix_two_sets_of_labels(
     folders(tmp_path, {"green": 4, "red": 0}, images=8)
     train, test = table(tmp_path / "train.csv", WRONG.items()), table(tmp_path / "test.csv", RIGHT.items())
     words = ["--train", train, "--test", test, "--batch-size", "4", "--lr", "0.1", "--test-resize", "32"]
-    evaluate("linear-avgpool", tmp_path / "r", *words, "--epochs", "2")
-    (tmp_path / "r" / "result.json").unlink()  # stopped before its end; the checkpoints are there
+    words += ["--epochs", "2"]
+    evaluate("linear-avgpool", tmp_path / "r", *words)
+    log = (tmp_path / "r" / "metrics.jsonl").read_bytes()
     table(train, RIGHT.items())
-    code = simsiam("evaluate", "linear-avgpool", WEIGHTS, *words, "--epochs", "2", *CPU, "--out", tmp_path / "r")
-    said = capsys.readouterr()
-    if code == 0:  # or it began anew
-        assert "resum" not in said.err + said.out
-    else:
-        assert code == 2
-        assert "data" in said.err
+    for stopped in (False, True):
+        if stopped:  # before its end; the checkpoints are there
+            (tmp_path / "r" / "result.json").unlink()
+        assert simsiam("evaluate", "linear-avgpool", WEIGHTS, *words, *CPU, "--out", tmp_path / "r") == 2
+        said = capsys.readouterr().err
+        assert ("different data" if stopped else "holds a result with other data") in said
+        assert "--again" in said
+        assert (tmp_path / "r" / "metrics.jsonl").read_bytes() == log
+    fresh = evaluate("linear-avgpool", tmp_path / "fresh", *words)
+    assert evaluate("linear-avgpool", tmp_path / "r", *words, "--again")["metrics"] == fresh["metrics"]
 
 
 def test_a_result_of_an_earlier_version_is_read_and_says_how_to_renew(
