@@ -44,8 +44,10 @@ def main() -> int:
             draw_shapes(rng, 32).image.save(photos / f"{number:04d}.png")
         command = [sys.executable, "-m", "simsiam", "pretrain", str(photos), *RUN, "--out", str(out)]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-            samples = watch(process, 60 * options.minutes)
-            process.send_signal(signal.SIGTERM)
+            try:
+                samples = watch(process, 60 * options.minutes)
+            finally:
+                process.send_signal(signal.SIGTERM)
             code = process.wait(timeout=300)
         checks = (out / "metrics.jsonl").read_text().count('"kind": "monitor"')
     if options.samples:
@@ -63,23 +65,28 @@ def watch(process: subprocess.Popen[bytes], seconds: float) -> list[tuple[float,
     samples: list[tuple[float, float, float, int, int]] = []
     while time.monotonic() - begun < seconds and process.poll() is None:
         time.sleep(EVERY)
-        family = [process.pid, *children(process.pid)]
-        memory = [resident(pid) for pid in family]
-        handles = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in family)
-        samples.append((time.monotonic() - begun, sum(memory), memory[0], handles, len(family)))
+        held = [here for pid in (process.pid, *children(process.pid)) if (here := holds(pid)) is not None]
+        if held:
+            memory, handles = zip(*held, strict=True)
+            samples.append((time.monotonic() - begun, sum(memory), memory[0], sum(handles), len(held)))
     return samples
 
 
 def children(pid: int) -> list[int]:
     """The processes that a process started."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(word) for task in tasks for word in task.read_text().split()]
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
-def resident(pid: int) -> float:
-    """MiB of memory that belong to a process alone, or are shared, its share of them."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return int(rollup.split("\nPss:")[1].split()[0]) / 1024
+def holds(pid: int) -> tuple[float, int] | None:
+    """MiB of memory (its own, and its share of what is shared) and open files; None for a worker that just ended."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return int(rollup.split("\nPss:")[1].split()[0]) / 1024, len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    except (OSError, IndexError):
+        return None
 
 
 def judge(samples: list[tuple[float, float, float, int, int]], checks: int) -> int:

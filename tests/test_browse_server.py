@@ -92,6 +92,13 @@ def test_a_page_elsewhere_cannot_search(served: Served) -> None:
     [
         *("/../secret.txt", "/thumb/../../secret.txt", "/thumb/..%2f..%2fsecret.txt", "//etc/passwd", "/page.css/.."),
         *(
+            "/%2e%2e/secret.txt",
+            "/thumb/%2e%2e/%2e%2e/secret.txt",
+            "/..%5csecret.txt",
+            "/etc/passwd",
+            "/thumb//etc/passwd",
+        ),
+        *(
             "/circle/000.jpg",
             "/image/1.jpg",
             "/templates/page.html",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +140,40 @@ def test_the_estimate_makes_as_many_steps_in_every_process(tmp_path: Path) -> No
     """By its own clock alone one rank would stop while the other waits for it in a collective."""
     done = run_script(tmp_path, SLOWED)
     assert done.stdout.count("[1, 1]") == 2  # both; their words may interleave
+
+
+@pytest.mark.parametrize("seconds", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_rank_that_stands_still_through_the_preflight_hangs_nothing(
+    photos: Path, tmp_path: Path, seconds: float
+) -> None:
+    """After 30 s the clock of the other rank is over the preflight's time, by which both must stop together."""
+    out, said = tmp_path / "run", tmp_path / "said.txt"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    with open(said, "wb") as text:
+        process = subprocess.Popen(
+            [*torchrun, "simsiam", "pretrain", str(photos), *NETWORK, "--out", str(out)],
+            stdout=text,
+            stderr=text,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    until = time.monotonic() + 240
+    while not (out / "recipe.json").exists() and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.002)
+    second = _rank(process.pid, 1)
+    os.kill(second, signal.SIGSTOP)
+    time.sleep(seconds)
+    assert "a step measured" not in said.read_text(), "it was stopped too late"
+    os.kill(second, signal.SIGCONT)
+    assert process.wait(timeout=300) in (0, 4), said.read_text()
+    assert "a step measured" in said.read_text()
+
+
+def _rank(parent: int, number: int) -> int:
+    """The process of a rank that torchrun started."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    ranks = {pid: Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in children}
+    (found,) = [int(pid) for pid, words in ranks.items() if f"RANK={number}".encode() in words]
+    return found
 
 
 def test_processes_on_several_machines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,3 +70,38 @@ def test_a_pre_training_names_the_file_and_resumes(tmp_path: Path, free: int) ->
     assert "No space left on device. Free some space; the same command resumes" in first.splitlines()[-1]
     assert "second code 0" in second or "second code 4" in second, second
     assert Result.read(tmp_path / "kept" / "run" / "result.json").protocol == "pretrain"
+
+
+@pytest.mark.slow
+def test_a_linear_evaluation_names_the_file_and_resumes(tmp_path: Path) -> None:
+    labelled = tiny.folder(tmp_path / "labelled", classes=2, images=8, size=32)
+    words = f"evaluate linear-avgpool random:resnet10 --train {labelled} --test {labelled} --size 32 --epochs 2"
+    said = on_a_full_disk(tmp_path, f"{words} --batch-size 8 --checkpoint-minutes 0 {CPU} --out DISK/run", free=16)
+    first, second = said.split("first code 2\n")
+    assert "No space left on device. Free some space" in first.splitlines()[-1]
+    assert "second code 0" in second, second
+
+
+@pytest.mark.slow
+def test_embeddings_name_the_file_and_leave_no_half_of_it(tmp_path: Path) -> None:
+    photos = tiny.flat_folder(tmp_path / "photos", images=40, size=24)
+    words = f"embed random:resnet10 {photos} --size 32 {CPU} --cache DISK/cache --out DISK/vectors.npy"
+    said = on_a_full_disk(tmp_path, words, free=40)
+    first, second = said.split("first code 2\n")
+    assert "the features are not kept for the next command" in first
+    assert "No space left on device" in first.splitlines()[-1]
+    assert "second code 0" in second, second
+
+
+@pytest.mark.slow
+def test_a_small_shared_memory_hangs_nothing(tmp_path: Path) -> None:
+    photos = tiny.flat_folder(tmp_path / "photos", images=40, size=24)
+    network = NETWORK.replace("--views.size 16", "--views.size 224").replace("--batch-size 8", "--batch-size 16")
+    words = f"pretrain {photos} {network} --device cpu --workers 2 --out {tmp_path / 'run'}"
+    script = 'mount -t tmpfs -o size=2m tmpfs /dev/shm || exit 77; exec "$0" -m simsiam "$@"'
+    line = ["unshare", "-m", "bash", "-c", script, sys.executable, *words.split()]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip("this system lets nothing be mounted")
+    assert done.returncode in (0, 4), done.stderr
+    assert done.stderr.count("shared memory (/dev/shm) is full") == 1

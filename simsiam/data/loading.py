@@ -15,7 +15,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Required, TypedDict, TypeVar
+from typing import Any, ClassVar, Generic, Required, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -50,10 +50,11 @@ atexit.register(_stop_workers)
 class WorkerPool:
     """Does requests in order, by `workers` processes (0: in this one)."""
 
+    _slow: ClassVar[bool] = False  # shared memory is full, and that has been said
+
     def __init__(self, work: Work, *, workers: int, device: torch.device, lasting: bool = False) -> None:
         self._work, self._device = work, device
         self._requests: list[Request] = []
-        self._slow = False  # shared memory is full, and that has been said
         self._loader: DataLoader[Loaded] | None = None
         if workers > 0:
             arguments: dict[str, Any] = {
@@ -106,8 +107,8 @@ class WorkerPool:
                     f"a data worker process died ({str(error).splitlines()[0]}). Most often memory ran out, or the "
                     f"shared memory of a container (/dev/shm). Use fewer workers, or give the machine more of either."
                 ) from error
-            if was_piped(loaded) and not self._slow:
-                self._slow = True
+            if was_piped(loaded) and not WorkerPool._slow:
+                WorkerPool._slow = True
                 print(SHARED_MEMORY, file=sys.stderr)
             yield received(loaded)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from tests.fuzz.flags import fuzz_flags
 from tests.fuzz.harness import fuzz
 from tests.fuzz.hostile import Corpus
 
@@ -17,6 +18,7 @@ TARGETS = {  # the target, and how many cases the whole has
     "pickles": ("tests.fuzz.weights:Pickles", 1_000),
     "hostile": ("tests.fuzz.hostile:Corpus", len(Corpus().cases)),  # each once
 }
+FLAGS = 1_000  # command lines of random values
 
 
 def main(words: list[str]) -> int:
@@ -31,6 +33,9 @@ def main(words: list[str]) -> int:
         for failure in tally.failures:
             print(f"{name}, {failure}", file=sys.stderr)
         failed = failed or bool(tally.failures)
+    if not words:
+        counts = fuzz_flags(FLAGS)
+        print(f"flags: {counts.total():,} command lines, {counts['taken']:,} taken, {counts['refused']:,} refused")
     return int(failed)
 
 

@@ -49,7 +49,8 @@ class Files(Target):
 
     def _whole(self, picture: Image.Image) -> Outcome:
         assert picture.mode == "RGB"
-        assert picture.width * picture.height == len(picture.tobytes()) // 3
+        last = picture.crop((0, picture.height - 1, picture.width, picture.height))  # the whole again would double it
+        assert len(last.tobytes()) == 3 * picture.width
         return "read"
 
 

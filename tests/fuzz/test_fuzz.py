@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import pytest
 
+from tests.fuzz.flags import fuzz_flags
 from tests.fuzz.harness import Outcome, Target, fuzz, mutate
 
 SLICES = {
@@ -27,6 +28,12 @@ def test_damaged_input_is_read_or_refused(target: str) -> None:
     assert not tally.failures, "\n".join(tally.failures)
     assert tally.cases == sum(tally.outcomes.values()) == SLICES[target]
     assert tally.outcomes["refused"] > SLICES[target] / 3
+
+
+def test_random_values_of_flags_are_taken_or_refused_by_name() -> None:
+    counts = fuzz_flags(12)
+    assert counts["taken"] + counts["refused"] >= 12
+    assert counts["refused"] > 3
 
 
 class Misbehaving(Target):
