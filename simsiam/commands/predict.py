@@ -59,6 +59,7 @@ def run(arguments: list[str]) -> int:
     files = image_files(places)
     names = file_names(files)
     makes = [*model.files, *(made for name in names for made in model.pictures(name))]
+    _refuse_beside(command.out, makes, places)
     with claims.claim(command.out, command="predict", makes=makes, inputs=places):
         failed = _draw(model, files, names, command.out)
         model.write(command.out)
@@ -68,6 +69,17 @@ def run(arguments: list[str]) -> int:
     if note := model.note():
         print(note)
     return 1 if failed else 0
+
+
+def _refuse_beside(out: Path, makes: Sequence[str], places: Sequence[Path]) -> None:
+    """Raise UserError where a picture would lie in the folder of one that was named, a photo among photos."""
+    folders = {place.parent.resolve(): place for place in places if place.is_file()}
+    for name in makes:
+        if (place := folders.get((out / name).parent.resolve())) is not None:
+            raise UserError(
+                f"--out: {out / name} would lie beside {place}, which is read: it would count as a photo the next "
+                "time. Name another folder with --out."
+            )
 
 
 def _draw(model: _Model, files: Sequence[Path], names: Sequence[str], out: Path) -> list[str]:
@@ -259,9 +271,9 @@ def file_names(files: Sequence[Path]) -> list[str]:
     names = []
     for file in files:
         name, number = file.stem, 1
-        while name in taken:
+        while name.casefold() in taken:  # as file systems of macOS and Windows compare
             number += 1
             name = f"{file.stem}-{number}"
-        taken.add(name)
+        taken.add(name.casefold())
         names.append(name)
     return names

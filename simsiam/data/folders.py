@@ -22,6 +22,7 @@ from simsiam.errors import UserError
 from simsiam.sniff import looks_like
 from simsiam.wording import counted, plural
 
+_OF_SYSTEMS = ("@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN")  # thumbnails and bins, hidden where they are made
 _DIGITS = 19  # fewer fit into 64 bits; longer numbers are names
 _WORDNET = re.compile(r"n\d{8}")  # a class folder of ImageNet; a person's own train/ and val/ have others
 
@@ -157,7 +158,7 @@ def _walk(root: Path) -> _Found:
             continue
         seen.add((status.st_dev, status.st_ino))
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name in _OF_SYSTEMS:
                 continue
             if entry.is_dir():
                 found = (f"{prefix}{entry.name}/", folder / entry.name)
@@ -196,7 +197,7 @@ def _entries(file: Path, base: Path) -> list[_Entry]:
     try:
         text = read_text(file)
     except UnreadableAnnotation as error:
-        raise UserError(f"{file}: {looks_like(file)}, not a text list ({error}).") from error
+        raise UserError(f"{file}: {looks_like(file)}, not a text list.") from error
     lines = re.split(r"\r\n|\r|\n", text)
     found = [_entry(line.strip(), base) for line in lines if line.strip()]
     found = [each for each in found if is_image_name(each.path) or not each.path.startswith("#")]  # else a comment

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -42,7 +42,8 @@ AS_STORED = {  # what undoes the turn that EXIF asks for, where the turn swaps t
 }
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 _PALE = 250  # a drawing whose every pixel is at least this on white is laid on black
-_FULL = (255, 1023, 4095, 65535)  # full range of 8, 10, 12 and 16 bits
+_FULL = (255, 1023, 4095, 16383, 65535)  # full range of 8, 10, 12, 14 and 16 bits
+_TIFF_BITS = 258  # the tag of bits a sample
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # grey with more than 8 bits a pixel
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its complaints of damaged files reach the terminal
@@ -87,7 +88,7 @@ def read_image(file: Path | bytes, *, name: str, short_side: int | None = None) 
     """Decode one image as the eye should see it: 8-bit RGB, upright, first frame, transparency on white.
 
     White drawings on a transparent ground lie on black, for on white nothing would be left of them. Images of 16 bits
-    a channel that use at most the lowest 8, 10 or 12 are taken for images of that depth, each image by its own highest
+    a channel that use at most the lowest 8, 10, 12 or 14 are taken for images of that depth, each by its own highest
     value.
 
     Args:
@@ -188,19 +189,22 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _deep_colour(image: Image.Image, content: bytes) -> Image.Image:
-    """The image, decoded anew where it is a 16-bit colour PNG of few bits: Pillow keeps the upper eight alone."""
-    is_deep_png = content[:4] == b"\x89PNG" and content[24:25] == b"\x10" and content[25:26] in (b"\2", b"\6")
-    if not is_deep_png or np.asarray(image.convert("RGB")).max() >= 16:  # over 12 bits
+    """The image, decoded anew where it is of 16 bits a colour and uses few: Pillow keeps the upper eight alone."""
+    is_png = content[:4] == b"\x89PNG" and content[24:25] == b"\x10" and content[25:26] in (b"\2", b"\6")
+    tags: Any = getattr(image, "tag_v2", {})
+    is_tiff = image.mode in ("RGB", "RGBA") and tags.get(_TIFF_BITS, (8,))[0] == 16
+    if not (is_png or is_tiff) or np.asarray(image.convert("RGB")).max() >= 64:  # over 14 bits
         return image
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
+    import cv2
 
-    stored = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    levels = stored.to(torch.int32).permute(1, 2, 0).numpy()  # H x W x 3 or 4
-    full = next(full for full in _FULL if int(levels[:, :, :3].max()) <= full)
-    deep = Image.fromarray(np.rint(levels[:, :, :3] * (255 / full)).astype(np.uint8))
+    levels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)  # H x W x 3 or 4, blue first
+    if levels is None or levels.dtype != np.uint16 or levels.ndim != 3:
+        return image
+    colours = levels[:, :, 2::-1].astype(np.int64)
+    full = next(full for full in _FULL if int(colours.max()) <= full)
+    deep = Image.fromarray(np.rint(colours * (255 / full)).astype(np.uint8))
     if levels.shape[2] == 4:
-        deep.putalpha(Image.fromarray((levels[:, :, 3] >> 8).astype(np.uint8)))
+        deep.putalpha(Image.fromarray((levels[:, :, 3].astype(np.int64) >> 8).astype(np.uint8)))
     deep.info.update(image.info)
     return deep
 
@@ -250,7 +254,7 @@ def _reason(error: Exception, content: bytes) -> str:
         case MemoryError():
             return "not enough memory to decode it"
     detail = " ".join(str(error).split())[:200]
-    if "truncated" in detail or "broken" in detail or isinstance(error, EOFError):
+    if "truncated" in detail.lower() or "broken" in detail or isinstance(error, EOFError):
         return f"truncated or damaged ({detail or 'the file ends too early'})"
     return f"cannot be decoded ({type(error).__name__}: {detail})"
 

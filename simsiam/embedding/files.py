@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,7 @@ def write(embedded: Embedded, file: Path, *, progress: Callable[[float], None] =
     file.parent.mkdir(parents=True, exist_ok=True)
     facts, bad, paths = _beside(file)
     beside = [facts]
+    _refuse_shared(file, facts, embedded.facts)
     try:
         write_json(facts, embedded.facts)
         if embedded.bad:
@@ -92,6 +93,16 @@ def write(embedded: Embedded, file: Path, *, progress: Callable[[float], None] =
             f"--out {file}: cannot be written ({error.strerror or error}). Free some space there."
         ) from error
     return Written(file=file, beside=beside)
+
+
+def _refuse_shared(file: Path, facts: Path, made: Mapping[str, Any]) -> None:
+    """Raise UserError where the facts beside the file are those of vectors in another form, of other weights, say."""
+    others = [other for ending in _WRITERS if (other := file.with_suffix(ending)) != file and other.exists()]
+    if others and facts.exists() and read_json(facts) != json.loads(json.dumps(made)):
+        raise UserError(
+            f"--out {file}: {facts.name} beside it describes {others[0].name}, which other weights, settings or images "
+            "gave. Give another name."
+        )
 
 
 def has_labels(embedded: Embedded) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from simsiam.cli import main
-from simsiam.commands.predict import image_files
+from simsiam.commands.predict import _refuse_beside, file_names, image_files
 from simsiam.data.folders import FolderSource
 from simsiam.data.images import UnreadableImage, read_image
 from simsiam.data.inventory import useless_labels
@@ -232,7 +232,7 @@ def test_a_file_that_is_no_image_says_what_it_is() -> None:
 
 def test_an_archive_given_for_images_says_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "photos.zip").write_bytes(b"PK\x03\x04" + bytes(range(256)))
-    with pytest.raises(UserError, match=r"photos\.zip: a zip archive, not a text list"):
+    with pytest.raises(UserError, match=r"photos\.zip: a zip archive .unpack it first., not a text list"):
         opened(tmp_path / "photos.zip")
 
 
@@ -256,3 +256,50 @@ def test_predict_names_what_it_does_not_read(tmp_path: Path, capsys: pytest.Capt
         (root / name).write_bytes(b"none")
     assert [file.name for file in image_files([root])] == ["photo 000.png", "photo 001.png"]
     assert "2 images used; left out: 1 other file (1 x .heic; `pip install pillow-heif`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize(("bits", "full"), [(10, 1023), (12, 4095), (14, 16383), (16, 65535)])
+def test_few_bits_of_sixteen_in_colour(tmp_path: Path, ending: str, bits: int, full: int) -> None:
+    import cv2
+
+    colour = np.array([[[200, 30, 90], [10, 255, 0]]])
+    cv2.imwrite(str(tmp_path / f"a.{ending}"), np.rint(colour[:, :, ::-1] / 255 * full).astype(np.uint16))
+    read = np.asarray(read_image(tmp_path / f"a.{ending}", name="a")).astype(int)
+    assert np.abs(read - colour).max() <= 1, bits
+
+
+def test_thumbnails_of_a_store_are_no_photos(tmp_path: Path) -> None:
+    root = tiny.flat_folder(tmp_path / "photos", images=5)
+    tiny.flat_folder(root / "@eaDir" / "photo 000.png", images=2)
+    tiny.flat_folder(root / "$RECYCLE.BIN", images=1)
+    assert len(FolderSource(root)) == 5
+
+
+def test_a_cut_image_is_called_truncated(tmp_path: Path) -> None:
+    content = tiny.jpeg(tiny.shape("circle", seed=0))
+    for cut in (len(content) // 2, len(content) - 30):
+        with pytest.raises(UnreadableImage, match="truncated or damaged"):
+            read_image(content[:cut], name="cut.jpg")
+
+
+def test_predictions_get_names_of_their_own_and_stay_away_from_the_photos(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.jpg", "A.png", "b.jpg")]
+    assert file_names(files) == ["a", "A-2", "b"]
+    files[0].write_bytes(b"")
+    _refuse_beside(tmp_path / "out", ["a.jpg", "masks/a.png"], files)
+    for out in (tmp_path, tmp_path / "out" / ".."):
+        with pytest.raises(UserError, match=r"would lie beside .*a\.jpg, which is read"):
+            _refuse_beside(out, ["a.png"], files)
+
+
+def test_vectors_of_two_forms_share_their_facts_or_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tiny.flat_folder(tmp_path / "photos", images=4, size=24)
+    for out in ("v.npy", "v.csv"):
+        assert command("embed", "random:resnet10", root, "--size", 32, "--out", tmp_path / out, "--again") == 0
+    facts = (tmp_path / "v.json").read_bytes()
+    assert command("embed", "random:resnet10", root, "--size", 48, "--out", tmp_path / "v.csv", "--again") == 2
+    assert "v.json beside it describes v.npy" in capsys.readouterr().err
+    assert (tmp_path / "v.json").read_bytes() == facts
