@@ -9,7 +9,6 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
 
-from simsiam.errors import UserError
 from simsiam.evaluation.segmentation.metrics import PixelCounts, Window, slide, windows
 from simsiam.recipes import segmentation as recipes
 
@@ -111,8 +110,3 @@ def test_recipes_as_published() -> None:
     assert (city.augmentation.scale_long, city.augmentation.scale_short, city.augmentation.crop) == (2049, 1025, 769)
     assert (city.testing.windows, city.testing.window, city.testing.window_stride) == ("slide", 769, 513)
     assert (voc.testing.windows, voc.testing.test_long, voc.testing.test_short) == ("whole", 2048, 512)
-
-
-def test_an_unknown_recipe_gets_a_hint() -> None:
-    with pytest.raises(UserError, match="Did you mean fcn_r50-d8_512x512_20k_voc12aug"):
-        recipes.find("segmentation-voc12aug", "fcn_r50-d8_512x512_20k_voc12")
