@@ -76,6 +76,7 @@ def _continue(url: str, part: Path, have: int) -> str | None:
         arrived = part.stat().st_size
         return f"{url}: the connection broke off at {arrived:,} of {total:,} bytes" if arrived < total else None
     except urllib.error.HTTPError as error:
+        error.close()  # it holds the answer's body as an open file
         if error.code == 416:  # nothing is left to send: the part is whole, or it is not this file's
             return None
         return f"{url}: the server answers {error.code} {error.reason}"

@@ -390,7 +390,7 @@ def test_no_such_source(tmp_path: Path) -> None:
         load_backbone(tmp_path)
     run = {"recipe": as_dict(replace(RECIPE, name="x"))}
     (tmp_path / "recipe.json").write_text(json.dumps(run))
-    with pytest.raises(UserError, match="without a checkpoint yet") as error:
+    with pytest.raises(UserError, match="no checkpoint in this run folder yet") as error:
         load_backbone(tmp_path)
     assert str(error.value).splitlines()[1:] == [f"  {command_to_go_on(run, tmp_path)}"]
 
