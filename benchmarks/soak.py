@@ -81,10 +81,13 @@ def children(pid: int) -> list[int]:
 
 
 def holds(pid: int) -> tuple[float, int] | None:
-    """MiB of memory (its own, and its share of what is shared) and open files; None for a worker that just ended."""
+    """MiB of anonymous memory and open files; None for a worker that just ended.
+
+    Pages of files are left out: how many of them count depends on the other programs of the machine.
+    """
     try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        return int(rollup.split("\nPss:")[1].split()[0]) / 1024, len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.split("\nRssAnon:")[1].split()[0]) / 1024, len(list(Path(f"/proc/{pid}/fd").iterdir()))
     except (OSError, IndexError):
         return None
 
