@@ -105,3 +105,18 @@ def test_a_small_shared_memory_hangs_nothing(tmp_path: Path) -> None:
         pytest.skip("this system lets nothing be mounted")
     assert done.returncode in (0, 4), done.stderr
     assert done.stderr.count("shared memory (/dev/shm) is full") == 1
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "embed random:resnet10"])
+def test_a_disk_that_may_only_be_read_is_named_at_once(tmp_path: Path, verb: str) -> None:
+    photos, disk = tiny.flat_folder(tmp_path / "photos", images=8, size=24), tmp_path / "disk"
+    disk.mkdir()
+    script = 'mount -t tmpfs -o ro tmpfs "$0" || exit 77; exec "$@"'
+    out = disk / ("run" if verb == "pretrain" else "vectors.npy")
+    words = [sys.executable, "-m", "simsiam", *verb.split(), str(photos), *CPU.split(), "--out", str(out)]
+    line = ["unshare", "-m", "bash", "-c", script, str(disk), *words]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip("this system lets nothing be mounted")
+    assert done.returncode == 2
+    assert f"nothing can be written in {disk} (Read-only file system). Give another --out." in done.stderr
