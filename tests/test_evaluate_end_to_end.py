@@ -361,9 +361,14 @@ def test_all_runs_what_it_can_and_says_what_it_cannot(
     protocols = {Result.read(path).protocol for path in (tmp_path / "all").rglob("result.json")}
     assert protocols == {"svm_voc07", "knn", "retrieval"}
 
-    (Path(own[1]) / "circle" / "000.jpg").rename(tmp_path / "moved.jpg")  # another data set now: nothing is lost
-    assert simsiam("all", *arguments, "--out", str(tmp_path / "all")) == 1
-    assert "failed: knn on" in capsys.readouterr().out
+    (before,) = (tmp_path / "all").glob("knn-*/result.json")
+    earlier = before.read_bytes()
+    (Path(own[1]) / "circle" / "000.jpg").rename(tmp_path / "moved.jpg")  # other data: measured anew
+    assert simsiam("all", *arguments, "--out", str(tmp_path / "all")) == 0
+    assert "measured again" in capsys.readouterr().err
+    (kept,) = before.parent.glob("result-*.json")
+    assert kept.read_bytes() == earlier
+    assert Result.read(before).data != Result.read(kept).data
 
 
 def test_the_same_from_python(weights: str, machine: list[str], own: list[str], tmp_path: Path) -> None:
@@ -372,7 +377,7 @@ def test_the_same_from_python(weights: str, machine: list[str], own: list[str], 
     here = Machine(device="cpu", workers=0, cache=tmp_path / "cache")
     by_call = evaluate("knn", weights, train=own[1], test=Path(own[3]), machine=here)
     assert by_call.metrics == by_command.metrics
-    assert by_call.recipe["k"] == (10, 20)
+    assert by_call.recipe["k"] == [10, 20]
     few = replace(classification.knn(32), k=(3,), quoted_k=3)
     assert set(evaluate("knn", weights, train=own[1], test=own[3], recipe=few, machine=here).metrics) == {"top1_k3"}
     with pytest.raises(UserError, match="Did you mean knn"):

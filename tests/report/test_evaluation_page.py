@@ -71,7 +71,7 @@ def test_the_figure_stands_beside_the_published_ones(folders: dict[Kind, Path]) 
     assert {79.97, 79.80, 79.85} <= values.keys()
     assert values[79.97].source == "MMSelfSup model zoo page, v0.5.0"
     assert values[82.4].name == "SimSiam, optimal"
-    assert values[82.4].source.endswith("from memory, not verified")
+    assert values[82.4].source == "arXiv 2011.10566, Table 5: transfer, C4"
     assert head.remark == "Published on VOC2007+2012, the data measured here."
     assert head.comparable
 
