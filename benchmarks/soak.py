@@ -53,7 +53,7 @@ def main() -> int:
     if options.samples:
         with open(options.samples, "w", newline="") as file:
             csv.writer(file).writerows([("seconds", "mebibytes", "main_mebibytes", "handles", "processes"), *samples])
-    if code != 128 + signal.SIGTERM:
+    if code != 128 + signal.SIGTERM or samples[-1][0] < 60 * options.minutes - 2 * EVERY:
         print(f"the training ended with {code} after {samples[-1][0]:.0f} s", file=sys.stderr)
         return 1
     return judge(samples, checks)
@@ -96,7 +96,7 @@ def judge(samples: list[tuple[float, float, float, int, int]], checks: int) -> i
     """Print the row of the table; 1 where the last quarter holds more than the second."""
     quarter = len(samples) // 4
     second, last = samples[quarter : 2 * quarter], samples[-quarter:]
-    before, after = (statistics.mean(row[1] for row in part) for part in (second, last))
+    before, after = (statistics.mean(row[2] for row in part) for part in (second, last))
     handles = [max(row[3] for row in part) for part in (second, last)]
     print(
         "| minutes | checks and checkpoints | MiB, second quarter | MiB, last quarter | handles, then | handles, last |"
