@@ -6,7 +6,6 @@ import math
 import os
 import re
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from simsiam.data.splits import split_notes
-from simsiam.evaluation.detection.data import DatasetArgs, open_sets
+from simsiam.evaluation.detection.data import open_own
 from simsiam.evaluation.detection.detector import Detector
 from simsiam.results import Result, read_metrics
 from tests import tiny_shapes
@@ -291,12 +290,11 @@ def test_two_processes_train_and_score_together(weights: Path, coco: Path, tmp_p
 
 def test_images_that_are_learnt_from_and_scored_on_are_noted(tmp_path: Path) -> None:
     own = tiny_shapes.voc_folder(tmp_path / "own", images=4, side=SIDE)
-    words = DatasetArgs(data=own, images=None, test=own, test_images=None, first_pixel=0)
-    same = open_sets("folder", words, bad="stop")
+    same = open_own(own, test=own, bad="stop")
     [note] = split_notes(same.train, same.test)
     assert note.startswith("4 of 4 test images are among the training images")
     other = tiny_shapes.voc_folder(tmp_path / "other", images=2, side=SIDE, seed=9)
-    sets = open_sets("folder", replace(words, test=other), bad="stop")
+    sets = open_own(own, test=other, bad="stop")
     assert split_notes(sets.train, sets.test) == []
 
 

@@ -37,7 +37,8 @@ def _nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"{arguments} was opened before the place was looked at")
 
     monkeypatch.setattr("simsiam.data.sources.open_source", opened)
-    monkeypatch.setattr("simsiam.evaluation.detection.data.open_sets", opened)
+    monkeypatch.setattr("simsiam.evaluation.detection.data.open_published", opened)
+    monkeypatch.setattr("simsiam.evaluation.detection.data.open_own", opened)
 
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

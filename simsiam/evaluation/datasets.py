@@ -151,12 +151,11 @@ class PublishedBoxes(DataFlags):
 
     def open(self, cache: Path | None) -> BoxSets:
         """Both sets, checked file by file and object by object."""
-        from simsiam.evaluation.detection.data import DatasetArgs, open_sets
+        from simsiam.evaluation.detection.data import open_published
 
         if self.data is None:
             raise UserError(f"--data: name {PUBLISHED_BOXES[self.kind]}.")
-        words = DatasetArgs(data=self.data, images=None, test=None, test_images=None, first_pixel=0)
-        return open_sets(self.kind, words, bad="drop" if self.skip_bad else "stop")
+        return open_published(self.kind, self.data, bad="drop" if self.skip_bad else "stop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,20 +171,20 @@ class OwnBoxes(DataFlags):
 
     def open(self, cache: Path | None) -> BoxSets:
         """Both sets, checked file by file and object by object."""
-        from simsiam.evaluation.detection.data import DatasetArgs, open_sets
+        from simsiam.evaluation.detection.data import open_own
 
         if self.data is None:
             raise UserError(
                 "--data: name a folder of annotated images: COCO json, VOC-XML, YOLO, CVAT, LabelMe, VIA or OpenImages."
             )
-        words = DatasetArgs(
-            data=self.data,
+        return open_own(
+            self.data,
             images=self.images,
             test=self.test,
             test_images=self.test_images,
             first_pixel=self.first_pixel,
+            bad="drop" if self.skip_bad else "stop",
         )
-        return open_sets("folder", words, bad="drop" if self.skip_bad else "stop")
 
 
 @dataclass(frozen=True, kw_only=True)

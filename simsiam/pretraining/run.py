@@ -1,6 +1,6 @@
 """The main path: pre-train SimSiam on a set of images, watch it, judge it, and leave everything in a run folder.
 
-Reads top to bottom: `pretrain` is the run, `train_step` the method's step (paper, Algorithm 1).
+Reads top to bottom: `pretrain` is the run; the method's step (paper, Algorithm 1) is `train_step` of step.py.
 """
 
 from __future__ import annotations

@@ -193,24 +193,28 @@ def _sudden(checks: Sequence[Check], start: str) -> bool:
 
 def _no_closer(first: Check, last: Check, recipe: Pretraining | None) -> list[str]:
     """What says that the views teach nothing: they are no closer than other images, or were found before the start."""
-    if last.alignment_pairs - last.alignment_random < NO_CLOSER:
+    if _alike(last):
         return [
             f"two views of one image agree at cosine {last.alignment_pairs:.2f}, views of different images at "
             f"{last.alignment_random:.2f}"
         ]
-    alike = recipe is not None and recipe.views.min_scale > 0.6 and recipe.views.jitter_probability == 0
-    if alike and first.view_recall >= TOO_EASY:
+    weak = recipe is not None and recipe.views.min_scale > 0.6 and recipe.views.jitter_probability == 0
+    if weak and first.view_recall >= TOO_EASY:
         return [
             f"the views are so alike that the start finds {first.view_recall:.0f} % of them: nothing is to be learnt"
         ]
     return []
 
 
+def _alike(check: Check) -> bool:
+    """Whether two views of one image are hardly closer to each other than views of different ones."""
+    return check.alignment_pairs - check.alignment_random < NO_CLOSER
+
+
 def _measured(first: Check, last: Check) -> list[Cause]:
     """Causes that the numbers themselves speak for."""
     found, distinct = [], last.scenes or last.candidates
-    no_closer = last.alignment_pairs - last.alignment_random < NO_CLOSER
-    if last.spread >= LOW_SPREAD and last.candidates >= FEW_IMAGES and (distinct < FEW_IMAGES or no_closer):
+    if last.spread >= LOW_SPREAD and last.candidates >= FEW_IMAGES and (distinct < FEW_IMAGES or _alike(last)):
         found.append(
             Cause(
                 cause="the images hold too little to tell them apart: blank, repeated or noisy ones "

@@ -28,9 +28,7 @@ class Case:
     name: str  # of the run's folder; equal names are one run
     title: str
     expected: Expected
-    paper: (
-        str | None
-    )  # its figure, by the name that `simsiam.published` has it under; None: the paper gives a word only
+    paper: str | None  # its figure, by its name in `simsiam.published`; None: the paper gives a word only
     changes: Mapping[str, Any] = field(default_factory=dict)  # fields of the recipe; model.* of its network
     times: Mapping[str, float] = field(default_factory=dict)  # number fields that are multiplied
     warmup: float = 0.0  # share of the epochs over which the rate rises

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from simsiam.data.detection.boxes import BoxBatch, BoxSample, BoxSource, Frame
 from simsiam.data.detection.transforms import BoxTransform, Transformed, transform
-from simsiam.data.loading import Loader, Placing, WorkerPool
+from simsiam.data.loading import Loader, Placing, WorkerPool, in_order
 from simsiam.data.preprocess import Normalisation
 from simsiam.data.reading import Loaded, Request, Work
 from simsiam.errors import UserError
@@ -94,11 +94,7 @@ def ordered_batches(
 
     Raises UserError for an image that cannot be read: a score without it would be of another set.
     """
-    starts = range(rank * batch_size, len(source), world * batch_size)
-    requests = [
-        Request(epoch=0, step=step, indices=np.arange(start, min(start + batch_size, len(source))))
-        for step, start in enumerate(starts)
-    ]
+    requests = in_order(np.arange(len(source)), batch_size)[rank::world]
     work = BoxWork(source=source, how=replace(how, flip_probability=0.0), seed=0)
     pool = WorkerPool(work, workers=workers, device=device)
     return pool.run(requests, lambda loaded: box_batch(loaded, normalisation))

@@ -18,7 +18,7 @@ from simsiam.data.inventory import beside
 from simsiam.errors import UserError
 from simsiam.wording import plural, some
 
-Kind = Literal["voc0712", "voc07", "coco2017", "cityscapes", "folder"]
+Kind = Literal["voc0712", "voc07", "coco2017", "cityscapes"]
 TEXTS = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml", ".names", ".data", ".md", ".cache")  # beside images
 HELD_OUT = 5  # one image in so many, where no test set is named
 
@@ -32,40 +32,36 @@ class BoxSets:
     notes: tuple[str, ...] = ()  # what was done to them, for the result
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatasetArgs:
-    """What was named."""
-
-    data: Path
-    images: Path | None
-    test: Path | None
-    test_images: Path | None
-    first_pixel: FirstPixel
-
-
-def open_sets(kind: Kind, words: DatasetArgs, *, bad: Policy) -> BoxSets:
-    """The sets, checked file by file and object by object.
+def open_published(kind: Kind, data: Path, *, bad: Policy) -> BoxSets:
+    """A published set's own splits, checked file by file and object by object.
 
     Raises UserError that lists what is wrong with them, unless `bad` says to leave it out.
     """
-    if kind == "folder":
-        return _own(words, bad)
-    if words.images is not None or words.test is not None or words.test_images is not None:
-        raise UserError("--images, --test and --test-images belong to detection-folder; this set has its own splits.")
     readers = {
         "voc0712": open_voc0712,
         "voc07": open_voc07,
         "coco2017": open_coco2017,
         "cityscapes": open_cityscapes_instances,
     }
-    splits = readers[kind](words.data)
+    splits = readers[kind](data)
     train, test = checked(splits.train, bad), checked(splits.test, bad)
     return BoxSets(train=train.source, test=test.source, notes=(*train.notes, *test.notes))
 
 
-def _own(words: DatasetArgs, bad: Policy) -> BoxSets:
-    """A set of one's own: with --test, with its own split, or with a part held out."""
-    found = recognise(words.data, images=words.images, first_pixel=words.first_pixel)
+def open_own(
+    data: Path,
+    *,
+    images: Path | None = None,
+    test: Path | None = None,
+    test_images: Path | None = None,
+    first_pixel: FirstPixel = 0,
+    bad: Policy,
+) -> BoxSets:
+    """A set of one's own: with a test set, with its own split, or with a part held out; checked as a published one.
+
+    Raises UserError as `open_published`, or where one image is all there is.
+    """
+    found = recognise(data, images=images, first_pixel=first_pixel)
     train = found.part("train")
     scored = (found.part("val") or found.part("test")) if train is not None else None
     first = train if train is not None else next(iter(found.parts))
@@ -73,23 +69,23 @@ def _own(words: DatasetArgs, bad: Policy) -> BoxSets:
     files = (image.file for part in found.parts.values() for image in part.images)
     whole.source.leave_out(beside(files, annotations=TEXTS))
     classes = whole.source.classes
-    if words.test is not None:
-        usual = words.images if words.test.is_file() else None
-        images = words.test_images if words.test_images is not None else usual
-        other = recognise(words.test, images=images, first_pixel=words.first_pixel, classes=classes)
+    if test is not None:
+        usual = images if test.is_file() else None
+        test_images = test_images if test_images is not None else usual
+        other = recognise(test, images=test_images, first_pixel=first_pixel, classes=classes)
         name = other.part("test") or other.part("val") or next(iter(other.parts))
-        test = checked(other.parts[name], bad)
-        notes = [f"{words.data}: {found.sentence}.", *found.notes, f"{words.test}: {other.sentence}.", *other.notes]
-        return _sets(whole.source, test.source, [*notes, *whole.notes, *test.notes])
+        apart = checked(other.parts[name], bad)
+        notes = [f"{data}: {found.sentence}.", *found.notes, f"{test}: {other.sentence}.", *other.notes]
+        return _sets(whole.source, apart.source, [*notes, *whole.notes, *apart.notes])
     if scored is not None:
-        test = checked(found.parts[scored], bad)
-        note = f"{words.data}: {found.sentence}. Trained on {first} and scored on {scored}, its own split"
+        apart = checked(found.parts[scored], bad)
+        note = f"{data}: {found.sentence}. Trained on {first} and scored on {scored}, its own split"
         unused = [name for name in found.parts if name not in (first, scored)]
         note += f"; {', '.join(unused)} is not used." if unused else "."
-        return _sets(whole.source, test.source, [note, *found.notes, *whole.notes, *test.notes])
+        return _sets(whole.source, apart.source, [note, *found.notes, *whole.notes, *apart.notes])
     count = len(whole.source)
     if count < 2:
-        raise UserError(f"{words.data}: one image only; to hold some out for the score it takes two, or name --test.")
+        raise UserError(f"{data}: one image only; to hold some out for the score it takes two, or name --test.")
     order = np.random.default_rng(0).permutation(count)
     chosen = order[: max(1, count // HELD_OUT)]
     shown = np.unique(whole.source.owners[~(whole.source.objects.crowd | whole.source.objects.difficult)])
@@ -102,7 +98,7 @@ def _own(words: DatasetArgs, bad: Policy) -> BoxSets:
     return _sets(
         whole.source.subset(np.flatnonzero(~held)),
         whole.source.subset(np.flatnonzero(held)),
-        [f"{words.data}: {found.sentence}.", *found.notes, *whole.notes, note],
+        [f"{data}: {found.sentence}.", *found.notes, *whole.notes, note],
     )
 
 

@@ -24,9 +24,7 @@ from simsiam.evaluation.place import unfinished
 from simsiam.evaluation.protocol import RESULT_FILE
 from simsiam.evaluation.segmentation.metrics import slide
 from simsiam.evaluation.segmentation.segmentor import Segmentor
-from simsiam.evaluation.segmentation.settings import (
-    Segmentation,
-)
+from simsiam.evaluation.segmentation.settings import Segmentation
 
 
 @dataclass(frozen=True, kw_only=True)

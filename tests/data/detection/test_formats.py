@@ -21,7 +21,7 @@ from simsiam.data.detection.checks import Policy, checked
 from simsiam.data.detection.files import BoxFiles
 from simsiam.data.detection.formats import FORMATS, recognise
 from simsiam.errors import UserError
-from simsiam.evaluation.detection.data import BoxSets, DatasetArgs, open_sets
+from simsiam.evaluation.detection.data import BoxSets, open_own
 
 WIDTH, HEIGHT = 100, 80
 CAT, DOG = (10.0, 20.0, 50.0, 60.0), (40.0, 8.0, 90.0, 72.0)
@@ -383,8 +383,7 @@ def test_an_export_is_recognised_and_read(tmp_path: Path, export: Callable[[Path
 
 
 def sets(place: Path, *, bad: Policy = "stop", **changes: Any) -> BoxSets:
-    words: dict[str, Any] = {"data": place, "images": None, "test": None, "test_images": None, "first_pixel": 0}
-    return open_sets("folder", DatasetArgs(**{**words, **changes}), bad=bad)
+    return open_own(place, bad=bad, **changes)
 
 
 @pytest.mark.parametrize("export", [roboflow_coco, roboflow_voc, roboflow_yolo])

@@ -88,6 +88,12 @@ def made(
     return assembled(records, name=name, place=str(place), classes=classes, problems=problems, notes=notes)
 
 
+def item_of_corners(name: str, points: Sequence[tuple[float, float]], where: str) -> Item:
+    """An object of a rectangle, of two corners or all four; it has no outline."""
+    xs, ys = zip(*points, strict=True)
+    return Item(name=name, box=(min(xs), min(ys), max(xs), max(ys)), where=where)
+
+
 def item_of_points(name: str, points: Sequence[tuple[float, float]], where: str) -> Item:
     """An object of an outline; raises ValueError for fewer than three corners."""
     if len(points) < 3:

@@ -11,7 +11,7 @@ from typing import Any
 
 from simsiam.data.annotations import UnreadableAnnotation, read_json, read_text
 from simsiam.data.detection.files import BoxFiles, Problem
-from simsiam.data.detection.formats.export import Export, Given, in_splits, item_of_points, made, shown
+from simsiam.data.detection.formats.export import Export, Given, in_splits, item_of_corners, item_of_points, made, shown
 from simsiam.data.detection.records import Item, Record
 from simsiam.data.find_images import ANNOTATION_FOLDERS, ImageFinder, folders_in, role_of, visible
 from simsiam.wording import counted
@@ -79,8 +79,7 @@ def _read(folder: Path, images: Path | None, classes: Sequence[str] | None) -> B
 def _item(shape: dict[str, Any], kind: str, where: str) -> Item:
     label, points = str(shape["label"]), [(float(x), float(y)) for x, y in shape["points"]]
     if kind == "rectangle" and len(points) in (2, 4):
-        xs, ys = [x for x, _ in points], [y for _, y in points]
-        return Item(name=label, box=(min(xs), min(ys), max(xs), max(ys)), where=where)
+        return item_of_corners(label, points, where)
     if kind == "circle" and len(points) == 2:
         (x, y), (edge_x, edge_y) = points
         radius = hypot(edge_x - x, edge_y - y)

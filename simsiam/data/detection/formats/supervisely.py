@@ -16,7 +16,15 @@ from PIL import Image
 
 from simsiam.data.annotations import UnreadableAnnotation, read_json
 from simsiam.data.detection.files import BoxFiles, Problem
-from simsiam.data.detection.formats.export import Export, Given, drawn_item, item_of_points, made, shown
+from simsiam.data.detection.formats.export import (
+    Export,
+    Given,
+    drawn_item,
+    item_of_corners,
+    item_of_points,
+    made,
+    shown,
+)
 from simsiam.data.detection.instance_masks import MOST_PIXELS, Polygons
 from simsiam.data.detection.records import Item, Record
 from simsiam.data.find_images import ImageFinder, folders_in, role_of, visible
@@ -88,8 +96,7 @@ def _item(each: dict[str, Any], kind: str, size: tuple[int, int], where: str) ->
         return drawn_item(label, _bitmap(each["bitmap"]["data"]), (left, top), size, where)
     outer = [(float(x), float(y)) for x, y in each["points"]["exterior"]]
     if kind == "rectangle":
-        xs, ys = [x for x, _ in outer], [y for _, y in outer]
-        return Item(name=label, box=(min(xs), min(ys), max(xs), max(ys)), where=where)
+        return item_of_corners(label, outer, where)
     holes = each["points"].get("interior") or []
     if not holes:
         return item_of_points(label, outer, where)
