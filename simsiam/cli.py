@@ -7,7 +7,6 @@ import io
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 
 from simsiam import __version__
@@ -31,14 +30,12 @@ OUT_OF_MEMORY = (
     "the memory of the device is full. Give a smaller --batch-size (rates follow it) or smaller images, or on a GPU "
     "--precision bf16; what was saved stays."
 )
-LOOKS = 5  # at how many programs run, a few milliseconds apart
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one verb and exit with its code: 0, 2 for a mistake, 3 for a collapse, 4 for a partial one."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     write_to_any_terminal()
-    spin_shortly_on_a_busy_machine()
     try:
         try:
             code = run(arguments)
@@ -100,32 +97,6 @@ def run(arguments: list[str]) -> int:
         print(f"simsiam {__version__}")
         return 0
     return find_verb(arguments[0])(arguments[1:])
-
-
-def spin_shortly_on_a_busy_machine() -> None:
-    """Keep OpenMP's waiting threads from stalling a CPU training where other programs want the cores too.
-
-    Beside a busy neighbour, training with the usual spin was up to ten times slower than with a short one; on an idle
-    machine the short one costs up to a third (LOG.md). OpenMP reads the setting when torch is loaded.
-    """
-    if "GOMP_SPINCOUNT" not in os.environ and others_running() >= 1:
-        os.environ["GOMP_SPINCOUNT"] = "1000"
-
-
-def others_running() -> int:
-    """How many other threads want a core now, as Linux counts them; 0 where that is unknown.
-
-    The load average will not do: minutes after an installation it still speaks of it.
-    """
-    counts = []
-    for _ in range(LOOKS):
-        try:
-            with open("/proc/loadavg") as file:
-                counts.append(int(file.read().split()[3].partition("/")[0]) - 1)  # this one runs as well
-        except (OSError, IndexError, ValueError):
-            return 0
-        time.sleep(0.002)
-    return sorted(counts)[LOOKS // 2]
 
 
 def usage() -> str:

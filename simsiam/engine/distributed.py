@@ -18,6 +18,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from simsiam.engine.neighbours import short_waits_when_busy
 from simsiam.errors import UserError
 
 T = TypeVar("T")
@@ -50,7 +51,8 @@ def processes(device: str) -> Iterator[Process]:
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Process(rank=0, world=1, device=pick_device(device))
+        with short_waits_when_busy():
+            yield Process(rank=0, world=1, device=pick_device(device))
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
     picked = pick_device(device)
@@ -59,7 +61,8 @@ def processes(device: str) -> Iterator[Process]:
         torch.cuda.set_device(picked)
     _join("nccl" if picked.type == "cuda" else "gloo")
     try:
-        yield Process(rank=dist.get_rank(), world=world, device=picked)
+        with short_waits_when_busy():
+            yield Process(rank=dist.get_rank(), world=world, device=picked)
     finally:
         dist.destroy_process_group()
 

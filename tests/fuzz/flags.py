@@ -73,7 +73,6 @@ def _outcome(kind: str, words: list[str], flags: list[str]) -> str:
         mock.patch("simsiam.commands.pretrain.choose_recipe", return_value=folder()),
         mock.patch("simsiam.commands.evaluate.measure", _check),
         mock.patch.object(cli, "write_to_any_terminal"),
-        mock.patch.object(cli, "spin_shortly_on_a_busy_machine"),
     ):
         try:
             cli.main([*start, *words])
