@@ -59,6 +59,32 @@ def test_predict_draws_and_writes_what_it_finds(
             assert thing["mask"]["size"] == [SIDE, SIDE]
 
 
+def test_every_form_and_a_pattern(
+    done_with_masks: Path, coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, forms = tmp_path / "out", "coco yolo csv masks json pictures".split()
+    assert predict(done_with_masks, coco / "val2017" / "*[!x].jpg", "--out", out, "--write", *forms) == 0
+    result = json.loads((done_with_masks / "result.json").read_text())
+    chosen = result["detail"]["threshold"]
+    printed = capsys.readouterr().out
+    if chosen is None:
+        assert load_detector(done_with_masks).score is None
+    else:
+        assert f"score {chosen['score']:g} or more: the threshold with the best F1" in printed
+    assert any(note.startswith(("predict shows detections of", "no detection on the test")) for note in result["notes"])
+    names = sorted(file.stem for file in (coco / "val2017").iterdir())
+    written = json.loads((out / "coco.json").read_text())
+    assert sorted(Path(each["file_name"]).stem for each in written["images"]) == names
+    for name in names:
+        assert (out / f"{name}.jpg").exists()
+        assert (out / "labels" / f"{name}.txt").exists()
+        with Image.open(out / "masks" / f"{name}.png") as mask:
+            assert mask.size == (SIDE, SIDE)
+    assert (out / "classes.txt").read_text().split() == ["background", *load_detector(done_with_masks).classes]
+    objects = sum(len(each["objects"]) for each in json.loads((out / "predictions.json").read_text()))
+    assert len(written["annotations"]) == objects
+
+
 def test_a_thicket_is_thinned_and_told(
     done: Path, voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

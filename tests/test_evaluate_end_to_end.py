@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import shutil
@@ -66,6 +67,16 @@ def simsiam(*arguments: str) -> int:
     with pytest.raises(SystemExit) as end:
         cli.main(["evaluate", *arguments])
     return int(end.value.code or 0)
+
+
+def predicted(tmp_path: Path, photos: str) -> list[dict[str, str]]:
+    """The surest class of each photo, by `simsiam predict` with the classifier of the evaluation's folder."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(["predict", str(tmp_path / "out"), photos, "--out", str(tmp_path / "seen"), "--device", "cpu"])
+    assert end.value.code == 0
+    rows = list(csv.DictReader((tmp_path / "seen" / "predictions.csv").read_text().splitlines()))
+    assert [float(row["score"]) for row in rows[:2]] == sorted((float(row["score"]) for row in rows[:2]), reverse=True)
+    return list({row["image"]: row for row in reversed(rows)}.values())
 
 
 def result(tmp_path: Path) -> Result:
@@ -271,6 +282,8 @@ def test_probe_few_labels_clustering_and_retrieval(
 ) -> None:
     assert simsiam("probe", weights, *own, *machine, "--epochs", "3") == 0
     assert {"sweep", "chosen", "confusion"} <= set(result(tmp_path).detail)
+    right = np.mean([row["class"] == Path(row["image"]).parent.name for row in predicted(tmp_path, own[3])])
+    assert 100 * right == pytest.approx(result(tmp_path).metrics["top1"])
     assert simsiam("retrieval", weights, *own, *machine, "--again") == 0
     assert set(result(tmp_path).metrics) == {"recall_at_1", "recall_at_5", "recall_at_10"}
     labels = tmp_path / "labels.csv"
@@ -279,6 +292,7 @@ def test_probe_few_labels_clustering_and_retrieval(
     assert simsiam("few-labels", weights, "--data", str(labels), *machine, "--again", "--costs", "1") == 0
     metrics = result(tmp_path).metrics
     assert metrics["top1_low"] <= metrics["top1"] <= metrics["top1_high"]
+    assert {row["class"] for row in predicted(tmp_path, own[3])} <= set(tiny.SHAPES)
     assert simsiam("clustering", weights, "--data", own[3], *machine, "--again") == 0
     assert -1 <= result(tmp_path).metrics["ari"] <= 1
     assert "NMI" in capsys.readouterr().out

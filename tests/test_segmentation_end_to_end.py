@@ -248,7 +248,11 @@ def test_predicting_colours_images_of_ones_own(
     Image.new("RGB", (50, 30), "red").save(tmp_path / "more/scene006.png")
     images = [shapes / "images/val", tmp_path / "more/scene006.png"]
     out = tmp_path / "seen"
-    assert simsiam("predict", tmp_path / "run", *images, "--out", out, "--device", "cpu") == 0
+    forms = ["--write", "pictures", "masks", "csv"]
+    assert simsiam("predict", tmp_path / "run", *images, "--out", out, "--device", "cpu", *forms) == 0
+    rows = [line.split(",") for line in (out / "predictions.csv").read_text().splitlines()[1:]]
+    masks = [np.asarray(Image.open(file)) for file in (out / "masks").iterdir()]
+    assert sum(int(row[-1] or 0) for row in rows) == sum((mask > 0).sum() for mask in masks)
     names = sorted(file.name for file in (out / "masks").iterdir())
     assert names == ["scene006-2.png", "scene006.png", "scene007.png", "scene008.png"]
     assert (out / "classes.txt").read_text().split() == ["background", "circle", "square", "triangle"]

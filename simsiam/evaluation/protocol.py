@@ -34,6 +34,7 @@ FILES = (  # what an evaluation leaves in its folder
     "data-checked.json",
     "data-problems.txt",
     "detector.safetensors",
+    "classifier.safetensors",
     "pictures/*.jpg",
     "pictures/*.png",
     "report.html",

@@ -16,10 +16,13 @@ from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted, plural
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from simsiam.data.sources import Source
 
+NEVER = -1e9  # the score of a class that no image was labelled with
 INNER_FOLDS = 5  # at most, to choose the regularisation inside a training fold
 SMALL = 4_000_000  # numbers in a feature matrix, below which one thread is faster than several
 
@@ -64,6 +67,8 @@ class FewLabels(Protocol["Source"]):
         guesses = np.stack(
             [self._guess(rows, labels, folds, subject.seed + repeat) for repeat in range(self.repeats)]
         )  # repeats x N
+        if self.classifier == "logistic" and machine.out is not None:
+            self._keep(subject, rows, labels, names, machine.out)
         hits = guesses == labels
         share = hits.mean(0)  # of each image, over the repeats
         interval = wilson_interval(float(share.sum()), len(share))
@@ -98,6 +103,39 @@ class FewLabels(Protocol["Source"]):
         return guesses
 
     def _logistic(self, train: np.ndarray, labels: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+        guessed: np.ndarray = self._fitted(train, labels, seed).predict(test)
+        return guessed
+
+    def _keep(
+        self, subject: PretrainedBackbone, rows: np.ndarray, labels: np.ndarray, names: tuple[str, ...], out: Path
+    ) -> None:
+        """The classifier on all labelled images, standardisation folded into its weights, for `simsiam predict`."""
+        import numpy as np
+        import torch
+
+        from simsiam.evaluation.classification.inference import TrainedClassifier, save_classifier
+
+        model = self._fitted(rows, labels, subject.seed)
+        scaler, logistic = (best := getattr(model, "best_estimator_", model))[0], best[-1]
+        one_sided = len(logistic.coef_) == 1  # of two classes scikit-learn keeps the second's scores alone
+        slopes, offsets = (
+            np.concatenate([np.zeros_like(part), part]) if one_sided else part
+            for part in (logistic.coef_ / scaler.scale_, logistic.intercept_)
+        )
+        weight, bias = np.zeros((len(names), rows.shape[1])), np.full(len(names), NEVER)
+        weight[logistic.classes_], bias[logistic.classes_] = slopes, offsets - slopes @ scaler.mean_
+        trained = TrainedClassifier(
+            backbone=subject.backbone,
+            weight=torch.from_numpy(weight).float(),
+            bias=torch.from_numpy(bias).float(),
+            classes=names,
+            preprocess=self.features.preprocess(subject),
+            unit=True,
+        )
+        save_classifier(out, trained)
+
+    def _fitted(self, train: np.ndarray, labels: np.ndarray, seed: int) -> Any:
+        """scikit-learn's model, its regularisation chosen by cross-validation where that can be."""
         import numpy as np
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -111,8 +149,7 @@ class FewLabels(Protocol["Source"]):
             model = GridSearchCV(model, {"logisticregression__C": list(self.costs)}, cv=division)
         else:  # one image of a class: nothing to choose by, so the middle of the list
             model.set_params(logisticregression__C=sorted(self.costs)[len(self.costs) // 2])
-        guessed: np.ndarray = model.fit(train, labels).predict(test)
-        return guessed
+        return model.fit(train, labels)
 
     def _knn(self, train: np.ndarray, labels: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
         import torch

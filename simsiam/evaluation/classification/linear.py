@@ -94,6 +94,7 @@ class LinearAvgPool(Protocol[Splits]):
         """top1 and, where there are more than five classes, top5; percent."""
         from simsiam.data.classification.loader import class_count
         from simsiam.engine.optimizers import Group
+        from simsiam.evaluation.classification.inference import of_linear, save_classifier
         from simsiam.evaluation.classification.linear_heads import Heads, features_of, linear
         from simsiam.evaluation.classification.trainer import Classifier
         from simsiam.evaluation.place import seeded
@@ -109,7 +110,11 @@ class LinearAvgPool(Protocol[Splits]):
             groups=[Group(name="heads", parameters=network.parameters(), lr=rate)],
             classes=classes,
         )
-        return _train_heads(self, self.schooling, self.expected_classes, classifier, subject, data, machine)
+        measured = _train_heads(self, self.schooling, self.expected_classes, classifier, subject, data, machine)
+        head = network.heads[0]
+        trained = of_linear(self.schooling, subject, subject.backbone, head, data.train.classes)
+        save_classifier(machine.out, trained)
+        return measured
 
 
 def _score_stages(

@@ -63,6 +63,7 @@ class LinearProbe(Protocol[Splits]):
 
         from simsiam.data.classification.loader import class_count, stratified_rows
         from simsiam.engine.distributed import pick_device
+        from simsiam.evaluation.classification.inference import TrainedClassifier, names_of, save_classifier
         from simsiam.evaluation.classification.probe_heads import Features
 
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -88,6 +89,14 @@ class LinearProbe(Protocol[Splits]):
             validation_images=int(held_out.sum()),
             seconds={"features": extracted - started, "heads": time.perf_counter() - extracted},
         )
+        trained = TrainedClassifier(
+            backbone=subject.backbone,
+            weight=final.weight[0],
+            bias=final.bias[0],
+            classes=names_of(data.train.classes, classes),
+            preprocess=self._preprocess(subject),
+        )
+        save_classifier(machine.out, trained)
         if train[0].bad:
             measured.notes.append(left_out(len(train[0].bad), "training image"))
         if sweep.at_edge:
@@ -101,12 +110,15 @@ class LinearProbe(Protocol[Splits]):
         return self._extract(subject, source, AugmentedCopy(augmenter=augmenter, copy=copy, seed=subject.seed), machine)
 
     def _plain(self, subject: PretrainedBackbone, source: Source, machine: Machine) -> _Labelled:
+        found = self._extract(subject, source, self._preprocess(subject), machine)
+        return _Labelled(rows=found.pooled, labels=found.labels(source), unreadable=len(found.bad))
+
+    def _preprocess(self, subject: PretrainedBackbone) -> Preprocess:
+        """How test images come in."""
         from simsiam.data.preprocess import Preprocess
 
         size = self.augmentation.size
-        preprocess = Preprocess(kind="center", resize=self.test_resize, size=size, mean=subject.mean, std=subject.std)
-        found = self._extract(subject, source, preprocess, machine)
-        return _Labelled(rows=found.pooled, labels=found.labels(source), unreadable=len(found.bad))
+        return Preprocess(kind="center", resize=self.test_resize, size=size, mean=subject.mean, std=subject.std)
 
     def _extract(
         self, subject: PretrainedBackbone, source: Source, preprocess: Preprocess | AugmentedCopy, machine: Machine

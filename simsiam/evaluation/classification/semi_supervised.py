@@ -22,6 +22,7 @@ from simsiam.wording import counted, left_out
 
 if TYPE_CHECKING:
     from simsiam.data.sources import Source
+    from simsiam.evaluation.classification.inference import TrainedClassifier
     from simsiam.evaluation.fine_tuning import TrainingResult
     from simsiam.evaluation.place import Place
 
@@ -57,6 +58,7 @@ class SemiSupervised(Protocol[Splits]):
         diverges is recorded as such, and the others train all the same.
         """
         from simsiam.data.classification.loader import class_count
+        from simsiam.evaluation.classification.inference import save_classifier
         from simsiam.evaluation.place import place_of
         from simsiam.evaluation.rate_search import best, diverged_note, try_cells
 
@@ -66,15 +68,22 @@ class SemiSupervised(Protocol[Splits]):
             data if self.selection == "test" else stratified_split(data.train, self.held_out_fraction, subject.seed)
         )
         with place_of(self, subject, data.data_id.sha256, machine) as place:
+            top = float("-inf")
 
             def train(cell: dict[str, float]) -> TrainingResult:
-                return self._train(cell, choice, classes, place, f"grid/{_name(cell)}")
+                nonlocal top
+                trained, classifier = self._train(cell, choice, classes, place, f"grid/{_name(cell)}")
+                if (score := trained.metrics[self.main_metric]) > top:
+                    top = score
+                    save_classifier(machine.out, classifier)
+                return trained
 
             trials = try_cells(cells, train, metric=self.main_metric, flag="--lrs")
             chosen = best(trials, self.main_metric)
             trained = chosen.result
             if self.selection == "held-out":
-                trained = self._train(chosen.cell, data, classes, place, "chosen")
+                trained, classifier = self._train(chosen.cell, data, classes, place, "chosen")
+                save_classifier(machine.out, classifier)
         assert trained is not None
         detail: dict[str, Any] = {
             **trained.detail,
@@ -87,8 +96,11 @@ class SemiSupervised(Protocol[Splits]):
             notes.append(lost)
         return Measured(metrics=trained.metrics, detail=detail, notes=notes)
 
-    def _train(self, cell: dict[str, float], data: Splits, classes: int, place: Place, folder: str) -> TrainingResult:
+    def _train(
+        self, cell: dict[str, float], data: Splits, classes: int, place: Place, folder: str
+    ) -> tuple[TrainingResult, TrainedClassifier]:
         from simsiam.engine.optimizers import Group
+        from simsiam.evaluation.classification.inference import of_linear
         from simsiam.evaluation.classification.linear_heads import FineTuned
         from simsiam.evaluation.classification.trainer import Classifier, ClassifierTrainer
         from simsiam.evaluation.place import seeded
@@ -107,12 +119,10 @@ class SemiSupervised(Protocol[Splits]):
             ],
             classes=classes,
         )
-        return ClassifierTrainer(
-            settings=replace(self.schooling, optimisation=replace(self.schooling.optimisation, lr=lr)),
-            data=data,
-            place=place.part(folder, cell=_name(cell), data=data.data_id.sha256),
-            classifier=classifier,
-        ).fit()
+        place = place.part(folder, cell=_name(cell), data=data.data_id.sha256)
+        schooling = replace(self.schooling, optimisation=replace(self.schooling.optimisation, lr=lr))
+        trained = ClassifierTrainer(settings=schooling, data=data, place=place, classifier=classifier).fit()
+        return trained, of_linear(schooling, place.subject, network.backbone, network.head, data.train.classes)
 
     def _notes(self, classes: int, bad: int) -> list[str]:
         notes = []

@@ -34,13 +34,16 @@ class PooledFeatures:
     precision: Literal["fp32", "tf32", "bf16", "fp16"]  # Number format of the backbone's forward pass.
     batch_size: Count  # Images in a forward pass; it does not change the figure beyond rounding.
 
+    def preprocess(self, subject: PretrainedBackbone) -> Preprocess:
+        """How images come in."""
+        return Preprocess(kind="center", resize=self.resize, size=self.size, mean=subject.mean, std=subject.std)
+
     def extract(self, subject: PretrainedBackbone, source: Source, machine: Machine) -> Features:
         """The features of a source."""
         from simsiam.features.store import Extraction, features_of
 
-        preprocess = Preprocess(kind="center", resize=self.resize, size=self.size, mean=subject.mean, std=subject.std)
         extraction = Extraction(
-            preprocess=preprocess,
+            preprocess=self.preprocess(subject),
             layers="pooled",
             pooling="specified",
             precision=self.precision,

@@ -36,7 +36,7 @@ FILE = "detector.safetensors"
 FORMAT = "simsiam-detector-1"
 PICTURES = "pictures/predictions.jpg"
 EXAMPLES = 6  # images of a report's grid
-SHOWN = 0.5  # score of a detection that is drawn there, at least
+SHOWN = 0.5  # score of a detection that is drawn at least, where no better one is known
 MOST = 20  # detections that are drawn on one image: a barely trained detector finds a thicket of them
 
 
@@ -49,6 +49,7 @@ class TrainedDetector:
     images: BoxTransform  # how they come in
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    score: float | None = None  # from which detections are shown: the best on the test images; None: not known
 
     @property
     def normalisation(self) -> Normalisation:
@@ -115,6 +116,7 @@ def save_detector(folder: Path, trained: TrainedDetector) -> Path:
         "classes": json.dumps(trained.classes),
         "mean": json.dumps(trained.mean),
         "std": json.dumps(trained.std),
+        "score": json.dumps(trained.score),
     }
     write_tensors(folder / FILE, trained.detector.state_dict(), facts=facts)
     return folder / FILE
@@ -149,20 +151,13 @@ def _restore(facts: dict[str, str], state: dict[str, Any]) -> TrainedDetector:
         images=from_dict(BoxTransform, json.loads(facts["images"])),
         mean=tuple(json.loads(facts["mean"])),
         std=tuple(json.loads(facts["std"])),
+        score=json.loads(facts.get("score", "null")),  # files of earlier versions have none
     )
 
 
 def find_on(kept: TrainedDetector, image: Image, *, index: int = 0) -> Prediction:
     """What the detector finds on an RGB image, in the image's own pixels."""
-    nothing = Target(
-        boxes=torch.zeros(0, 4),
-        labels=torch.zeros(0, dtype=torch.int64),
-        difficult=torch.zeros(0, dtype=torch.bool),
-        crowd=torch.zeros(0, dtype=torch.bool),
-        area=torch.zeros(0),
-        masks=None,
-    )
-    ready = transform(BoxSample(image=image, target=nothing), kept.images, np.random.default_rng(0))
+    ready = transform(BoxSample(image=image, target=Target.empty()), kept.images, np.random.default_rng(0))
     height, width = ready.pixels.shape[:2]
     batch = network_images([ready], kept.normalisation)
     batch = batch.to(next(kept.detector.parameters()).device)
@@ -179,8 +174,9 @@ def draw_examples(kept: TrainedDetector, source: BoxSource, folder: Path) -> lis
         sample = source.read(index)
         prediction = find_on(kept, sample.image, index=index)
         compared.append(Compared(name=source.image(index).path, sample=sample, prediction=prediction))
-    write_comparison(folder / PICTURES, compared, kept.classes, threshold=SHOWN, most=MOST)
+    shown = SHOWN if kept.score is None else kept.score
+    write_comparison(folder / PICTURES, compared, kept.classes, threshold=shown, most=MOST)
     caption = (
-        f"Test images: what is annotated, and what is found at a score of {SHOWN:g} or more, the {MOST} surest at most."
+        f"Test images: what is annotated, and what is found at a score of {shown:g} or more, the {MOST} surest at most."
     )
     return [{"file": PICTURES, "caption": caption}]

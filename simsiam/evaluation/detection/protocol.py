@@ -69,10 +69,11 @@ class Detection(DetectionSettings, Protocol["BoxSets"]):
             trained = trainer.fit()
             detail: dict[str, Any] = {**trained.detail, "lr": chosen.scaled_lr, **sweep.detail}
             if machine.out is not None and place.process.is_main:
-                detail["pictures"] = trainer.keep()
+                detail["pictures"] = trainer.keep((trained.detail.get("threshold") or {}).get("score"))
             barrier()
         notes = [*self._notes(data, chosen.lr, len(data.train) - len(learnt.train)), *sweep.notes]
-        return Measured(metrics=trained.metrics, detail=detail, notes=[*notes, *self._fit(subject, data)])
+        notes += [_shown_from(trained.detail.get("threshold")), *self._fit(subject, data)]
+        return Measured(metrics=trained.metrics, detail=detail, notes=notes)
 
     def _trainer(self, data: BoxSets, place: Place, folder: str = "") -> DetectorTrainer:
         from simsiam.evaluation.detection.trainer import DetectorTrainer
@@ -190,3 +191,15 @@ class Detection(DetectionSettings, Protocol["BoxSets"]):
         if self.architecture.backbone_norm == "frozen" or self.architecture.head_norm == "none":
             notes.append("BatchNorm is not trained throughout, as it is in the published recipe")
         return notes
+
+
+def _shown_from(chosen: dict[str, float] | None) -> str:
+    """The threshold of the detector as a person reads it."""
+    if chosen is None:
+        return "no detection on the test images is right, at any score: predict draws from 0.5 on"
+    right, found = (f"{chosen[key]:.0f} %" for key in ("precision", "recall"))
+    return (
+        f"predict shows detections of score {chosen['score']:g} or more, the best F1 on the test images "
+        f"({chosen['f1']:.1f}): "
+        f"there {right} of them are right, and {found} of the objects are found"
+    )

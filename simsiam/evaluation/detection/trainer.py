@@ -6,7 +6,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +21,7 @@ from simsiam.data.detection.loader import BoxLoader
 from simsiam.engine import distributed, optimizers, precision
 from simsiam.engine.fit import Plan, Training
 from simsiam.engine.optimizers import Group, sgd
-from simsiam.evaluation.detection.average_precision import score
+from simsiam.evaluation.detection.average_precision import best_threshold, score
 from simsiam.evaluation.detection.data import BoxSets
 from simsiam.evaluation.detection.detector import Detector, build_detector
 from simsiam.evaluation.detection.inference import TrainedDetector, draw_examples, find_all, save_detector
@@ -150,11 +150,12 @@ class DetectorTrainer:
             std=self.place.subject.std,
         )
 
-    def keep(self) -> list[dict[str, str]]:
-        """Write the detector and its pictures; what the result says of the latter."""
+    def keep(self, score: float | None) -> list[dict[str, str]]:
+        """Write the detector, shown from this score on, and its pictures; what the result says of the latter."""
         self.detector.eval()
-        save_detector(self.place.folder, self.trained)
-        return draw_examples(self.trained, self.data.test, self.place.folder)
+        trained = replace(self.trained, score=score)
+        save_detector(self.place.folder, trained)
+        return draw_examples(trained, self.data.test, self.place.folder)
 
     def _losses(self) -> Losses:
         """The forward pass of training over some rows of a batch."""
@@ -223,7 +224,9 @@ class DetectorTrainer:
         scores = score(self.settings.metric, found, self.data.test)
         self.detector.train()
         images = {"train_images": len(self.data.train), "test_images": len(self.data.test)}
-        return Scored(metrics=scores.metrics, detail={"per_class": scores.per_class, **images})
+        chosen = best_threshold(found, self.data.test)
+        detail = {"per_class": scores.per_class, **images, "threshold": chosen}
+        return Scored(metrics=scores.metrics, detail=detail)
 
 
 def plan_of(settings: DetectionSettings, steps_per_pass: int, *, checkpoint_minutes: float) -> Plan:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from torchvision.ops import box_iou
 
 from simsiam.data.detection.boxes import Prediction, Target
 from simsiam.errors import UserError
-from simsiam.evaluation.detection.average_precision import voc_ap, voc_scores
+from simsiam.evaluation.detection.average_precision import best_threshold, voc_ap, voc_scores
 from tests.evaluation.detection.box_cases import Made, found, random_case, target
 
 BOX, FAR = (10.0, 10.0, 30.0, 30.0), (60.0, 60.0, 80.0, 80.0)
@@ -173,3 +174,41 @@ def overlap(one: list[float], other: list[float]) -> float:
     height = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
     return width * height / (sum(areas) - width * height)
+
+
+def f1_at(score: float, predictions: list[Prediction], source: Made) -> float:
+    """Counted one by one: of each class the surest detection of an object is right, what lies on difficult ones out."""
+    right = wrong = objects = 0
+    for image, truth in enumerate(source.targets):
+        objects += int(truth.ordinary.sum())
+        taken: set[int] = set()
+        shown = [
+            (float(s), box, int(k))
+            for each in predictions
+            if each.image == image
+            for box, s, k in zip(each.boxes, each.scores.double(), each.labels, strict=True)
+            if float(s) >= score
+        ]
+        for _, box, label in sorted(shown, key=lambda one: -one[0]):
+            rows = [row for row in range(len(truth)) if int(truth.labels[row]) == label]
+            overlaps = [float(box_iou(box[None].double(), truth.boxes[row][None].double())) for row in rows]
+            best = rows[int(np.argmax(overlaps))] if rows else -1
+            if best >= 0 and max(overlaps) >= 0.5 and not truth.ordinary[best]:
+                continue
+            hit = best >= 0 and max(overlaps) >= 0.5 and best not in taken
+            taken.add(best if hit else -1)
+            right, wrong = right + hit, wrong + (not hit)
+    return 2 * right / (right + wrong + objects)
+
+
+def test_the_threshold_has_the_best_f1() -> None:
+    for seed in range(2):
+        source, predictions = random_case(seed, images=6)
+        chosen = best_threshold(predictions, source)
+        assert chosen is not None
+        every = {step / 100: f1_at(step / 100, predictions, source) for step in range(5, 100)}
+        assert chosen["f1"] == pytest.approx(100 * max(every.values()))
+        assert every[chosen["score"]] == max(every.values())
+    assert best_threshold([], source) is None
+    sure = [found(0, [BOX], [0.9])]
+    assert best_threshold(sure, Made([target([BOX])], ("a",)))["score"] == 0.47  # type: ignore[index]  # of 0.05 to 0.9
