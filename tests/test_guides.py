@@ -17,7 +17,7 @@ from simsiam.data.segmentation.folders import open_mask_tree
 from tests import tiny
 from tests.data.detection import test_formats as exports
 from tests.detection_command import NARROW, evaluate, weights
-from tests.test_docs import PAGES, shown_commands
+from tests.test_docs import FENCE, PAGES, shown_commands
 
 __all__ = ["weights"]
 GUIDES = ("cvat", "label_studio", "labelme", "roboflow", "ultralytics")

@@ -151,7 +151,8 @@ def print_table(places: Sequence[Path]) -> None:
             print(f"note: {note}")
     for place in places:
         print(f"result: {place / RESULT_FILE}")
-        if any(place.glob("*or.safetensors")) or Result.read(place / RESULT_FILE).protocol.startswith("segmentation"):
+        segments = Result.read(place / RESULT_FILE).protocol.startswith("segmentation")
+        if segments or any((place / f"{model}.safetensors").exists() for model in ("classifier", "detector")):
             print(f"on photos: simsiam predict {place} PHOTOS")
         if has_page(place) and (page := _page(place)).exists():
             print(f"report: {page}")
