@@ -72,6 +72,7 @@ def claim(
     """
     planned = [folder / name for name in makes if "*" not in name]
     refuse_inputs([folder] if whole else planned, inputs, flag=flag)
+    _refuse_parts({folder} if whole else {(folder / name).parent for name in makes}, command, flag=flag)
     require_writable(folder, flag=flag)
     refusal = f"{folder}: another run is writing there ({{holder}}). Wait until it ends, or give another {flag}."
     with locks.held(folder / _lock_name(command, whole=whole), refusal=refusal):
@@ -185,6 +186,20 @@ def refuse_owned(folder: Path, command: str, *, flag: str = "--out") -> None:
             f"{folder}: holds what `simsiam {other}` made, and `simsiam {command}` writes nothing over it. Give "
             f"another {flag}."
         )
+
+
+def _refuse_parts(places: Iterable[Path], command: str, *, flag: str) -> None:
+    """Raise UserError where a folder to write to is part of what another command made, as checkpoints are."""
+    for place in places:
+        real = Path(os.path.realpath(place))
+        for above in real.parents:
+            for other, entry in _entries(above).items():
+                parts = {name.split("/")[0] for name in entry.files if "/" in name}
+                if entry.whole and other != command and real.relative_to(above).parts[0] in parts:
+                    raise UserError(
+                        f"{flag}: {place} belongs to what `simsiam {other}` made in {above}. Name another place with "
+                        f"{flag}."
+                    )
 
 
 def _refuse_foreign(

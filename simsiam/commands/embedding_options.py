@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -60,16 +61,24 @@ class Asked:
 
     @property
     def reads(self) -> list[Path]:
-        """The file or folder of the images, where they are not a set's name; no output may lie there."""
+        """Where the images lie, if they are no set of a name; no output may lie there."""
+        from simsiam.data import inventory
+
         place = Path(self.inputs.images)
-        return [place] if place.exists() else []
+        listed = inventory.folders([self.source], [place]) if place.is_file() else []
+        return [place, *listed] if place.exists() else []
+
+    @functools.cached_property
+    def source(self) -> Source:
+        """The images; raises UserError if there are none."""
+        return open_images(self.inputs)
 
     def embed(self) -> Embedded:
         """The vectors of the images, from the cache or computed into it, with a word on those left out."""
         from simsiam.data import inventory
         from simsiam.embedding.vectors import embed_source
 
-        source = open_images(self.inputs)
+        source = self.source
         say(
             f"{counted(len(source), 'image')} of {source.name}, {self.subject.backbone.name} at "
             f"{self.settings.size} pixels"

@@ -114,6 +114,9 @@ def measure(name: str, evaluation: Evaluation, line: Line) -> list[Outcome]:
         say_unfinished(source)
     _check_weights(line.sources, backbone=options.backbone)
     data = line.data.open(line.machine.cache)
+    if line.machine.out is not None:
+        images = inventory.folders(inventory.sets_of(data).values(), _places(line.data))
+        claims.refuse_inputs([line.machine.out], images)
     for part, account in inventory.of(data).items():
         for sentence in account.lines():
             say(f"{part} set: {sentence}")

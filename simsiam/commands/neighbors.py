@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
     options: Options = asked.options
     _check(options)
     with ExitStack() as held:
-        for file in (options.out, options.table):
+        for flag, file in (("--out", options.out), ("--table", options.table)):
             if file is not None:
                 held.enter_context(
                     claims.claim(
@@ -62,6 +62,7 @@ def run(arguments: list[str]) -> int:
                         command=f"neighbors {file.name}",
                         makes=[file.name],
                         inputs=[*asked.reads, *options.query],
+                        flag=flag,
                     )
                 )
         return _search(asked)

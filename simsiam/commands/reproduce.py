@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from simsiam import claims
 from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import is_first_process, say
 from simsiam.config import Machine, command_line
@@ -66,17 +68,20 @@ def run(arguments: list[str]) -> int:
     if command.dry_run:
         _list(findings, runs)
         return 0
-    try:
-        _train(left, command)
-        if command.scale == "paper":
-            _evaluate(runs, command)
-    except Interrupted as stopped:
-        say(f"simsiam: {stopped}:\n  {command_line(['reproduce', *arguments], launcher())}")
-        return 128 + stopped.signal_number
-    if not is_first_process():
-        return 0
-    about = f"{base.about}; {counted(base.epochs, 'epoch')}, {counted(command.seeds, 'seed')}."
-    tables = judged.write_report(findings, runs, out=out, about=about[0].upper() + about[1:])
+    read = [Path(command.data)] if command.data and Path(command.data).exists() else []
+    claim = claims.claim(out, command="reproduce", makes=judged.FILES, inputs=read)
+    with claim if is_first_process() else nullcontext():  # held from before the first hour of training
+        try:
+            _train(left, command)
+            if command.scale == "paper":
+                _evaluate(runs, command)
+        except Interrupted as stopped:
+            say(f"simsiam: {stopped}:\n  {command_line(['reproduce', *arguments], launcher())}")
+            return 128 + stopped.signal_number
+        if not is_first_process():
+            return 0
+        about = f"{base.about}; {counted(base.epochs, 'epoch')}, {counted(command.seeds, 'seed')}."
+        tables = judged.write_report(findings, runs, out=out, about=about[0].upper() + about[1:])
     _print(findings, tables)
     print(f"\nreport: {out / 'report.html'}")
     return 0 if all(row.passed for rows in tables.values() for row in rows) else 1

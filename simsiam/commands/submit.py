@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from simsiam import limits
+from simsiam import claims, limits
 from simsiam.commands.reading import read as read_line
 from simsiam.errors import UserError, install_extra
 from simsiam.limits import Count, Positive
+
+WRITTEN = ("--out", "--table", "--cache")  # flags of places that a verb writes to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,7 @@ def run(arguments: list[str]) -> int:
     from simsiam.commands.verbs import find_verb
 
     find_verb(verb[0])
+    claims.refuse_inputs([command.logs], _read_by(verb), flag="--logs")
     try:
         import submitit
     except ImportError as error:
@@ -84,6 +88,13 @@ def run(arguments: list[str]) -> int:
         print(f"exit codes: {codes}", file=sys.stderr)
         return max(codes)
     return 0
+
+
+def _read_by(verb: list[str]) -> list[Path]:
+    """The places that a verb's words name, but for those that it writes to and what this program made."""
+    words = [part for word in verb for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    places = {Path(word) for before, word in itertools.pairwise(words) if before not in WRITTEN}
+    return [place for place in sorted(places) if place.exists() and claims.owner(place) is None]
 
 
 def _slurm_settings(command: Command) -> dict[str, Any]:

@@ -70,6 +70,20 @@ def beside(images: Iterable[Path], *, annotations: Collection[str] = ()) -> tupl
     return (*((unnamed,) if more else ()), *other_files(others))
 
 
+def folders(sets: Iterable[Any], named: Iterable[Path]) -> list[Path]:
+    """The folders that a list's images lie in, and that they share: nothing is to be written there.
+
+    Args:
+        sets: of images, as far as they are files.
+        named: the lists, annotations and folders that were named; a folder that one lies in is a place to work in.
+    """
+    work = {above for place in named for above in Path(os.path.abspath(place)).parents}
+    found = {os.path.dirname(os.path.abspath(file)) for each in sets for file in getattr(each, "files", list)()}
+    shared = {Path(os.path.commonpath(found))} if found else set()
+    near = {each for each in shared if each.parent in work}
+    return sorted(({Path(each) for each in found} | near) - work)
+
+
 class Inventoried(Protocol):
     """A set of images that says what lay there."""
 
@@ -96,10 +110,15 @@ def other_files(suffixes: Mapping[str, int], *, what: str = "other file") -> tup
     return (LeftOut(what=what, count=total, reason=reason),)
 
 
+def sets_of(data: Any) -> dict[str, Any]:
+    """A protocol's training and test set, or its one set, without what stands beside the images."""
+    parts = {name: getattr(data, name) for name in ("train", "test") if hasattr(data, name)} or {"images": data}
+    return {name: getattr(part, "source", part) for name, part in parts.items()}
+
+
 def of(data: Any) -> dict[str, Inventory]:
     """The accounts of a protocol's data, of its training and test set or of its one set, where they give any."""
-    parts = {name: getattr(data, name) for name in ("train", "test") if hasattr(data, name)} or {"images": data}
-    sets = {name: getattr(part, "source", part) for name, part in parts.items()}
+    sets = sets_of(data)
     found = {name: each.inventory for name, each in sets.items() if hasattr(each, "inventory")}
     if len(found) == 2 and found["train"] is found["test"]:  # a part of one set was held out
         return {"images": found["train"]}

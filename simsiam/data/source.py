@@ -55,6 +55,10 @@ class Source(ABC):
     def path(self, index: int) -> str:
         """The image's lasting name, relative to the set: what skipped.csv and the held-out split go by."""
 
+    def files(self) -> list[str]:
+        """The file of every image; none where they lie in memory or in archives."""
+        return []
+
     @abstractmethod
     def digests(self) -> np.ndarray:
         """A digest of every image's content, N x 16 uint8: of its file's bytes, or of the pixels of a set in memory."""
@@ -147,6 +151,11 @@ class Subset(Source):
     def path(self, index: int) -> str:
         """The name that the base set gives it."""
         return self.base.path(int(self.indices[index]))
+
+    def files(self) -> list[str]:
+        """Those of the chosen images."""
+        files = self.base.files()
+        return [files[index] for index in self.indices.tolist()] if files else []
 
     def digests(self) -> np.ndarray:
         """Those of the chosen images, N x 16 uint8."""
@@ -253,9 +262,13 @@ class FileSource(Source):
         start = int(self._ends[index - 1]) if index > 0 else 0
         return self._block[start : int(self._ends[index])].decode("utf-8", "surrogateescape")
 
+    def files(self) -> list[str]:
+        """Below the root, or where a list names them."""
+        return [os.path.join(self.root, self.path(index)) for index in range(len(self))]
+
     def digests(self) -> np.ndarray:
         """Digests of the files' bytes, N x 16 uint8: read once, then known by the files' sizes and times."""
-        return content.file_digests([os.path.join(self.root, self.path(index)) for index in range(len(self))])
+        return content.file_digests(self.files())
 
     def stamp(self) -> str:
         """By the files' names, sizes and times, as they were when it was first asked for."""

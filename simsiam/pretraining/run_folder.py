@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from simsiam import claims
 from simsiam.config import Machine, Pretraining, as_dict, with_later_fields
+from simsiam.data import inventory
 from simsiam.data.images import BadImage
 from simsiam.data.source import Source
 from simsiam.data.splits import data_id
@@ -130,6 +131,7 @@ def claim(
     with ExitStack() as held:
         if process.is_main and finished(root) is None:
             places = [Path(each) for each in reads if each is not None and Path(each).exists()]
+            places += inventory.folders([inputs.train], places)
             held.enter_context(claims.claim(root, command="pretrain", makes=FILES, inputs=places, whole=True))
             if not record.exists():
                 began = {"command": sys.argv, "launcher": distributed.launcher(), "minutes": minutes}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from simsiam import cli
 from simsiam.backbones import build_backbone
 from simsiam.claims import MANIFEST
+from simsiam.commands.verbs import VERBS
 from tests import tiny
 
 CPU = "--device cpu --workers 0".split()
@@ -28,8 +30,9 @@ def simsiam(*words: object) -> int:
 
 
 def sums(folder: Path) -> dict[str, str]:
-    """md5 of every file, but for the program's own list."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != MANIFEST]
+    """md5 of every file, but for the program's own list and a run's page, which `report` writes anew."""
+    own = (MANIFEST, "run/report.html", "run/report.json")
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not str(file).endswith(own)]
     return {str(file.relative_to(folder)): hashlib.md5(file.read_bytes()).hexdigest() for file in files}
 
 
@@ -48,6 +51,11 @@ def home(tmp_path: Path) -> Path:
     home = tiny.folder(tmp_path / "home", classes=2, images=4)
     for name in ("README.md", "backbone.safetensors", "backbone.pth", "tables.md", "table.csv", "page.md", "v.npy"):
         (home / name).write_text(f"the user's own {name}")
+    for folder in ("circle", "square"):
+        with open(home / "list.csv", "a") as table:
+            table.write("".join(f"{folder}/{n:03d}.jpg,{folder}\n" for n in range(4)))
+    (home / "small").mkdir()
+    (home / "small" / "report.html").write_text("the user's own page")
     for name in ("result.json", "metrics.jsonl", "checkpoints/step-000000001.pt", "checkpoints/notes.txt"):
         (home / "own" / name).parent.mkdir(parents=True, exist_ok=True)
         (home / "own" / name).write_text("the user's own")
@@ -67,26 +75,69 @@ COMMANDS = {
     "neighbors over a picture": "neighbors {weights} {home}/circle --duplicates --out {home}/square/000.jpg",
     "neighbors over the query": "neighbors {weights} {home}/circle --query {query} --out {query}",
     "neighbors over a table": "neighbors {weights} {home}/circle --duplicates --table {home}/table.csv",
+    "evaluate among a list's images": "evaluate few-labels {weights} --data {home}/list.csv --out {home}/circle/r",
+    "embed among a list's images": "embed {weights} {home}/list.csv --out {home}/circle/new.npy",
+    "pretrain among a list's images": "pretrain {home}/list.csv {small} --out {home}/square/new",
+    "evaluate among checkpoints": "evaluate few-labels {weights} --data {home}/list.csv --out {run}/checkpoints",
+    "neighbors among figures": "neighbors {weights} {home}/circle --duplicates --out {run}/figures/new.jpg",
+    "reproduce": "reproduce similarity --epochs 1 --out {home}",
+    "report": "report {run} --out {home}",
+    "submit": "submit --logs {home}/circle/logs -- pretrain {home}/circle --out {home}/run",
     "export": "export {run} --to safetensors --out {home}",
     "import": "import {home}/weights.pth --out {home}",
     "import over a run": "import {home}/weights.pth --out {run}",
     "zoo page": "zoo page {run} --out {home}/page.md",
 }
+BESIDE = {  # what is written there stands beside the user's files
+    "embed": "embed {run} {home}/list.csv --out {home}/new.npy",
+    "neighbors": "neighbors {run} {home}/list.csv --duplicates --out {home}/new.png --table {home}/new.csv",
+    "browse": "browse {run} {home}/circle --no-open",
+    "evaluate all": "evaluate all {run} --labels {home}/list.csv --only clustering --out {home}/own",
+    "export": "export {run} --to safetensors --out {home}/checked",
+    "report": "report {run} --out {home}/own",
+    "submit": "submit --cluster local --gpus 0 --logs {home}/logs -- recipes",
+    "zoo add": "zoo add {run} --licence MIT --name own",
+    "zoo page": "zoo page {run} --out {home}/own/page.md",
+}
+NOT_HERE = {
+    "predict",
+    "recipes",
+    "show",
+}  # predict: tests/test_detection_predict.py, tests/test_segmentation_end_to_end.py
+
+
+def test_every_verb_is_tried() -> None:
+    assert {line.split()[0] for line in (*COMMANDS.values(), *BESIDE.values())} | NOT_HERE == VERBS.keys()
+
+
+def words_of(line: str, home: Path, run: Path) -> list[str]:
+    """A command line with its places."""
+    places = {"home": home, "run": run, "weights": WEIGHTS, "query": home / "square/001.jpg"}
+    words = [part for word in line.split() for part in (SMALL if word == "{small}" else [word.format(**places)])]
+    return words + (CPU if words[0] in ("pretrain", "evaluate", "embed", "neighbors", "browse", "reproduce") else [])
+
+
+@pytest.mark.parametrize("line", BESIDE.values(), ids=BESIDE.keys())
+def test_what_is_written_stands_beside_a_users_files(
+    line: str, home: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simsiam.browse.server.Server.serve_forever", Mock(side_effect=KeyboardInterrupt))
+    before, trained = sums(home), sums(run)
+    assert simsiam(*words_of(line, home, run)) == 0
+    assert {name: digest for name, digest in sums(home).items() if name in before} == before
+    assert sums(run) == trained
 
 
 @pytest.mark.parametrize("line", COMMANDS.values(), ids=COMMANDS.keys())
 def test_a_users_files_stay_as_they_are(line: str, home: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, trained = sums(home), sums(run)
-    places = {"home": home, "run": run, "weights": WEIGHTS, "query": home / "square/001.jpg"}
-    words = [word.format(**places, small="{small}") for word in line.split()]
-    words = [part for word in words for part in (SMALL if word == "{small}" else [word])]
-    on_cpu = CPU if words[0] in ("pretrain", "evaluate", "embed", "neighbors") else []
-    assert simsiam(*words, *on_cpu) == 2
+    assert simsiam(*words_of(line, home, run)) == 2
     assert sums(home) == before
     assert sums(run) == trained
     said = capsys.readouterr().err
     assert "--again" not in said, "nobody is told to destroy what is not the program's"
-    assert any(cure in said for cure in ("--out", "--table", "Move it away", "Give another")), said
+    cures = ["--table" if "--table" in line else "--logs" if "--logs" in line else "--out", "Move it away"]
+    assert any(cure in said for cure in cures), said
 
 
 def test_a_folder_of_state_that_is_not_ours_is_not_emptied(

@@ -101,6 +101,10 @@ class BoxSource(ABC):
     def target(self, index: int) -> Target:
         """The annotation of an image, without reading it."""
 
+    def files(self) -> list[str]:
+        """The file of every image."""
+        return [str(self.image(index).file) for index in range(len(self))]
+
     @abstractmethod
     def digests(self) -> np.ndarray:
         """A digest of every image's file, N x 16 uint8."""

@@ -216,7 +216,7 @@ class BoxFiles(BoxSource):
 
     def digests(self) -> np.ndarray:
         """Digests of the images' files, N x 16 uint8."""
-        return content.file_digests([str(image.file) for image in self.images])
+        return content.file_digests(self.files())
 
     def fingerprint(self) -> str:
         """sha256 over the images' content, class names and annotations."""

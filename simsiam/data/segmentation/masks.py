@@ -129,9 +129,13 @@ class MaskSource(Source):
         """The image's name within the set."""
         return self.pairs[index].name
 
+    def files(self) -> list[str]:
+        """The images, without their masks."""
+        return [str(pair.image) for pair in self.pairs]
+
     def digests(self) -> np.ndarray:
         """Digests of the images' files, N x 16 uint8."""
-        return content.file_digests([str(pair.image) for pair in self.pairs])
+        return content.file_digests(self.files())
 
     def fingerprint(self) -> str:
         """sha256 over the content of all images and masks and over what the masks' values mean."""
