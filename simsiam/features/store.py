@@ -1,7 +1,7 @@
 """The one store of features: computed once for each backbone, content of images and setting, kept in files.
 
 A folder below the cache holds one set: `NAME.npy` for each layer, `indices.npy`, and `state.json`, which says how many
-images are done and, at the end, the digest of every file. An interrupted extraction resumes from there, and a second
+images are done, with a digest of their rows, and at the end that of every file. An interrupted extraction resumes from there, and a second
 protocol on the same features reads them. Files that do not match their digests are computed again; where nothing can
 be kept, the features stay in memory and a note says so.
 """
@@ -14,11 +14,12 @@ import os
 import shutil
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -41,6 +42,7 @@ from simsiam.weights.pretrained import PretrainedBackbone
 from simsiam.wording import counted
 
 LAYOUT = 2  # of the files; a new layout never reads an old one's
+DIGESTED = 4096  # rows that are read at a time for a digest
 SAVE_SECONDS = 30.0  # work that an interruption may cost
 IN_MEMORY = 0.5  # of the machine's memory, that features may take where they cannot be kept in files
 
@@ -158,6 +160,7 @@ class _Table:
         self.images = 0  # of the source that are done, unreadable ones included
         self.rows = 0  # written
         self.arrays: dict[str, np.ndarray] = {}  # by layer, and `indices`
+        self.digests: dict[str, Any] = defaultdict(hashlib.sha256)  # of each array's rows so far
         self.reasons: list[str] = []  # why an image could not be read, in the source's order
         self.notes: list[str] = []
         self._saved = time.monotonic()
@@ -165,14 +168,13 @@ class _Table:
     @staticmethod
     def finished(folder: Path, total: int) -> _Table | None:
         """The rows of a folder where all are there and each file is as it was written, else None."""
-        table = _Table._read(folder, total, mode="r")
-        return table if table is not None and table.images == total else None
+        return _Table._read(folder, total, mode="r")
 
     @staticmethod
     def resumed(folder: Path, total: int) -> _Table:
         """The rows of a folder that are there, or an empty table in place of files that are damaged."""
         table = _Table._read(folder, total, mode="r+")
-        if table is None or table.images == total:
+        if table is None:
             with _keeping(folder):
                 for file in folder.glob("*.npy"):
                     file.unlink()  # not cut to nothing: another process may still read it
@@ -181,20 +183,31 @@ class _Table:
         return table
 
     @staticmethod
-    def _read(folder: Path, total: int, *, mode: Any) -> _Table | None:
+    def _read(folder: Path, total: int, *, mode: Literal["r", "r+"]) -> _Table | None:
+        """All rows ("r") or the first of them ("r+"), as they were left, else None."""
         table = _Table(folder, total)
         try:
             raw = json.loads((folder / "state.json").read_text())
             table.images, table.rows = int(raw["images"]), int(raw["rows"])
             table.reasons, table.notes = list(raw["reasons"]), list(raw["notes"])
+            if (table.images == total) != (mode == "r"):
+                return None
             for name, sha256 in raw["files"].items():
                 path = folder / f"{name}.npy"
                 table.arrays[name] = np.load(path, mmap_mode=mode)
-                if len(table.arrays[name]) != total or (sha256 is not None and file_digest(path) != sha256):
+                if len(table.arrays[name]) != total or not table._as_left(name, path, sha256):
                     return None
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):  # none, or damaged
             return None
         return table if table.rows + len(table.reasons) == table.images <= total else None
+
+    def _as_left(self, name: str, path: Path, sha256: str) -> bool:
+        """Whether an array is what it was when its digest was taken: of the file where all rows are there."""
+        if self.images == self.total:
+            return file_digest(path) == sha256
+        for first in range(0, self.rows, DIGESTED):
+            self.digests[name].update(self.arrays[name][first : min(first + DIGESTED, self.rows)].tobytes())
+        return bool(self.digests[name].hexdigest() == sha256)
 
     def append(self, block: Block, images: int) -> None:
         """Take in the rows of the next `images` images of the source."""
@@ -203,6 +216,7 @@ class _Table:
         for name, rows in {**block.arrays, "indices": block.indices}.items():
             if block.arrays:
                 self.arrays[name][self.rows : self.rows + len(rows)] = rows
+                self.digests[name].update(self.arrays[name][self.rows : self.rows + len(rows)].tobytes())
         self.rows += len(block.indices)
         self.images += images
         self.reasons += [bad.reason for bad in block.bad]
@@ -254,7 +268,8 @@ class _Table:
             assert isinstance(file, np.memmap)
             file.flush()
         whole = self.images == self.total
-        files = {name: file_digest(self.folder / f"{name}.npy") if whole else None for name in self.arrays}
+        paths = {name: self.folder / f"{name}.npy" for name in self.arrays}
+        files = {name: file_digest(path) if whole else self.digests[name].hexdigest() for name, path in paths.items()}
         state = {"images": self.images, "rows": self.rows, "reasons": self.reasons, "notes": self.notes, "files": files}
         try:
             write_json(self.folder / "state.json", state)

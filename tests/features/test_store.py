@@ -152,6 +152,23 @@ def test_damaged_files_are_computed_again(tmp_path: Path, name: str, damage: obj
     assert computed == []
 
 
+def test_a_flipped_bit_in_rows_half_done_begins_them_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = splits(train=90, test=6).train
+    expected = np.array(kept(source, tmp_path / "whole").pooled)
+    for name, redone in (("pooled.npy", 90), ("indices.npy", 90), (None, 42)):
+        with monkeypatch.context() as patched, pytest.raises(Interrupted):
+            interrupted_after(patched, 3)
+            kept(source, tmp_path / str(name))
+        if name is not None:
+            file = next((tmp_path / name).rglob(name))
+            content = bytearray(file.read_bytes())
+            content[128 + 7] ^= 64  # of the first row
+            file.write_bytes(bytes(content))
+        who, computed = counting()
+        np.testing.assert_array_equal(kept(source, tmp_path / str(name), who=who).pooled, expected)
+        assert sum(computed) == redone
+
+
 @pytest.mark.parametrize("state", ["[]", '{"images": "many"}', '{"images": 20, "rows": 7, "files": {}}', "null"])
 def test_a_state_of_another_form_counts_as_damaged(tmp_path: Path, state: str) -> None:
     source = splits(train=20, test=6).train
