@@ -13,6 +13,7 @@ from simsiam import results
 from simsiam.commands.reading import asks_help
 from simsiam.commands.reading import read as read_line
 from simsiam.commands.running import say
+from simsiam.commands.verbs import find_verb
 from simsiam.config import Machine, Pretraining, command_line
 from simsiam.errors import UserError
 from simsiam.pretraining.library import choose_recipe
@@ -98,8 +99,9 @@ def _pretrain(command: Command, arguments: list[str]) -> int:
     from simsiam.engine.distributed import launcher
     from simsiam.engine.stopping import Interrupted
     from simsiam.pretraining.run import pretrain
+    from simsiam.pretraining.run_folder import MeasuredOtherwise
 
-    options = command.options
+    options, begun = command.options, results.now()
     check_known(command.settings.model.backbone, flag="--model.backbone")
     try:
         result = pretrain(
@@ -117,5 +119,12 @@ def _pretrain(command: Command, arguments: list[str]) -> int:
     except Interrupted as stopped:
         say(f"simsiam: {stopped}:\n  {command_line(['pretrain', *arguments], launcher())}")
         return 128 + stopped.signal_number
+    except MeasuredOtherwise as asked:
+        say(f"note: {asked}")
+        settings = ["--device", command.machine.device, "--workers", str(command.machine.workers)]
+        settings += ["--cache", str(command.machine.cache)] if command.machine.cache is not None else []
+        return find_verb(asked.command[0])([*asked.command[1:], *settings])
+    if result.created < begun:
+        say(f"read from the run that ended on {result.created[:10]}: nothing was trained or measured now")
     print_answer(Path(result.weights.source))
     return EXIT_CODES.get(result.detail["verdict"]["status"], 0)

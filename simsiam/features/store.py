@@ -1,9 +1,9 @@
 """The one store of features: computed once for each backbone, content of images and setting, kept in files.
 
 A folder below the cache holds one set: `NAME.npy` for each layer, `indices.npy`, and `state.json`, which says how many
-images are done, with a digest of their rows, and at the end that of every file. An interrupted extraction resumes from there, and a second
-protocol on the same features reads them. Files that do not match their digests are computed again; where nothing can
-be kept, the features stay in memory and a note says so.
+images are done, with a digest of their rows, and at the end that of every file. An interrupted extraction resumes from
+there, and a second protocol on the same features reads them. What does not match its digest is computed again; where
+nothing can be kept, the features stay in memory and a note says so.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,14 @@ FILES = (  # what a run leaves in its folder
     "report.json",
     "tensorboard/*",
 )
+
+
+class MeasuredOtherwise(UserError):
+    """A finished run that was measured with other labels, or against other weights; `command` measures it anew."""
+
+    def __init__(self, message: str, *, command: tuple[str, ...]) -> None:
+        super().__init__(f"{message}: {shlex.join(('simsiam', *command))}")
+        self.command = command
 
 
 def checks(root: Path) -> list[Check]:
@@ -220,15 +229,16 @@ def _refuse_other_measures(
         )
     if finished(root) is None:
         return
-    if labels is not None and other_labels:
-        raise UserError(
-            f"--labels {labels}: {root} is finished, and was measured without these labels. To measure it with "
-            f"them: simsiam evaluate few-labels {root} --data {labels}"
-        )
     late = [source for source in mine["compare"] if source not in there.get("compare", mine["compare"])]
+    if labels is not None and (other_labels or late):
+        what = f"--labels {labels}" if other_labels else f"--compare {' '.join(late)}"
+        raise MeasuredOtherwise(
+            f"{what}: {root} is finished, and was measured without. This measures it with them",
+            command=("evaluate", "few-labels", str(root), *late, "--data", str(labels)),
+        )
     if late:
         others = " ".join(late)
         raise UserError(
-            f"--compare {others}: {root} is finished, and was not compared with that. To compare them now: "
-            f"simsiam evaluate knn {root} {others} --train DIR --test DIR"
+            f"--compare {others}: {root} is finished, and was not compared with that. To compare them now on labelled "
+            f"images: simsiam evaluate few-labels {root} {others} --data LABELS"
         )

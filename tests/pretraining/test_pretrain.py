@@ -320,16 +320,21 @@ def test_bad_images_are_skipped_counted_and_listed(photos: Path, tmp_path: Path)
     assert json.loads((out / "result.json").read_text())["detail"]["skipped"]["count"] == 2
 
 
-def test_labels_and_comparisons_that_come_too_late_are_refused(
+def test_labels_that_come_too_late_are_measured_now_and_what_is_read_is_said(
     unbroken: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (unbroken / "result.json").read_bytes()
     labels = tiny.folder(tmp_path / "labels", classes=2, images=3)
-    assert simsiam(*run_arguments(photos, unbroken), "--labels", str(labels)) == 2
-    assert f"simsiam evaluate few-labels {unbroken} --data {labels}" in capsys.readouterr().err
+    for which in ("first", "second"):
+        tiny.shape("circle", seed=len(which)).save(labels / "square" / "000.jpg")
+        assert simsiam(*run_arguments(photos, unbroken), "--labels", str(labels)) == 0
+        said = capsys.readouterr()
+        assert f"simsiam evaluate few-labels {unbroken} --data {labels}" in said.err
+        assert "measured now" in said.out, which
     assert simsiam(*run_arguments(photos, unbroken), "--compare", "random:resnet10") == 2
     assert "was not compared with that" in capsys.readouterr().err
     assert simsiam(*run_arguments(photos, unbroken)) == 0
+    assert "nothing was trained or measured now" in capsys.readouterr().err
     assert (unbroken / "result.json").read_bytes() == before
 
 
