@@ -37,7 +37,8 @@ from verdict_sets import Images, Labelled, images, spoilt
 
 from simsiam.config import Pretraining
 from simsiam.data.preprocess import Preprocess
-from simsiam.data.source import ArraySource, split_held_out
+from simsiam.data.source import ArraySource
+from simsiam.data.splits import split_held_out
 from simsiam.data.two_views.loader import ViewLoader
 from simsiam.engine import optimizers
 from simsiam.evaluation.intervals import paired_difference

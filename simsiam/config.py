@@ -149,9 +149,11 @@ class Machine:
     workers: Workers = -1  # Processes that decode images; -1: one fewer than the CPU cores, at most 8.
     # What makes the views: opencv; pil, the slow reference; batch, in memory or on a GPU. auto: what fits the data.
     views_engine: Literal["auto", "pil", "opencv", "batch"] = "auto"
+    # Photos much larger than the views, decoded once and kept in the cache; off: each is decoded anew every time.
+    photo_cache: Literal["auto", "off"] = "auto"
     channels_last: Literal["auto", "on", "off"] = "auto"  # NHWC memory layout; auto: whichever is usually faster.
     compile: Literal["on", "off"] = "off"  # torch.compile: takes minutes at the start, then steps are faster.
-    cache: Path | None = None  # Folder for downloads and features; by default $SIMSIAM_CACHE or ~/.cache/simsiam.
+    cache: Path | None = None  # Folder for downloads, features, photos; by default $SIMSIAM_CACHE or ~/.cache/simsiam.
     checkpoint_minutes: float = 5.0  # Minutes between saves inside an epoch.
 
     def wants_channels_last(self, usual: bool) -> bool:

@@ -110,7 +110,8 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     """Run what can run, in the order of the page; the exit code is 1 if one of them failed."""
-    command = read_line(Command, arguments, prog="simsiam evaluate all", hidden=("Machine.views_engine",), shown=SHOWN)
+    unread = ("Machine.views_engine", "Machine.photo_cache")
+    command = read_line(Command, arguments, prog="simsiam evaluate all", hidden=unread, shown=SHOWN)
     if not command.weights:
         raise UserError("name the weights to measure: simsiam evaluate all RUN --root DATA.")
     refuse_repeated_seeds(command.seeds)

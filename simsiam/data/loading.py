@@ -50,7 +50,7 @@ atexit.register(_stop_workers)
 class WorkerPool:
     """Does requests in order, by `workers` processes (0: in this one)."""
 
-    _slow: ClassVar[bool] = False  # shared memory is full, and that has been said
+    _said: ClassVar[set[str]] = set()  # notes of the workers, such as that shared memory is full
 
     def __init__(self, work: Work, *, workers: int, device: torch.device, lasting: bool = False) -> None:
         self._work, self._device = work, device
@@ -107,10 +107,8 @@ class WorkerPool:
                     f"a data worker process died ({str(error).splitlines()[0]}). Most often memory ran out, or the "
                     f"shared memory of a container (/dev/shm). Use fewer workers, or give the machine more of either."
                 ) from error
-            if was_piped(loaded) and not WorkerPool._slow:
-                WorkerPool._slow = True
-                print(SHARED_MEMORY, file=sys.stderr)
-            yield received(loaded)
+            piped = SHARED_MEMORY if was_piped(loaded) else None
+            yield replace(received(loaded), note=loaded.note or piped)
 
 
 class Placing(TypedDict, total=False):
@@ -255,6 +253,9 @@ def _without_errors(loaded: Iterator[Loaded]) -> Iterator[Loaded]:
     for each in loaded:
         if each.error is not None:
             raise UserError(each.error)
+        if each.note is not None and each.note not in WorkerPool._said:
+            WorkerPool._said.add(each.note)
+            print(each.note, file=sys.stderr)
         yield each
 
 

@@ -53,6 +53,7 @@ class Loaded:
     kept: Tensor  # B int64, the index that each row belongs to
     bad: list[BadImage]
     error: str | None = None
+    note: str | None = None  # for the main process to say, once
 
     def pin_memory(self) -> Loaded:
         """The same in page-locked memory; the DataLoader's pinning thread calls this."""
@@ -101,7 +102,9 @@ class Work(ABC):
         except UserError as error:
             return Loaded(request=request, items=(), kept=torch.empty(0).long(), bad=bad, error=str(error))
         kept_rows = torch.tensor(kept, dtype=torch.int64)
-        return Loaded(request=request, items=self.collate(items) if items else self.nothing(), kept=kept_rows, bad=bad)
+        note = getattr(getattr(self.source, "photos", None), "note", None)
+        made = self.collate(items) if items else self.nothing()
+        return Loaded(request=request, items=made, kept=kept_rows, bad=bad, note=note)
 
 
 def read_or_replace(source: Readable[T], index: int, bad: list[BadImage]) -> T:

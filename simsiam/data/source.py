@@ -7,7 +7,6 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from PIL import Image
 from simsiam.data import content
 from simsiam.data.images import read_image
 from simsiam.data.inventory import Inventory
-from simsiam.errors import UserError
+from simsiam.data.photos import KeptPhotos
 from simsiam.wording import counted
 
 UNKNOWN = -1  # the label of an image whose class nobody has said
@@ -32,6 +31,7 @@ class Source(ABC):
     classes: tuple[str, ...] | None
     labels: np.ndarray | None
     short_side: int | None = None  # pixels that suffice of an image, see `at_scale`
+    photos: KeptPhotos | None = None  # where large ones are kept decoded, see `kept_in`
     published: bool = False  # one that published figures are of: evaluations decode its images at full size
 
     @property
@@ -110,6 +110,16 @@ class Source(ABC):
         scaled.short_side = short_side
         return scaled
 
+    def kept_in(self, photos: KeptPhotos | None) -> Source:
+        """The same set, its large files decoded once where `at_scale` lets them; None: every time."""
+        kept = copy.copy(self)
+        kept.photos = photos
+        return kept
+
+    def file(self, index: int) -> Path | None:
+        """The image's file, or None where it has none of its own."""
+        return None
+
 
 class Subset(Source):
     """Some images of another source."""
@@ -119,7 +129,7 @@ class Subset(Source):
         self.indices: np.ndarray = base.indices[indices] if isinstance(base, Subset) else indices
         self.name = base.name
         self.classes = base.classes
-        self.published = base.published
+        self.published, self.photos = base.published, base.photos
         self.labels = None if base.labels is None else base.labels[indices]
         self._pixels: np.ndarray | None = None
 
@@ -147,6 +157,16 @@ class Subset(Source):
         scaled = copy.copy(self)
         scaled.base = self.base.at_scale(short_side)
         return scaled
+
+    def kept_in(self, photos: KeptPhotos | None) -> Source:
+        """The same choice from the base set, kept there."""
+        kept = copy.copy(self)
+        kept.base, kept.photos = self.base.kept_in(photos), photos
+        return kept
+
+    def file(self, index: int) -> Path | None:
+        """That of the base set."""
+        return self.base.file(int(self.indices[index]))
 
     def path(self, index: int) -> str:
         """The name that the base set gives it."""
@@ -255,7 +275,13 @@ class FileSource(Source):
     def read(self, index: int) -> Image.Image:
         """One file as 8-bit RGB; raises UnreadableImage."""
         name = self.path(index)
+        if self.photos is not None and self.short_side is not None and self.short_side <= self.photos.side:
+            return self.photos.read(self.root / name, name=name)
         return read_image(self.root / name, name=name, short_side=self.short_side)
+
+    def file(self, index: int) -> Path | None:
+        """The file."""
+        return self.root / self.path(index)
 
     def path(self, index: int) -> str:
         """The file's path relative to the root (or absolute, where a list names it so)."""
@@ -276,38 +302,3 @@ class FileSource(Source):
             names = [self.path(index) for index in range(len(self))]
             self._stamp = content.stamp([os.path.join(self.root, name) for name in names], names)
         return self._stamp
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOut:
-    """A set in two parts that share no image."""
-
-    train: Source
-    held_out: Source
-
-
-def split_held_out(source: Source, *, images: int, seed: int) -> HeldOut:
-    """Hold out `images` images, at most a tenth of the set and at least 2.
-
-    One from each of as many stretches of the images sorted by name, so that frames of a video or photos of one day do
-    not fill the part; which one depends on the seed and the names.
-    Raises UserError where the set is too small to spare two.
-    """
-    total = len(source)
-    if total < 4:
-        raise UserError(
-            f"{source.name}: {counted(total, 'image is', 'images are')} too few: two are held out and two "
-            f"must be left to train."
-        )
-    count = max(2, min(images, total // 10))
-    keys = np.array([_key(source.path(index), seed) for index in range(total)], np.uint64)
-    chosen = np.zeros(total, bool)
-    by_name = np.array(sorted(range(total), key=source.path))
-    for stretch in np.array_split(by_name, count):
-        chosen[stretch[keys[stretch].argmin()]] = True
-    return HeldOut(train=source.subset(np.flatnonzero(~chosen)), held_out=source.subset(np.flatnonzero(chosen)))
-
-
-def _key(path: str, seed: int) -> int:
-    digest = hashlib.blake2b(f"{seed}\0{path}".encode("utf-8", "surrogateescape"), digest_size=8)
-    return int.from_bytes(digest.digest())

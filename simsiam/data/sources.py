@@ -15,7 +15,8 @@ from simsiam.data import content
 from simsiam.data.classification import csv_table
 from simsiam.data.folders import FolderSource, ListSource, imagenet_source
 from simsiam.data.images import is_image
-from simsiam.data.source import UNKNOWN, ArraySource, FileSource, HeldOut, Source, Subset, split_held_out
+from simsiam.data.source import UNKNOWN, ArraySource, FileSource, Source, Subset
+from simsiam.data.splits import HeldOut, split_held_out
 from simsiam.errors import UserError
 
 __all__ = [

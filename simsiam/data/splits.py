@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from simsiam.errors import UserError
 from simsiam.results import DataId
 from simsiam.wording import counted, plural, some
 
@@ -95,3 +96,40 @@ def split_notes(train: Identified, test: Identified) -> list[str]:
 def copies_in(images: Identified) -> int:
     """How many images of a set are exact copies of an earlier one."""
     return len(images) - len({row.tobytes() for row in images.digests()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """A set in two parts that share no image."""
+
+    train: Source
+    held_out: Source
+
+
+def split_held_out(source: Source, *, images: int, seed: int) -> HeldOut:
+    """Hold out `images` images, at most a tenth of the set and at least 2.
+
+    One from each of as many stretches of the images sorted by name, so that frames of a video or photos of one day do
+    not fill the part; which one depends on the seed and the names.
+    Raises UserError where the set is too small to spare two.
+    """
+    import numpy as np
+
+    total = len(source)
+    if total < 4:
+        raise UserError(
+            f"{source.name}: {counted(total, 'image is', 'images are')} too few: two are held out and two "
+            f"must be left to train."
+        )
+    count = max(2, min(images, total // 10))
+    keys = np.array([_key(source.path(index), seed) for index in range(total)], np.uint64)
+    chosen = np.zeros(total, bool)
+    by_name = np.array(sorted(range(total), key=source.path))
+    for stretch in np.array_split(by_name, count):
+        chosen[stretch[keys[stretch].argmin()]] = True
+    return HeldOut(train=source.subset(np.flatnonzero(~chosen)), held_out=source.subset(np.flatnonzero(chosen)))
+
+
+def _key(path: str, seed: int) -> int:
+    digest = hashlib.blake2b(f"{seed}\0{path}".encode("utf-8", "surrogateescape"), digest_size=8)
+    return int.from_bytes(digest.digest())

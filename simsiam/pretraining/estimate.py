@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from simsiam.backbones import parameter_bytes
 from simsiam.config import Machine, Pretraining
-from simsiam.data.two_views.loader import Batch
+from simsiam.data.two_views.loader import Batch, ViewLoader
 from simsiam.engine import distributed, precision
 from simsiam.engine.distributed import Process
 from simsiam.errors import UserError
@@ -41,20 +41,28 @@ class Preflight:
     epochs: int
     seconds_per_step: float
     memory_gib: float  # per device: weights, gradients, momentum, kept activations
+    steps: int  # that were made to measure it
+    first_seconds_per_step: float = 0.0  # of the first epoch, where it decodes photos for those that follow
+
+    @property
+    def extra(self) -> float:
+        """Seconds that the first epoch takes more than another."""
+        return max(0.0, self.first_seconds_per_step - self.seconds_per_step) * self.steps_per_epoch
 
     @property
     def seconds(self) -> float:
         """Of the whole run, evaluations not counted."""
-        return self.seconds_per_step * self.steps_per_epoch * self.epochs
+        return self.seconds_per_step * self.steps_per_epoch * self.epochs + self.extra
 
     def line(self, device: torch.device) -> str:
         """The estimate as one line for a person."""
         memory = f"{self.memory_gib:.1f} GiB" if self.memory_gib >= 1 else f"{self.memory_gib * 1024:.0f} MiB"
+        first = f" ({self.first_seconds_per_step * 1000:,.0f} in the first epoch)" if self.extra else ""
         finish = time.strftime("%a %H:%M", time.localtime(time.time() + self.seconds))
         return (
             f"{counted(self.images, 'image')}, {counted(self.epochs, 'epoch')} x "
             f"{counted(self.steps_per_epoch, 'step')} on {device}; "
-            f"about {memory}; {self.seconds_per_step * 1000:,.0f} ms a step measured; "
+            f"about {memory}; {self.seconds_per_step * 1000:,.0f} ms a step measured{first}; "
             f"about {duration(self.seconds)}, done by {finish}"
         )
 
@@ -106,7 +114,27 @@ def measure(
         epochs=epochs,
         seconds_per_step=sum(timed) / len(timed),
         memory_gib=memory / GIB,
+        steps=len(times),
     )
+
+
+def of_loader(
+    network: SimSiam,
+    loader: ViewLoader,
+    step: Callable[[SimSiam, Any, Callable[[Tensor], None]], dict[str, Tensor]],
+    *,
+    epochs: int,
+    first: int = 0,
+    queued: int = 0,
+) -> Preflight:
+    """The estimate by a loader's batches from step `first` on; where photos are decoded once, by them again as well."""
+    about: dict[str, Any] = {"images": len(loader.source), "steps_per_epoch": loader.steps, "epochs": epochs}
+    found = measure(network, loader.epoch(0, first), step, device=loader.device, queued=queued, **about)
+    if loader.source.photos is None:
+        return found
+    again = [loader.request(0, first + number) for number in range(found.steps)]
+    later = measure(network, loader.batches(again), step, device=loader.device, **about)
+    return dataclasses.replace(later, first_seconds_per_step=found.seconds_per_step)
 
 
 def of_recipe(recipe: Pretraining, inputs: Inputs, machine: Machine, process: Process) -> Preflight:
@@ -118,16 +146,10 @@ def of_recipe(recipe: Pretraining, inputs: Inputs, machine: Machine, process: Pr
         with precision.autocast(recipe.precision, process.device):
             return train_step(network, batch.x1, batch.x2, update=update)
 
-    found = measure(
-        network,
-        loader.epoch(0),
-        step,
-        images=len(inputs.train),
-        steps_per_epoch=loader.steps,
-        epochs=recipe.epochs,
-        device=process.device,
-        queued=2 * workers(machine, inputs.train, process.world),
-    )
+    queued = 2 * workers(machine, inputs.train, process.world)
+    # by the last steps: the run measures the first ones, whose photos shall not be decoded by then
+    first = max(0, loader.steps - MEASURED_STEPS - queued)
+    found = of_loader(network, loader, step, epochs=recipe.epochs, first=first, queued=queued)
     loader.close()
     return found
 
@@ -145,13 +167,17 @@ def fitted(
     pace = of_recipe(recipe, inputs, machine, process)
     checked = time.monotonic()
     if process.is_main:
-        open_monitor(recipe, machine, inputs, process).check(start_network(recipe, None).network.to(process.device))
+        monitor, network = open_monitor(recipe, machine, inputs, process), start_network(recipe, None).network
+        for _ in range(1 if inputs.photo_side is None else 2):  # the first decodes the photos
+            checked = time.monotonic()
+            monitor.check(network.to(process.device))
     now = time.monotonic()
-    epoch, check, spent = (
+    epoch, check, spent, extra = (
         max(distributed.gathered([each]))
-        for each in (pace.seconds_per_step * pace.steps_per_epoch, now - checked, now - begun)
+        for each in (pace.seconds_per_step * pace.steps_per_epoch, now - checked, now - begun, pace.extra)
     )
-    left = 60 * minutes - 2 * spent - CHECKS_AT_THE_END * check  # the run measures steps and start once more
+    # the run measures steps and start once more
+    left = 60 * minutes - 2 * spent - extra - CHECKS_AT_THE_END * check
 
     def checked_every(epochs: int) -> int:
         return max(1, epochs // 20)

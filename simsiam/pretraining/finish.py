@@ -104,6 +104,7 @@ def conclude(
         "data_notes": [*inputs.notes, *_data_notes(inputs, monitor.about), *changed_images(root, inputs)],
         "next_steps": next_steps(root, recipe, verdict, throughput),
         "inventory": inputs.train.inventory.facts(),
+        "photo_side": inputs.photo_side,
         "skipped": {"count": len(bad), "file": SKIPPED if bad else None},
     }
     metrics = _metrics(detail, verdict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,17 @@ import torch
 
 from simsiam.backbones import ResNet
 from simsiam.config import Machine, Pretraining, cache_folder, loader_workers
-from simsiam.data import inventory
+from simsiam.data import inventory, photos
 from simsiam.data.classification.labels import labelled_source
+from simsiam.data.photos import KeptPhotos
 from simsiam.data.sources import Source, open_source, split_held_out
+from simsiam.data.two_views.draws import decoded_side
 from simsiam.data.two_views.loader import ViewLoader
 from simsiam.engine.distributed import Process
 from simsiam.errors import UserError
 from simsiam.model import SimSiam
 from simsiam.pretraining.measures import Labelled
-from simsiam.pretraining.monitor import Monitor
+from simsiam.pretraining.monitor import Monitor, preprocess_of
 from simsiam.weights.load import load_backbone
 
 KNN_REFERENCES = 10_000
@@ -39,6 +41,20 @@ class Inputs:
     def name(self) -> str:
         """The data set's name."""
         return self.train.name
+
+    @property
+    def photo_side(self) -> int | None:
+        """The short side in pixels at which large photos are kept once decoded; None where they are not."""
+        return None if self.train.photos is None else self.train.photos.side
+
+    def kept_in(self, photos: KeptPhotos | None) -> Inputs:
+        """The same images, the large ones decoded once; None: every time."""
+        labelled = self.labelled
+        if labelled is not None:
+            references, queries = (each.kept_in(photos) for each in (labelled.references, labelled.queries))
+            labelled = replace(labelled, references=references, queries=queries)
+        train, held_out = self.train.kept_in(photos), self.held_out.kept_in(photos)
+        return replace(self, train=train, held_out=held_out, labelled=labelled)
 
 
 def open_inputs(recipe: Pretraining, *, data: str | Path | None, labels: Path | None, machine: Machine) -> Inputs:
@@ -64,11 +80,12 @@ def open_inputs(recipe: Pretraining, *, data: str | Path | None, labels: Path | 
             test = open_source(where or recipe.data_kind, kind=recipe.data_kind, split="test", cache=cache)
             held_out = _sample(test, recipe.monitor_images or WATCHED, recipe.seed)
         else:
-            train, held_out = _split(train, recipe)
+            train, held_out = _split(_decoded_once(train, recipe, machine, notes), recipe)
     else:
         if data is None:
             raise UserError("say where the images are: simsiam pretrain FOLDER")
-        train, held_out = _split(open_source(data, kind=recipe.data_kind, cache=cache), recipe)
+        train = _decoded_once(open_source(data, kind=recipe.data_kind, cache=cache), recipe, machine, notes)
+        train, held_out = _split(train, recipe)
     if recipe.train_images:
         train = _sample(train, recipe.train_images, recipe.seed)
     if _watches_training(recipe):
@@ -80,6 +97,16 @@ def open_inputs(recipe: Pretraining, *, data: str | Path | None, labels: Path | 
         what = f"their {len(train.classes):,} sub-folders are taken as classes, for the kNN accuracy alone"
         notes.append(f"{train.name}: {what}; {useless}, so none is quoted" if useless else f"{train.name}: {what}")
     return Inputs(train=train, held_out=held_out, labelled=labelled, notes=notes)
+
+
+def _decoded_once(source: Source, recipe: Pretraining, machine: Machine, notes: list[str]) -> Source:
+    """The source with its photos kept where they are much larger than views and measurements need, which is noted."""
+    if machine.photo_cache == "off" or machine.views_engine == "pil":  # the reference decodes whole photos
+        return source
+    needed = max(decoded_side(recipe.views), preprocess_of(recipe.views).decoded_side)
+    chosen = photos.choose(len(source), source.file, needed=needed, cache=machine.cache)
+    notes += chosen.notes
+    return source if chosen.photos is None else source.kept_in(chosen.photos)
 
 
 def _watches_training(recipe: Pretraining) -> bool:
@@ -103,7 +130,7 @@ def _sample(source: Source, count: int, seed: int) -> Source:
 def _labelled(train: Source, held_out: Source, labels: Path | None, recipe: Pretraining) -> Labelled | None:
     """Labels of the user's own, else those of the data set, else none."""
     if labels is not None:
-        own = labelled_source(labels)
+        own = labelled_source(labels).kept_in(train.photos)
         assert own.labels is not None
         known = own.subset(np.flatnonzero(own.labels >= 0))
         sample = _sample(known, KNN_REFERENCES, recipe.seed)

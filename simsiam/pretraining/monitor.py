@@ -85,9 +85,7 @@ class Monitor:
             )
         self.labelled, self.seed, self.device, self.workers = labelled, seed, device or torch.device("cpu"), workers
         self.views = views = views or published_views(size)
-        self.preprocess = Preprocess(
-            kind="center", resize=short_edge(views.size), size=views.size, mean=views.mean, std=views.std
-        )
+        self.preprocess = preprocess_of(views)
         self.retrieved = self.held_out.subset(np.arange(min(RETRIEVAL, len(self.held_out))))
         self.checks: list[Check] = []
         self.neighbours: Tensor | None = None  # of the last check, N x 10; kept over a resume
@@ -225,6 +223,11 @@ def _diverged(*, epoch: int, step: int, candidates: int) -> Check:
         view_recall=nan,
         candidates=candidates,
     )
+
+
+def preprocess_of(views: Views) -> Preprocess:
+    """How whole images are brought to the size of the views."""
+    return Preprocess(kind="center", resize=short_edge(views.size), size=views.size, mean=views.mean, std=views.std)
 
 
 @contextmanager

@@ -85,6 +85,7 @@ def pretrain(
         process = held.enter_context(distributed.processes(machine.device))
         distributed.per_device_batch(recipe.batch_size, process.world)
         inputs = open_inputs(recipe, data=data, labels=labels, machine=machine)
+        inputs = run_folder.as_begun(run_folder.place(recipe, machine, inputs), inputs, machine)
         if minutes is not None:
             root = run_folder.place(recipe, machine, inputs)
             recipe = run_folder.planned(root, recipe, minutes) or estimate.fitted(
@@ -234,15 +235,8 @@ class _Run:
             self.display.say(f"resuming {self.folder} at {at}")
             return run_folder.checks(self.folder)
         self.log.rewind(0)
-        found = estimate.measure(
-            self.network,
-            self.loader.epoch(0),
-            partial(self.forward, targets=copy.deepcopy(self.targets)),
-            images=self.images,
-            steps_per_epoch=self.loader.steps,
-            epochs=self.recipe.epochs,
-            device=self.process.device,
-        )
+        step = partial(self.forward, targets=copy.deepcopy(self.targets))
+        found = estimate.of_loader(self.network, self.loader, step, epochs=self.recipe.epochs)
         self.display.say(found.line(self.process.device))
         self.display.say(f"run folder {self.folder}; Ctrl-C saves and stops, the same command resumes")
         return []

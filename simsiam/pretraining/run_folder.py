@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from simsiam import claims
 from simsiam.config import Machine, Pretraining, as_dict, with_later_fields
-from simsiam.data import inventory
+from simsiam.data import inventory, photos
 from simsiam.data.images import BadImage
 from simsiam.data.source import Source
 from simsiam.data.splits import data_id
@@ -100,6 +100,16 @@ def planned(root: Path, recipe: Pretraining, minutes: float) -> Pretraining | No
     return dataclasses.replace(recipe, **{name: there["recipe"][name] for name in fields})
 
 
+def as_begun(root: Path, inputs: Inputs, machine: Machine) -> Inputs:
+    """The images decoded as the run in the folder began with, once or every time: the pixels differ a little."""
+    if not (root / "recipe.json").exists():
+        return inputs
+    side = read_json(root / "recipe.json").get("photo_side")
+    if side == inputs.photo_side:
+        return inputs
+    return inputs.kept_in(None if side is None else photos.opened(side, cache=machine.cache)[0])
+
+
 @contextmanager
 def claim(
     recipe: Pretraining,
@@ -128,6 +138,7 @@ def claim(
         "labels": None,
         "stamps": {what: _stamp(parts) for what, parts in _sets(inputs).items()},
         "compare": list(compare),
+        "photo_side": inputs.photo_side,
     }
     if record.exists():
         there = read_json(record)

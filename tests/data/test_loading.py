@@ -230,7 +230,7 @@ def test_full_shared_memory_slows_but_changes_nothing(
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
 
     monkeypatch.setattr(Tensor, "share_memory_", full)  # before the worker is forked
-    monkeypatch.setattr(WorkerPool, "_slow", False)  # an earlier test may have heard it
+    monkeypatch.setattr(WorkerPool, "_said", set())  # an earlier test may have heard it
     through_pipes = loader(files, "pil", workers=1)
     assert same(loader(files, "pil").epoch(0), through_pipes.epoch(0))
     through_pipes.close()

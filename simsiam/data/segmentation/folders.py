@@ -66,7 +66,7 @@ def open_mask_folders(train: Folders, test: Folders | None, classes: Path, *, se
     source = _source(train, listed)
     if test is not None:
         return MaskSplits(train=source, test=_source(test, listed))
-    from simsiam.data.source import split_held_out
+    from simsiam.data.splits import split_held_out
 
     parts = split_held_out(source, images=max(2, len(source) // 10), seed=seed)
     assert isinstance(parts.train, MaskSource)

@@ -88,7 +88,7 @@ class _MaskProtocol(Protocol["MaskSplits"]):
     def _sweep(self, data: MaskSplits, place: Place) -> Sweep:
         """Each rate on a short schedule, scored on training images held out for it."""
         from simsiam.data.segmentation.masks import MaskSource, MaskSplits
-        from simsiam.data.source import split_held_out
+        from simsiam.data.splits import split_held_out
         from simsiam.evaluation.rate_search import MOST_HELD_OUT, Sweep, sweep
         from simsiam.evaluation.segmentation.trainer import trainer_for
 
