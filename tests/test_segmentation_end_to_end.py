@@ -265,6 +265,8 @@ def test_predicting_colours_images_of_ones_own(
         for n in (6, 7, 8)
     ]
     assert 100 * np.mean(hits) == pytest.approx(result(tmp_path / "run")["metrics"]["pixel_accuracy"])
+    assert simsiam("export", tmp_path / "run", "--to", "pt2", "--out", tmp_path / "program") == 0
+    assert "classes 1 x" in (tmp_path / "program/README.md").read_text()
     (tmp_path / "more/bad.jpg").write_bytes(b"nothing")
     assert simsiam("predict", tmp_path / "run", tmp_path / "more", "--out", out, "--device", "cpu") == 1
     assert "left out" in capsys.readouterr().out

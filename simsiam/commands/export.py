@@ -14,20 +14,23 @@ from simsiam.commands.running import say_unfinished
 from simsiam.config import Stem
 from simsiam.errors import UserError
 from simsiam.limits import Count
+from simsiam.report.collect import RESULT_FILE
 from simsiam.weights.modelcard import Target
 from simsiam.wording import plain
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """Write a backbone for another program, load it again there and compare its features on real photographs.
+    """Write a backbone, or a trained model, for another program, load it again there and compare on real photographs.
 
     torchvision, timm, mmpretrain, mmdet: state dicts under each one's names; detectron2: a pickle of arrays; onnx and
     pt2 (torch.export): the whole network; safetensors: weights and recipe in one file; huggingface: the folder that a
     hub shows. A model card comes with each. A file whose features differ by more than the tolerance is removed.
+
+    The folder of a finished evaluation with a detector, segmentor or classifier is written whole, as onnx or pt2.
     """
 
-    # Run folder, checkpoint, weights file of any format, or zoo name.
+    # Run folder, checkpoint, weights file of any format, or zoo name; or an evaluation's folder.
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     to: tuple[Target, ...]  # Programs to write for, one or more: --to timm onnx.
     out: Path | None = None  # Folder; without it, SOURCE/export or exports/SOURCE, with a sub-folder for each target.
@@ -44,6 +47,8 @@ def run(arguments: list[str]) -> int:
     """Export to each target in turn; one that cannot hold this backbone does not stop the others."""
     command = read_line(Command, arguments, prog="simsiam export")
     limits.check(command, prefixes=False)
+    if (Path(command.source) / RESULT_FILE).is_file() and not (Path(command.source) / "recipe.json").exists():
+        return _export_model(command)
     from simsiam.weights import zoo
     from simsiam.weights.export import export
     from simsiam.weights.load import load_backbone
@@ -68,6 +73,18 @@ def run(arguments: list[str]) -> int:
         print(f"{done.card}: model card")
     if refused:
         raise UserError("\n".join(refused))
+    return 0
+
+
+def _export_model(command: Command) -> int:
+    """The trained model of an evaluation's folder."""
+    from simsiam.evaluation.programs import export_model
+
+    for target in command.to:
+        if target not in ("onnx", "pt2"):
+            raise UserError(f"--to {target}: the model of an evaluation is written as onnx or pt2, a program whole.")
+        for line in export_model(Path(command.source), to=target, out=_folder(command, target)):
+            print(line)
     return 0
 
 

@@ -43,14 +43,14 @@ def open_model(folder: Path, *, device: str, threshold: float | None, most: int)
         detector = load_detector(folder)
         detector.detector.to(place)
         chosen = threshold if threshold is not None else detector.score
-        return _Detections(detector=detector, threshold=SHOWN if chosen is None else chosen, most=most)
+        return _Detections(trained=detector, threshold=SHOWN if chosen is None else chosen, most=most)
     if (folder / classification.FILE).exists():
-        return _Classes(classifier=classification.load_classifier(folder).to(place))
+        return _Classes(trained=classification.load_classifier(folder).to(place))
     log = folder / "metrics.jsonl"  # names the losses
     if log.is_file() and '"rpn_box"' in log.read_text(encoding="utf-8")[:10_000]:
         raise UserError(unfinished(folder, "detector"))
     if (folder / "checkpoints").is_dir():
-        return _Masks(segmentor=load_segmentor(folder, place))
+        return _Masks(trained=load_segmentor(folder, place))
     if (folder / "grid").is_dir():
         raise UserError(unfinished(folder, "model", "rates are still being compared"))
     raise UserError(
@@ -72,15 +72,16 @@ class Found:
 class Model(ABC):
     """A trained model as this command uses it."""
 
+    trained: TrainedDetector | TrainedSegmentor | TrainedClassifier
     kind: ClassVar[str]
     forms: ClassVar[tuple[Form, ...]]  # what can be written
     usual: ClassVar[tuple[Form, ...]]
     suffix: ClassVar[str] = ".jpg"  # of the pictures
 
     @property
-    @abstractmethod
     def classes(self) -> tuple[str, ...]:
         """Their names."""
+        return self.trained.classes
 
     def beginning(self) -> str:
         """A first line, where something was chosen."""
@@ -111,16 +112,12 @@ class _Detections(Model):
     kind = "a detector"
     forms = ("pictures", "json", "coco", "yolo", "csv", "masks")
     usual = ("pictures", "json")
-    detector: TrainedDetector
+    trained: TrainedDetector
     threshold: float
     most: int
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.detector.classes
-
     def beginning(self) -> str:
-        if self.threshold != self.detector.score:
+        if self.threshold != self.trained.score:
             return ""
         return (
             f"score {self.threshold:g} or more: the threshold with the best F1 on the detector's test images "
@@ -128,7 +125,7 @@ class _Detections(Model):
         )
 
     def look(self, image: Image) -> Found:
-        found = find_on(self.detector, image)
+        found = find_on(self.trained, image)
         return Found(
             things=objects_of(found, self.threshold),
             picture=lambda: draw_prediction(image, found, self.classes, threshold=self.threshold, most=self.most),
@@ -162,14 +159,10 @@ class _Masks(Model):
     forms = ("pictures", "json", "coco", "yolo", "csv", "masks")
     usual = ("pictures", "masks")
     suffix = ".png"
-    segmentor: TrainedSegmentor
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.segmentor.classes
+    trained: TrainedSegmentor
 
     def look(self, image: Image) -> Found:
-        mask = self.segmentor.mask_of(image)
+        mask = self.trained.mask_of(image)
         behind = [number for number, name in enumerate(self.classes) if is_background(name)]
         return Found(
             things=regions_of(mask, behind),
@@ -193,14 +186,10 @@ class _Classes(Model):
     kind = "a classifier"
     forms = ("pictures", "json", "csv")
     usual = ("pictures", "csv")
-    classifier: TrainedClassifier
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.classifier.classes
+    trained: TrainedClassifier
 
     def look(self, image: Image) -> Found:
-        best = self.classifier.probabilities(image).topk(min(TOP, len(self.classes)))
+        best = self.trained.probabilities(image).topk(min(TOP, len(self.classes)))
         scores, labels = best.values.tolist(), best.indices.tolist()
         words = f"{self.classes[labels[0]]} {100 * scores[0]:.0f} %"
         things = tuple(Thing(label=label, score=round(score, 4)) for label, score in zip(labels, scores, strict=True))

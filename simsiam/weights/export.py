@@ -8,7 +8,7 @@ import importlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,33 +30,73 @@ from simsiam.wording import counted
 
 def write_onnx(loaded: Loaded, out: Path) -> Path:
     """One .onnx file: input `images` B x 3 x H x W with any B, output `features` B x C."""
+    require_onnx()
+    return write_program(loaded.backbone, _example(loaded), out / "backbone.onnx", outputs=("features",), free=(0,))
+
+
+def write_pt2(loaded: Loaded, out: Path) -> Path:
+    """A torch.export program with any batch size."""
+    return write_program(loaded.backbone, _example(loaded), out / "backbone.pt2", outputs=("features",), free=(0,))
+
+
+def _example(loaded: Loaded) -> Tensor:
+    return torch.zeros(2, 3, loaded.preprocess.size, loaded.preprocess.size)
+
+
+def write_program(
+    network: torch.nn.Module, images: Tensor, path: Path, *, outputs: Sequence[str], free: Sequence[int]
+) -> Path:
+    """The network as one file with all it computes, ONNX or torch.export by its suffix; the input is `images`.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        images: an example of its input.
+        outputs: their names.
+        free: the dimensions of the input whose size is not that of the example alone.
+    """
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    sizes = {at: torch.export.Dim("batch", min=1) if at == 0 else torch.export.Dim.DYNAMIC for at in free}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's notes to its own developers
+        program = torch.export.export(network, (images,), dynamic_shapes=(sizes,), strict=False)
+        if path.suffix == ".pt2":
+            torch.export.save(program, part)
+        else:
+            torch.onnx.export(
+                program,
+                (),
+                part,
+                input_names=["images"],
+                output_names=list(outputs),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    part.replace(path)
+    return path
+
+
+def require_onnx() -> None:
+    """Raise UserError where the libraries that write and check ONNX are absent."""
     try:
         import onnx  # noqa: F401 - what torch's exporter needs
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(f"--to onnx needs the onnx extra: {install_extra('onnx')}") from error
-    path = out / "backbone.onnx"
-    part = out / ".backbone.part.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's notes to its own developers
-        torch.onnx.export(
-            loaded.backbone,
-            (torch.zeros(2, 3, loaded.preprocess.size, loaded.preprocess.size),),
-            part,
-            input_names=["images"],
-            output_names=["features"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    part.replace(path)
-    return path
 
 
-def read_onnx(loaded: Loaded, path: Path) -> Reader:
-    """onnxruntime on the CPU."""
-    del loaded
+def read_program(path: Path) -> tuple[Callable[[Tensor], list[Tensor]], str]:
+    """What a file of `write_program` computes when onnxruntime or torch loads it, and that library's version."""
+    if path.suffix == ".pt2":
+        with warnings.catch_warnings():  # torch 2.11 warns of its own reading of the file
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")
+            module = torch.export.load(path).module()
+
+        def outputs(images: Tensor) -> list[Tensor]:
+            found = module(images)
+            return [found] if isinstance(found, Tensor) else list(found)
+
+        return outputs, f"torch {torch.__version__}"
     try:
         onnxruntime: Any = importlib.import_module("onnxruntime")
     except ImportError as error:
@@ -64,34 +104,17 @@ def read_onnx(loaded: Loaded, path: Path) -> Reader:
             f"{path.name} cannot be checked here, so it is not written. That needs: {install_extra('onnx')}"
         ) from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(["features"], {"images": images.numpy()})[0])
-
-    return Reader(run=run, library=f"onnxruntime {onnxruntime.__version__}")
-
-
-def write_pt2(loaded: Loaded, out: Path) -> Path:
-    """A torch.export program with any batch size."""
-    path = out / "backbone.pt2"
-    part = out / ".backbone.part.pt2"
-    shapes = ({0: torch.export.Dim("batch", min=1)},)
-    with torch.no_grad():
-        program = torch.export.export(
-            loaded.backbone, (torch.zeros(2, 3, loaded.preprocess.size, loaded.preprocess.size),), dynamic_shapes=shapes
-        )
-    torch.export.save(program, part)
-    part.replace(path)
-    return path
+    return (
+        lambda images: [torch.from_numpy(each) for each in session.run(None, {"images": images.numpy()})],
+        f"onnxruntime {onnxruntime.__version__}",
+    )
 
 
-def read_pt2(loaded: Loaded, path: Path) -> Reader:
-    """torch's own loading of the program."""
+def read_features(loaded: Loaded, path: Path) -> Reader:
+    """A backbone's program."""
     del loaded
-    with warnings.catch_warnings():  # torch 2.11 warns of its own reading of the file
-        warnings.filterwarnings("ignore", message="The given buffer is not writable")
-        module = torch.export.load(path).module()
-    return Reader(run=module, library=f"torch {torch.__version__}")
+    run, library = read_program(path)
+    return Reader(run=lambda images: run(images)[0], library=library)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +132,8 @@ FORMS: dict[str, Form] = {
     "detectron2": Form(write=targets.write_detectron2, read=partial(targets.read_back, absent="detectron2")),
     "mmpretrain": Form(write=partial(targets.write_mm, target="mmpretrain", prefix="backbone."), read=targets.read_mm),
     "mmdet": Form(write=partial(targets.write_mm, target="mmdet", prefix=""), read=targets.read_mm),
-    "onnx": Form(write=write_onnx, read=read_onnx, tolerance=1e-4),
-    "pt2": Form(write=write_pt2, read=read_pt2),
+    "onnx": Form(write=write_onnx, read=read_features, tolerance=1e-4),
+    "pt2": Form(write=write_pt2, read=read_features),
     "safetensors": Form(write=targets.write_safetensors, read=targets.read_back),
     "huggingface": Form(write=targets.write_huggingface, read=targets.read_huggingface),
 }

@@ -40,10 +40,14 @@ class TrainedClassifier:
     def probabilities(self, image: Image) -> Tensor:
         """Of each class, C float32 on the CPU, of one RGB image."""
         pixels = self.preprocess.apply(image)[None].to(self.weight.device)
-        features = self.backbone(pixels).float()
+        return self.classified(self.backbone(pixels))[0].cpu()
+
+    def classified(self, features: Tensor) -> Tensor:
+        """Probabilities B x C of pooled features."""
+        features = features.float()
         if self.unit:
             features = features / (features.norm(dim=1, keepdim=True) + NORM_FLOOR)
-        return nn.functional.linear(features, self.weight, self.bias)[0].softmax(0).cpu()
+        return nn.functional.linear(features, self.weight, self.bias).softmax(1)
 
     def to(self, device: torch.device) -> TrainedClassifier:
         """The same on another device, in evaluation mode."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, box_iou, clip_boxes_to_image
+from torchvision.ops import batched_nms, box_convert, box_iou, clip_boxes_to_image, nms
 
 from simsiam.evaluation.detection.settings import Assignment, Sampling
 
@@ -90,10 +90,19 @@ def decode(deltas: Tensor, anchors: Tensor, size: tuple[int, int], deviations: D
         N x ... x 4.
     """
     deltas = deltas * deltas.new_tensor(deviations)
-    from_centre, from_size = _centre_and_size(anchors.reshape(len(anchors), *[1] * (deltas.dim() - 2), 4))
+    from_centre, from_size = _centre_and_size(anchors.reshape(anchors.shape[0], *[1] * (deltas.dim() - 2), 4))
     centre = from_centre + deltas[..., :2] * from_size
     scaled = from_size * deltas[..., 2:].clamp(-MOST_SCALING, MOST_SCALING).exp()
     return clip_boxes_to_image(box_convert(torch.cat([centre, scaled], dim=-1), "cxcywh", "xyxy"), size)
+
+
+def best_apart(boxes: Tensor, scores: Tensor, groups: Tensor, overlap: float) -> Tensor:
+    """Rows of N boxes, best first, without those that overlap a better one of their group by more than `overlap`."""
+    if not torch.compiler.is_exporting():
+        return batched_nms(boxes, scores, groups, overlap)
+    # torchvision looks how many boxes there are, which an exported program cannot: here groups lie side by side
+    side = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max() + 1
+    return nms(boxes + groups[:, None].to(boxes) * side, scores, overlap)
 
 
 def assign(boxes: Tensor, objects: Tensor, rule: Assignment) -> Tensor:

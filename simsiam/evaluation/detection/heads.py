@@ -36,7 +36,7 @@ def pool(maps: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequence[int]
     if len(maps) == 1:
         return _align(maps[0], rois, strides[0], side)
     levels = level_of(rois[:, 1:], strides)
-    pooled = maps[0].new_zeros(len(rois), maps[0].shape[1], side, side)
+    pooled = maps[0].new_zeros(rois.shape[0], maps[0].shape[1], side, side)
     for number, (features, stride) in enumerate(zip(maps, strides, strict=True)):
         here = torch.nonzero(levels == number).flatten()
         pooled = pooled.index_copy(0, here, _align(features, rois[here], stride, side))
@@ -220,4 +220,4 @@ class MaskHead(nn.Module):
     def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
         """R x C x h x w and the class of each box (from 1) -> logits of that class's mask, R x 2h x 2w."""
         masks: Tensor = self.masks(functional.relu(self.up(self.convs(maps)))).float()
-        return masks[torch.arange(len(labels), device=labels.device), labels - 1]
+        return masks[torch.arange(labels.shape[0], device=labels.device), labels - 1]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import batched_nms
 
 from simsiam.data.detection.boxes import LearnTarget
 from simsiam.evaluation.detection import boxes as box_maths
@@ -74,14 +73,14 @@ class RegionProposals(nn.Module):
     def _propose(self, levels: Sequence[Level], image: int, size: Size, counts: Proposals) -> Tensor:
         found, scores, numbers = [], [], []
         for number, level in enumerate(levels):
-            logits, best = level.logits[image].topk(min(counts.before_nms, level.logits.shape[1]))
+            logits, best = level.logits[image].topk(torch.sym_min(counts.before_nms, level.logits.shape[1]))
             found.append(box_maths.decode(level.deltas[image, best], level.anchors[best], size))
             scores.append(logits.sigmoid())
             numbers.append(torch.full_like(best, number))
         boxes, score, number_of = torch.cat(found), torch.cat(scores), torch.cat(numbers)
         whole = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)  # clipping leaves nothing of a box outside the image
         boxes, score, number_of = boxes[whole], score[whole], number_of[whole]
-        return boxes[batched_nms(boxes, score, number_of, self.settings.nms)[: counts.kept]]
+        return boxes[box_maths.best_apart(boxes, score, number_of, self.settings.nms)[: counts.kept]]
 
     def losses(
         self, levels: Sequence[Level], sizes: Sequence[Size], truths: Sequence[LearnTarget], generator: torch.Generator
@@ -219,7 +218,7 @@ class RoiHeads(nn.Module):
         """Classify and refine the proposals of each image (R_b x 4), and draw the masks of what was found."""
         how = self.settings.boxes
         scores, deltas = self.predict(self.describe(pool(maps, proposals, self.strides, how.pool)).vectors)
-        counts = [len(each) for each in proposals]
+        counts = [each.shape[0] for each in proposals]
         found = []
         for boxes, size, score, delta in zip(
             proposals, sizes, scores.softmax(1).split(counts), deltas.split(counts), strict=True
@@ -235,9 +234,9 @@ class RoiHeads(nn.Module):
         described = None
         if self.describe.map_channels is not None:
             described = self.describe(pool(maps, boxes, self.strides, self.settings.boxes.pool)).maps
-        rows = torch.arange(len(labels), device=labels.device)
+        rows = torch.arange(labels.shape[0], device=labels.device)
         masks = self._mask_logits(maps, boxes, described, rows, labels).sigmoid()
-        parts = torch.split(masks, [len(each) for each in boxes])
+        parts = torch.split(masks, [each.shape[0] for each in boxes])
         return [
             Detections(boxes=each.boxes, scores=each.scores, labels=each.labels, masks=part)
             for each, part in zip(found, parts, strict=True)
@@ -263,5 +262,5 @@ def keep_best(boxes: Tensor, scores: Tensor, how: Selection) -> Detections:
     """
     rows, classes = torch.nonzero(scores > how.score, as_tuple=True)
     box, score = boxes[rows, classes], scores[rows, classes]
-    best = batched_nms(box, score, classes, how.nms)[: how.detections]
+    best = box_maths.best_apart(box, score, classes, how.nms)[: how.detections]
     return Detections(boxes=box[best], scores=score[best], labels=classes[best] + 1, masks=None)
