@@ -61,8 +61,8 @@ def _stopped() -> Iterator[None]:
     def subject(*_: object, **__: object) -> SimpleNamespace:
         return SimpleNamespace(size=224, backbone=SimpleNamespace(stage_channels=(64, 256, 512, 1024, 2048)))
 
-    def recipe(name: str | None, data: str | None, *, device: str | None, fit: bool, init: str | None = None) -> Any:
-        del fit, init  # neither the images nor the weights are opened
+    def recipe(name: str | None, data: str | None, *, device: str | None, fit: bool, **others: Any) -> Any:
+        del fit, others  # neither the images nor the weights are opened
         return library.choose_recipe(name, data, device=device, fit=False)
 
     with (

@@ -74,7 +74,12 @@ def run(arguments: list[str]) -> int:
     asked = _read(arguments, choose_recipe("folder", None, device=None, fit=False))
     results.require_writable(asked.machine.out or Path("runs"))
     recipe = choose_recipe(
-        asked.options.recipe, asked.options.data, device=asked.machine.device, fit=True, init=asked.options.init
+        asked.options.recipe,
+        asked.options.data,
+        device=asked.machine.device,
+        fit=True,
+        init=asked.options.init,
+        cache=asked.machine.cache,
     )
     return _pretrain(_read(arguments, recipe), arguments)
 

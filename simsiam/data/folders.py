@@ -65,7 +65,7 @@ class FolderSource(FileSource):
 
 
 class ListSource(FileSource):
-    """The images that a text file lists, a line each: "path" or "path label" (a path may hold spaces).
+    """The images that a text file lists, a line each: "path", "path label" or "label path" (a path may hold spaces).
 
     Paths are relative to `root`, by default the folder that the list lies in. Labels are whole numbers or words.
     """
@@ -81,7 +81,7 @@ class ListSource(FileSource):
         if not entries:
             raise UserError(f'{file}: an empty list. Write one image a line, as "path" or "path label".')
         names = [entry.path for entry in entries]
-        _check_files(file, base, names)
+        check_files(file, base, names)
         words = [entry.label for entry in entries]
         classes, labels = _labels(words)
         notes = []
@@ -208,6 +208,8 @@ def _entries(file: Path, base: Path) -> list[_Entry]:
 
 def _entry(line: str, base: Path) -> _Entry:
     path, label = _parts(line)
+    if label is None and (found := _label_first(line, base)) is not None:
+        label, path = found
     path = path.strip().strip('"')
     if "\\" in path and not os.path.lexists(base / path):  # a path of Windows
         path = path.replace("\\", "/")
@@ -215,18 +217,30 @@ def _entry(line: str, base: Path) -> _Entry:
 
 
 def _parts(line: str) -> tuple[str, str | None]:
-    """Path and label of a line: with a tab, comma, semicolon or bar between, else with the last blank."""
+    """Path and label of a line: with a tab, comma, semicolon, bar or colon between, else with the last blank."""
     if is_image_name(line.strip('"')):  # the whole line is a path, whatever spaces it holds
         return line, None
-    for separator in "\t,;|":
-        path, _, label = line.partition(separator)
+    for separator in "\t,;|:":
+        path, _, label = line.rpartition(separator) if separator == ":" else line.partition(separator)
         if label.strip() and is_image_name(path.strip().strip('"')):
             return path, label.strip()
     path, _, label = line.replace("\t", " ").rpartition(" ")
     return (path, label) if path else (line, None)
 
 
-def _check_files(file: Path, base: Path, names: list[str]) -> None:
+def _label_first(line: str, base: Path) -> tuple[str, str] | None:
+    """Label and path of a line that begins with its label, where the rest alone is a file."""
+    known = [separator for separator in "\t,;|: " if separator in line]
+    if not known or os.path.lexists(base / line.strip('"')):
+        return None
+    for separator in known:
+        label, _, path = line.partition(separator)
+        if label.strip() and path.strip() and os.path.lexists(base / path.strip().strip('"')):
+            return label.strip(), path.strip()
+    return None
+
+
+def check_files(file: Path, base: Path, names: list[str]) -> None:
     """Raise UserError if a listed file is missing; folders are listed once each, which is far cheaper."""
     present: dict[str, set[str]] = {}
     missing: list[str] = []

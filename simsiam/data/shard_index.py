@@ -122,7 +122,7 @@ def _samples(path: Path, left_out: Counter[str]) -> Iterator[_Sample]:
                         labels.setdefault(key, label)
                 elif kind[1:] not in _SIDECARS:
                     left_out[kind] += 1
-            if not _has_end_mark(path, tar.offset):
+            if not has_end_mark(path, tar.offset):
                 raise tarfile.ReadError("its end mark is missing")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(
@@ -147,7 +147,7 @@ def _refuse_packed(path: Path) -> None:
         raise UserError(f"{path}: an empty file, not a tar shard. Fetch it again.")
 
 
-def _has_end_mark(path: Path, offset: int) -> bool:
+def has_end_mark(path: Path, offset: int) -> bool:
     """Whether a block of zeros follows the last member; tarfile itself takes a cut between members for the end."""
     with open(path, "rb") as file:
         file.seek(offset)

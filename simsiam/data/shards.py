@@ -32,11 +32,19 @@ class ShardSource(Source):
 
     `data` is a folder of tars, one tar, a glob, or a brace pattern such as train-{000000..000146}.tar. The offsets
     come from an index made by one pass over the headers and kept beside the shards (in `cache` where the folder is
-    read-only). Raises UserError for a missing, compressed or truncated shard.
+    read-only). `shards` are the files where they are known.
+    Raises UserError for a missing, compressed or truncated shard.
     """
 
-    def __init__(self, data: str | Path, *, cache: Path | None = None, window: int = WINDOW) -> None:
-        self.shards = find_shards(str(data))
+    def __init__(
+        self,
+        data: str | Path,
+        *,
+        shards: list[Path] | None = None,
+        cache: Path | None = None,
+        window: int = WINDOW,
+    ) -> None:
+        self.shards = find_shards(str(data)) if shards is None else shards
         self.name = _set_name(str(data))
         self.window = window
         self._index: ShardIndex = load_or_build(self.shards, cache=cache)
@@ -45,24 +53,22 @@ class ShardSource(Source):
                 f"{data}: {counted(len(self.shards), 'shard')}, but no image in "
                 f"{plural(len(self.shards), 'it', 'them')} (members found: {_kinds(self._index.left_out)})."
             )
-        beside = Path(data) if os.path.isdir(data) else None
-        self._loose = 0 if beside is None else sum(is_image(path.name) for path in beside.iterdir())
-        self._beside: tuple[LeftOut, ...] = ()
-        if self._loose:
-            reason = "they lie beside the tar shards; move either to a folder of its own"
-            self._beside = (LeftOut(what="image", count=self._loose, reason=reason),)
+        beside = Path(data) if shards is None and os.path.isdir(data) else None
+        self._inventory = self._account(0 if beside is None else sum(is_image(path.name) for path in beside.iterdir()))
         classes, labels = numbered_ids(self._index.labels)
         self.labels, self.classes = (labels, classes) if classes else (None, None)
         self._open: OrderedDict[int, int] = OrderedDict()  # file descriptors by shard
 
-    @property
-    def inventory(self) -> Inventory:
+    def _account(self, loose: int) -> Inventory:
         """Members that are not used, and images that lie beside the shards."""
         second = self._index.left_out.get("", 0)
         left = other_files({kind: n for kind, n in self._index.left_out.items() if kind}, what="other member")
         if second:
             left += (LeftOut(what="image", count=second, reason="beside the plain image of the same sample"),)
-        return Inventory(found=len(self) + second + self._loose, used=len(self), left_out=left + self._beside)
+        if loose:
+            reason = "they lie beside the tar shards; move either to a folder of its own"
+            left += (LeftOut(what="image", count=loose, reason=reason),)
+        return Inventory(found=len(self) + second + loose, used=len(self), left_out=left)
 
     def __len__(self) -> int:
         return len(self._index.offsets)

@@ -7,6 +7,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ class Source(ABC):
     short_side: int | None = None  # pixels that suffice of an image, see `at_scale`
     photos: KeptPhotos | None = None  # where large ones are kept decoded, see `kept_in`
     published: bool = False  # one that published figures are of: evaluations decode its images at full size
+    _inventory: Inventory | None = None
 
     @property
     def pixels(self) -> np.ndarray | None:
@@ -41,8 +43,12 @@ class Source(ABC):
 
     @property
     def inventory(self) -> Inventory:
-        """What was found, what is used and what was left out; here that everything is."""
-        return Inventory(found=len(self), used=len(self))
+        """What was found, what is used and what was left out."""
+        return self._inventory or Inventory(found=len(self), used=len(self))
+
+    def note(self, *sentences: str) -> None:
+        """Put sentences on how the set was understood before those of its account."""
+        self._inventory = replace(self.inventory, notes=(*sentences, *self.inventory.notes))
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -254,7 +260,7 @@ class FileSource(Source):
         classes: tuple[str, ...] | None,
         inventory: Inventory | None = None,
     ) -> None:
-        self._inventory = inventory or Inventory(found=len(names), used=len(names))
+        self._inventory = inventory
         self.root = root
         self.name = name
         self.classes = classes
@@ -263,11 +269,6 @@ class FileSource(Source):
         self._ends = np.cumsum([len(each) for each in encoded], dtype=np.int64)
         self._block = b"".join(encoded)
         self._stamp: str | None = None
-
-    @property
-    def inventory(self) -> Inventory:
-        """What lay below the root."""
-        return self._inventory
 
     def __len__(self) -> int:
         return len(self._ends)

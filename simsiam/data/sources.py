@@ -18,6 +18,7 @@ from simsiam.data.images import is_image
 from simsiam.data.source import UNKNOWN, ArraySource, FileSource, Source, Subset
 from simsiam.data.splits import HeldOut, split_held_out
 from simsiam.errors import UserError
+from simsiam.sniff import sniff
 
 __all__ = [
     "KINDS",
@@ -39,7 +40,7 @@ KINDS = ("folder", "list", "imagenet", "cifar10", "shards", "demo")
 
 
 def kind_of(data: str | Path) -> Literal["folder", "list", "shards"]:
-    """Folder, list or shards, by what lies there.
+    """Folder (or an archive or table that stands for one), list or shards, by what lies there.
 
     A folder of tars is one of shards unless as many images lie in it: then the tars are strays among photos.
     """
@@ -49,7 +50,10 @@ def kind_of(data: str | Path) -> Literal["folder", "list", "shards"]:
         return "shards" if tars and _images_in(path, enough=tars) < tars else "folder"
     if path.suffix == ".tar" or (not path.exists() and ("{" in str(data) or "*" in str(data))):
         return "shards"
-    return "list" if path.is_file() else "folder"
+    if not path.is_file():
+        return "folder"
+    kind = sniff(path)
+    return "folder" if kind is not None and (kind.family == "archive" or kind.name == "parquet") else "list"
 
 
 def open_source(data: str | Path, *, kind: str, split: str = "train", cache: Path | None = None) -> Source:
@@ -63,6 +67,11 @@ def open_source(data: str | Path, *, kind: str, split: str = "train", cache: Pat
     where = cache_folder(cache)
     match kind:
         case "folder":
+            from simsiam.data.classification.datasets import images_of
+
+            found = images_of(Path(data), every=split == "all", cache=where)
+            if found is not None:
+                return found
             return FolderSource(data, split="test" if split == "test" else "all" if split == "all" else "train")
         case "list":
             if Path(data).suffix.lower() in csv_table.SUFFIXES:
@@ -71,7 +80,10 @@ def open_source(data: str | Path, *, kind: str, split: str = "train", cache: Pat
                 return listed_source(Path(data))
             return ListSource(data)
         case "imagenet":
-            return imagenet_source(data, split)
+            from simsiam.data.classification.layouts import kaggle_imagenet
+
+            kaggle = kaggle_imagenet(Path(data), where)
+            return kaggle.part("train" if split == "train" else "test") if kaggle else imagenet_source(data, split)
         case "shards":
             from simsiam.data.shards import ShardSource
 

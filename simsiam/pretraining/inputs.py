@@ -12,9 +12,9 @@ import torch
 from simsiam.backbones import ResNet
 from simsiam.config import Machine, Pretraining, cache_folder, loader_workers
 from simsiam.data import inventory, photos
-from simsiam.data.classification.labels import labelled_source
+from simsiam.data.classification import datasets
 from simsiam.data.photos import KeptPhotos
-from simsiam.data.sources import Source, open_source, split_held_out
+from simsiam.data.sources import FolderSource, Source, open_source, split_held_out
 from simsiam.data.two_views.draws import decoded_side
 from simsiam.data.two_views.loader import ViewLoader
 from simsiam.engine.distributed import Process
@@ -91,8 +91,9 @@ def open_inputs(recipe: Pretraining, *, data: str | Path | None, labels: Path | 
     if _watches_training(recipe):
         notes.append("No image is held out (--monitor-images 0): what is measured is measured on training images.")
     notes += inventory.lines([train])
-    labelled = _labelled(train, held_out, labels, recipe)
-    if labels is None and train.classes is not None and held_out.labels is not None and recipe.data_kind == "folder":
+    labelled = _labelled(train, held_out, labels, recipe, cache)
+    of_folders = recipe.data_kind == "folder" and isinstance(getattr(train, "base", train), FolderSource)
+    if labels is None and train.classes is not None and held_out.labels is not None and of_folders:
         useless = None if labelled else inventory.useless_labels(_known_labels(train, held_out))
         what = f"their {len(train.classes):,} sub-folders are taken as classes, for the kNN accuracy alone"
         notes.append(f"{train.name}: {what}; {useless}, so none is quoted" if useless else f"{train.name}: {what}")
@@ -127,10 +128,12 @@ def _sample(source: Source, count: int, seed: int) -> Source:
     return source.subset(np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False)))
 
 
-def _labelled(train: Source, held_out: Source, labels: Path | None, recipe: Pretraining) -> Labelled | None:
+def _labelled(
+    train: Source, held_out: Source, labels: Path | None, recipe: Pretraining, cache: Path
+) -> Labelled | None:
     """Labels of the user's own, else those of the data set, else none."""
     if labels is not None:
-        own = labelled_source(labels).kept_in(train.photos)
+        own = datasets.labelled(str(labels), cache=cache, split="train").kept_in(train.photos)
         assert own.labels is not None
         known = own.subset(np.flatnonzero(own.labels >= 0))
         sample = _sample(known, KNN_REFERENCES, recipe.seed)

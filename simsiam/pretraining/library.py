@@ -117,7 +117,13 @@ def pretrain(
 
 
 def choose_recipe(
-    name: str | None, data: str | None, *, device: str | None, fit: bool, init: str | None = None
+    name: str | None,
+    data: str | None,
+    *,
+    device: str | None,
+    fit: bool,
+    init: str | None = None,
+    cache: Path | None = None,
 ) -> Pretraining:
     """The recipe by name; without one, the one that suits the data: CIFAR-10's, or a folder's fitted to its size.
 
@@ -127,6 +133,7 @@ def choose_recipe(
         device: what `--device` says; a CPU gets a smaller network.
         fit: count the images and fit batch and epochs to them.
         init: what `--init` says; a folder's recipe takes the network that is in it.
+        cache: what `--cache` says.
 
     Raises UserError on an unknown name, or if the folder cannot be read.
     """
@@ -141,7 +148,7 @@ def choose_recipe(
     from simsiam.data.sources import kind_of, open_source
 
     kind = kind_of(data)
-    images = len(open_source(data, kind=kind))
+    images = len(open_source(data, kind=kind, cache=cache))
     if init is not None:
         recipe = dataclasses.replace(recipe, model=_network_of(init, recipe.model))
     return recipes.for_images(dataclasses.replace(recipe, data_kind=kind), images)

@@ -1,13 +1,15 @@
-"""Any CSV that names images: with or without a header, separated by commas, semicolons or tabs, from any program."""
+"""Any CSV or JSON that names images: with or without a header, with any usual separator, from any program."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from simsiam.data.annotations import UnreadableAnnotation, read_text
 from simsiam.data.find_images import ImageFinder
@@ -17,7 +19,8 @@ from simsiam.errors import UserError
 from simsiam.sniff import sniff
 from simsiam.wording import counted, plural, some
 
-SUFFIXES = (".csv", ".tsv")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)
 PATH_HEADINGS = ("path", "image", "file", "filename", "image_path", "filepath", "file_path", "file_name", "image_name")
 LABEL_HEADINGS = (
     "label",
@@ -131,6 +134,8 @@ def _rows(file: Path) -> list[list[str]]:
         text = read_text(file)
         if "\0" in text:
             raise UnreadableAnnotation("it holds zero bytes; save it as UTF-8")
+        if file.suffix.lower() in JSON_SUFFIXES:
+            return _json_rows(file, text)
         if text.lower().startswith("sep="):  # Excel's own first line
             text = text.partition("\n")[2]
         readings = [
@@ -142,6 +147,31 @@ def _rows(file: Path) -> list[list[str]]:
     stripped = [[[cell.strip() for cell in row] for row in rows] for rows in readings]
     filled = [[row for row in rows if any(row) and not _is_comment(row)] for rows in stripped]
     return max(filled, key=lambda rows: sum(any(map(is_image_name, row)) for row in rows))  # the first where alike
+
+
+def _json_rows(file: Path, text: str) -> list[list[str]]:
+    """A heading and a row for each object of JSON lines, of a list of objects, or of one object {path: label}."""
+    try:
+        if file.suffix.lower() == ".json":
+            records = json.loads(text)
+            if isinstance(records, dict) and all(isinstance(label, str | int) for label in records.values()):
+                records = [{"path": path, "label": label} for path, label in records.items()]
+        else:
+            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError as error:
+        raise UserError(f"{file}: no readable JSON ({error}). Write an object a line, with path and label.") from error
+    if not isinstance(records, list) or not all(isinstance(each, dict) for each in records):
+        line = '{"path": "a.jpg", "label": "cat"}'
+        raise UserError(f"{file}: JSON, but no list of images and labels. Write a line such as {line} for each.")
+    names = list(dict.fromkeys(name for each in records for name in each))
+    cells = [[each.get(name) for name in names] for each in records]
+    return [names, *([_cell(value) for value in row] for row in cells)] if records else []
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):  # several labels
+        return ";".join(map(_cell, value))
+    return "" if value is None else str(value).strip()
 
 
 def _is_comment(row: list[str]) -> bool:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from simsiam.data.classification import csv_table
+from simsiam.config import cache_folder
+from simsiam.data.classification import csv_table, hugging_face, layouts
+from simsiam.data.classification.layouts import Found
+from simsiam.data.find_images import role_of, split_folders, visible
+from simsiam.data.folders import ListSource, imagenet_source
+from simsiam.data.source import Source
 from simsiam.data.splits import Splits
+from simsiam.data.unpack import opened
 from simsiam.errors import UserError
 
 if TYPE_CHECKING:
     from simsiam.data.classification.voc import MultiLabelSplits
-    from simsiam.data.sources import Source
 
 NAMES = ("cifar10", "cifar100", "fashion-mnist")
-Layout = Literal[
-    "cifar10", "cifar100", "fashion-mnist", "places205", "inaturalist2018", "voc", "imagenet", "train-test"
-]
+Layout = Literal["places205", "inaturalist2018"]
 
 
 def splits(
@@ -25,20 +30,22 @@ def splits(
     """A labelled training and test set: one that has splits, or two places.
 
     Args:
-        data: a set with splits of its own, by name or folder.
+        data: a set with splits of its own, by name, folder or archive.
         train, test: two places instead.
-        cache: of downloads.
+        cache: of downloads and unpacked archives.
         layout: of `data`, where the protocol is of one data set; None: inferred from the files.
 
     Raises UserError where nothing usable is there.
     """
     _check(data, train, test)
     if data is None:
-        return Splits(train=labelled(str(train), cache=cache), test=labelled(str(test), cache=cache))
-    found = layout if layout is not None else layout_of(data)
-    if found == "voc":
-        raise UserError(f"{data}: a VOC tree has several labels an image; use svm-voc07 or low-shot-voc07.")
-    return Splits(train=_part(data, found, "train", cache), test=_part(data, found, "test", cache))
+        return Splits(train=labelled(str(train), cache=cache, split="train"), test=labelled(str(test), cache=cache))
+    here = opened(Path(data), cache=cache_folder(cache))
+    found = _of_layout(layout, here.place) if layout is not None else _known(data, here.place, cache)
+    both = Splits(train=found.part("train"), test=found.part("test"))
+    if here.notes:
+        both.train.note(*here.notes)
+    return both
 
 
 def multilabel(*, data: str | None, train: str | None, test: str | None, cache: Path | None) -> MultiLabelSplits:
@@ -47,12 +54,64 @@ def multilabel(*, data: str | None, train: str | None, test: str | None, cache: 
     from simsiam.data.classification.voc import one_against_rest, voc_splits
 
     _check(data, train, test)
-    if data is not None and layout_of(data) == "voc":
+    if data is not None and _is_voc(Path(data)):
         return voc_splits(data)
     if train is not None and test is not None and _is_csv(train) and _is_csv(test):
         return csv_splits(Path(train), Path(test))
     both = splits(data=data, train=train, test=test, cache=cache)
     return one_against_rest(both.train, both.test)
+
+
+def labelled(place: str, *, cache: Path | None, split: str = "test") -> Source:
+    """One labelled set: class folders, a CSV of path,label, a list of "path label", or a split of a known set."""
+    from simsiam.data.classification.labels import labelled_source
+
+    role: Literal["train", "test"] = "train" if split == "train" else "test"
+    if place in NAMES:
+        return _by_name(place, None, cache).part(role)
+    here = opened(Path(place), cache=cache_folder(cache))
+    path, source = here.place, None
+    if (found := recognise(path, cache)) is not None:
+        source = found.part(role)
+    elif path.is_file() and not _is_csv(place):
+        source = ListSource(path)
+    else:
+        source = labelled_source(path)
+    if here.notes:
+        source.note(*here.notes)
+    return source
+
+
+def images_of(place: Path, *, every: bool, cache: Path | None) -> Source | None:
+    """The images of a set or archive that is more than a folder of images, to learn from; None for any other place.
+
+    Args:
+        every: the part that is scored too.
+    """
+    here = opened(place, cache=cache_folder(cache))
+    found = recognise(here.place, cache)
+    if found is not None and found.words:
+        source = found.images(every=every)
+    elif here.place != place:
+        from simsiam.data.folders import FolderSource
+
+        source = FolderSource(here.place, split="all" if every else "train")
+    else:
+        return None
+    if here.notes:
+        source.note(*here.notes)
+    return source
+
+
+def recognise(place: Path, cache: Path | None) -> Found | None:
+    """The set that lies in a place, or in the only folder in it; None where none of `FORMATS` knows it."""
+    if not place.exists():
+        return None
+    for recogniser in FORMATS:
+        if (found := recogniser(place, cache_folder(cache))) is not None:
+            return found
+    inside = visible(place.iterdir()) if place.is_dir() else []
+    return recognise(inside[0], cache) if len(inside) == 1 and inside[0].is_dir() else None
 
 
 def _check(data: str | None, train: str | None, test: str | None) -> None:
@@ -68,81 +127,98 @@ def _check(data: str | None, train: str | None, test: str | None) -> None:
         )
 
 
-def labelled(place: str, *, cache: Path | None, split: str = "test") -> Source:
-    """One labelled set: class folders, a CSV of path,label, a list of "path label", or a split of a known set."""
-    from simsiam.data.classification.labels import labelled_source
-    from simsiam.data.sources import ListSource
-
-    path = Path(place)
-    if place in NAMES:
-        return _part(place, layout_of(place), split, cache)
-    if path.is_file() and not _is_csv(place):
-        return ListSource(path)
-    if path.is_dir() and (found := _find_layout(path)) is not None and found != "voc":
-        return _part(place, found, split, cache)
-    return labelled_source(path)
-
-
-def layout_of(data: str) -> Layout:
+def _known(data: str, place: Path, cache: Path | None) -> Found:
     """Which known set a name or folder is; raises UserError if none."""
     if data in NAMES:
-        return data  # type: ignore[return-value]
-    path = Path(data)
-    if not path.is_dir():
+        return _by_name(data, None, cache)
+    if not place.exists():
         raise UserError(f"--data {data}: no such folder, and no set of that name ({', '.join(NAMES)}).")
-    found = _find_layout(path)
+    if _is_voc(place):
+        raise UserError(f"{data}: a VOC tree has several labels an image; use svm-voc07 or low-shot-voc07.")
+    found = recognise(place, cache)
     if found is None:
         raise UserError(
             f"--data {data}: no data set that is known by its layout. Expected train/ and val/ or test/ (class "
-            "folders, or lists in meta/), a VOC tree, iNaturalist 2018, Places205, CIFAR's or MNIST's files. For "
-            "other layouts name both parts: --train DIR --test DIR."
+            f"folders, or lists in meta/), a VOC tree, CIFAR's or MNIST's files, or one of {KNOWN}. For other layouts "
+            "name both parts: --train DIR --test DIR."
         )
     return found
 
 
-def _find_layout(path: Path) -> Layout | None:
-    from simsiam.data.classification.torchvision_sets import known_in
-
-    def holds(*names: str) -> bool:
-        return any((path / name).exists() for name in names)
-
-    if holds("trainvalsplit_places205"):
-        return "places205"
-    if holds("train2018.json", "train_val2018"):
-        return "inaturalist2018"
-    if holds("ImageSets/Main", "VOC2007/ImageSets/Main", "VOCdevkit/VOC2007/ImageSets/Main"):
-        return "voc"
-    if (known := known_in(path)) is not None:
-        return known  # type: ignore[return-value]
-    if holds("meta/train.txt", "train") and holds("meta/val.txt", "val"):
-        return "imagenet"
-    return "train-test" if holds("train") and holds("test") else None
+def _is_voc(place: Path) -> bool:
+    return any((place / each / "ImageSets" / "Main").exists() for each in ("", "VOC2007", "VOCdevkit/VOC2007"))
 
 
-def _part(data: str, layout: Layout, split: str, cache: Path | None) -> Source:
-    from simsiam.config import cache_folder
-    from simsiam.data.classification.labels import labelled_source
+def _parts(name: str, opener: Callable[[str], Source], *parts: str) -> Found:
+    """A set that needs no naming, of which one part is read at a time."""
+    return Found(name=name, words="", parts=dict.fromkeys(parts, 0), open=lambda names: opener(names[0]))
+
+
+def _of_layout(layout: Layout, place: Path) -> Found:
     from simsiam.data.classification.named_sets import inaturalist_source, places205_source
+
+    reader = {"places205": places205_source, "inaturalist2018": inaturalist_source}[layout]
+    return _parts(layout, partial(reader, place), "train", "val")
+
+
+def _by_name(name: str, place: Path | None, cache: Path | None) -> Found:
     from simsiam.data.classification.torchvision_sets import known_set
-    from simsiam.data.sources import imagenet_source
 
     where = cache_folder(cache)
-    local = None if data in NAMES else Path(data)
-    evaluated = "val" if split == "test" else split  # what these three call the set that is scored
-    match layout:
-        case "cifar10" | "cifar100" | "fashion-mnist":
-            return known_set(layout, local, cache=where, split=split)
-        case "places205":
-            return places205_source(data, evaluated)
-        case "inaturalist2018":
-            return inaturalist_source(data, evaluated)
-        case "imagenet":
-            return imagenet_source(data, evaluated)
-        case "train-test":
-            return labelled_source(Path(data) / split)
-        case "voc":
-            raise UserError(f"{data}: a VOC tree has several labels an image; this protocol needs one for each.")
+    return _parts(name, lambda split: known_set(name, place, cache=where, split=split), "train", "test")
+
+
+def _places205(place: Path, cache: Path) -> Found | None:
+    return _of_layout("places205", place) if (place / "trainvalsplit_places205").exists() else None
+
+
+def _inaturalist2018(place: Path, cache: Path) -> Found | None:
+    holds = any((place / name).exists() for name in ("train2018.json", "train_val2018"))
+    return _of_layout("inaturalist2018", place) if holds else None
+
+
+def _small_sets(place: Path, cache: Path) -> Found | None:
+    from simsiam.data.classification.torchvision_sets import known_in
+
+    name = known_in(place)
+    return None if name is None else _by_name(name, place, cache)
+
+
+def _imagenet(place: Path, cache: Path) -> Found | None:
+    listed = all((place / "meta" / f"{part}.txt").exists() or (place / part).exists() for part in ("train", "val"))
+    return _parts("imagenet", partial(imagenet_source, place), "train", "val") if listed else None
+
+
+def _split_folders(place: Path, cache: Path) -> Found | None:
+    from simsiam.data.classification.labels import labelled_source
+
+    folders = split_folders(place) if place.is_dir() else {}
+    roles = {role_of(name) for name in folders}
+    if "train" not in roles or len(roles) < 2:
+        return None
+    return _parts(place.resolve().name, lambda name: labelled_source(folders[name]), *folders)
 
 
 def _is_csv(place: str) -> bool:
     return Path(place).suffix.lower() in csv_table.SUFFIXES
+
+
+KNOWN = (
+    "iNaturalist 2018, Places205, ImageNet from Kaggle, Tiny-ImageNet, STL-10, Flowers-102, Food-101, Caltech-101, "
+    "Parquet or metadata.csv of Hugging Face's datasets"
+)
+FORMATS: Sequence[Callable[[Path, Path], Found | None]] = (  # the first that knows a place reads it
+    _places205,
+    _inaturalist2018,
+    _small_sets,
+    layouts.tiny_imagenet,
+    layouts.kaggle_imagenet,
+    layouts.food101,
+    layouts.flowers102,
+    layouts.caltech101,
+    layouts.stl10,
+    hugging_face.image_folder,
+    hugging_face.parquet,
+    _imagenet,
+    _split_folders,
+)

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from simsiam.data.folders import _check_files as check_files
-from simsiam.data.folders import imagenet_source
+from simsiam.data.folders import check_files, imagenet_source
 from simsiam.data.source import FileSource, Source
 from simsiam.errors import UserError
 from simsiam.results import write_atomic

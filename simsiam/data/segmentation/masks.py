@@ -104,11 +104,6 @@ class MaskSource(Source):
         images = sum(each.count for each in left_out if each.what == "image")
         self._inventory = Inventory(found=len(self.pairs) + images, used=len(self.pairs), left_out=left_out)
 
-    @property
-    def inventory(self) -> Inventory:
-        """The account of the whole set, which a part of it shares."""
-        return self._inventory
-
     def __len__(self) -> int:
         return len(self.pairs)
 

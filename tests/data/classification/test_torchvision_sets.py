@@ -24,7 +24,7 @@ from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
 from simsiam.data.classification import npm_cifar10 as npm_package_of
 from simsiam.data.classification import torchvision_sets as sets
-from simsiam.data.classification.datasets import NAMES, layout_of
+from simsiam.data.classification.datasets import NAMES, recognise
 from simsiam.data.classification.npm_cifar10 import npm_cifar10
 from simsiam.data.classification.torchvision_sets import demo_sources, known_set
 from simsiam.data.download import Unavailable
@@ -162,7 +162,9 @@ def test_cifar100_has_its_fine_classes(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(CIFAR100, "test_list", [["test", sums["test"]]])
     monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": sums["meta"]})
     for place in (tmp_path, folder):
-        assert layout_of(str(place)) == "cifar100"
+        found = recognise(place, None)
+        assert found is not None
+        assert found.name == "cifar100"
         source = known_set("cifar100", place, cache=tmp_path / "cache", split="test")
         assert (source.pixels == images).all()
         assert source.labels is not None
@@ -188,7 +190,8 @@ def test_fashion_mnist_is_fetched_where_it_is_nowhere(tmp_path: Path, monkeypatc
     assert source.labels.tolist() == [0, 1, 2]
     raw = tmp_path / "root" / "FashionMNIST" / "raw"  # where torchvision keeps its own
     shutil.copytree(tmp_path / "fashion-mnist", raw)
-    assert layout_of(str(tmp_path / "root")) == "fashion-mnist"
+    assert (found := recognise(tmp_path / "root", None)) is not None
+    assert found.name == "fashion-mnist"
     assert (known_set("fashion-mnist", tmp_path / "root", cache=tmp_path, split="train").pixels == source.pixels).all()
 
 
