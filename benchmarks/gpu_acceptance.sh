@@ -13,6 +13,7 @@ device=${DEVICE:-cuda}
 name=$("$python" -c "import torch; print(torch.cuda.get_device_name() if '$device' == 'cuda' else 'rehearsal on a CPU')") || exit 1
 page=${OUT:-benchmarks}/gpu-acceptance_$(echo "$name" | tr -cs 'A-Za-z0-9' '-' | sed 's/-$//')_$(date +%F).md
 mkdir -p "$(dirname "$page")"
+figures=$(mktemp -d)
 failed=0
 patience=$([ "$device" = cuda ] && echo 1 || echo 10)
 
@@ -20,7 +21,7 @@ part() { # title, seconds, command ...
   local title=$1 limit=$(($2 * patience)) start=$SECONDS code=0
   shift 2
   printf '\n## %s\n```\n$ %s\n' "$title" "${*/#$python/python}" | tee -a "$page"
-  timeout -k 5 "$limit" "$@" 2>&1 | grep -v '^$' | tail -40 | tee -a "$page"
+  timeout -k 5 "$limit" "$@" 2>&1 | grep -v '^$' | tail -60 | tee -a "$page"
   code=${PIPESTATUS[0]}
   printf '```\n' | tee -a "$page"
   if [ "$code" = 0 ]; then
@@ -40,16 +41,16 @@ part() { # title, seconds, command ...
 if [ "$device" = cuda ]; then
   part "Tests that need a GPU: golden losses in fp32 and bf16, SyncBN and DDP, device views, kNN and embedding beside the CPU" 150 \
     "$python" -m pytest -q -m gpu -p no:cacheprovider
-  resnet=(--batch 256 --steps 8 --compile) cifar=(--batch 512 --steps 30) knn=() boxes=(--batch 8 --steps 3) masks=(--batch 8 --steps 3)
+  resnet=(--batch-size 256 --compile on --seconds 3) cifar=(--batch-size 512 --seconds 2) knn=() boxes=(--batch 8 --steps 3) masks=(--batch 8 --steps 3)
 else
   part "Golden losses" 150 "$python" -m pytest -q -p no:cacheprovider tests/pretraining/test_golden.py
-  resnet=(--batch 2 --steps 1 --rounds 1) cifar=(--batch 16 --steps 1 --rounds 1) knn=(--references 4096 --queries 512 --rounds 1)
+  resnet=(--batch-size 2 --seconds 0.1 --rounds 1) cifar=(--batch-size 16 --seconds 0.1 --rounds 1) knn=(--references 4096 --queries 512 --rounds 1)
   boxes=(--batch 1 --steps 1) masks=(--batch 2 --steps 1)
 fi
-part "ResNet-50 at 224 px, bf16: the step beside a plain fp32 loop, under torch.compile, and beside a bare matrix product" 150 \
-  "$python" benchmarks/pretrain_speed.py --recipe resnet50_8xb32-coslr-100e --precision bf16 --device "$device" "${resnet[@]}"
-part "CIFAR ResNet-18, batch 512, bf16, with our loader: seconds an epoch (2 s is the goal on an H200)" 90 \
-  "$python" benchmarks/pretrain_speed.py --recipe cifar10 --precision bf16 --device "$device" --data --epoch 50000 "${cifar[@]}"
+part "ResNet-50 at 224 px, bf16: the step beside a plain fp32 loop, under torch.compile, and beside a bare matrix product; views" 180 \
+  "$python" -m simsiam bench --recipe resnet50_8xb32-coslr-100e --precision bf16 --device "$device" --out "$figures/resnet50" "${resnet[@]}"
+part "CIFAR ResNet-18, batch 512, bf16: seconds an epoch of the step (2 s is the goal on an H200)" 90 \
+  "$python" -m simsiam bench --recipe cifar10 --precision bf16 --device "$device" --epoch 50000 --out "$figures/cifar10" "${cifar[@]}"
 part "kNN beside the bare matrix product" 60 "$python" benchmarks/knn.py --device "$device" "${knn[@]}"
 part "A detection step, Mask R-CNN FPN" 60 \
   "$python" benchmarks/detection_step.py --recipe mask_rcnn_r50_fpn_mstrain_1x_coco --device "$device" "${boxes[@]}"

@@ -10,6 +10,7 @@ from simsiam.errors import UserError, did_you_mean
 VERBS = {
     "pretrain": ("simsiam.commands.pretrain", "Pre-train a backbone on images, watch it, and write a report."),
     "reproduce": ("simsiam.commands.reproduce", "Run the paper's findings and check each against its figures."),
+    "bench": ("simsiam.commands.bench", "Measure how fast this machine trains, and what limits it."),
     "recipes": ("simsiam.commands.recipes", "List the recipes."),
     "show": ("simsiam.commands.show", "Print one recipe whole."),
     "submit": ("simsiam.commands.submit", "Run another verb as a SLURM job."),

@@ -33,6 +33,7 @@ from simsiam.model import SimSiam
 from simsiam.pretraining import estimate, finish, run_folder
 from simsiam.pretraining.inputs import Inputs, open_inputs, open_loader, open_monitor, start_network
 from simsiam.pretraining.monitor import Monitor
+from simsiam.pretraining.pace import Layout, choose_layout
 from simsiam.pretraining.step import Update, simsiam_optimizer, simsiam_schedule, train_step
 from simsiam.pretraining.targets import Targets, open_targets
 from simsiam.pretraining.verdict import Check, Verdict, judge
@@ -116,7 +117,7 @@ def pretrain(
         if process.is_main:
             reading.start()
         with closing(_Run(recipe, machine, network, inputs, process, folder, track, init=init)) as run:
-            run.say_unless_resumed([*inputs.notes, *start.notes])
+            run.say_unless_resumed([*inputs.notes, *start.notes, *run.notes])
             verdict = _train(run, monitor, on_collapse)
         if process.is_main:
             reading.join()
@@ -184,7 +185,9 @@ class _Run:
         self.images = len(inputs.train)
         self.bad = run_folder.known_bad(folder)
         scaler = precision.prepare(recipe.precision, process.device)
-        channels_last = _channels_last(machine, network, process.device)
+        layout = choose_layout(recipe, machine, network, process.device) if process.is_main else Layout()
+        self.notes = [layout.why] if layout.why else []
+        channels_last = distributed.any_process(layout.channels_last, process.device)
         if channels_last:
             network.to(memory_format=torch.channels_last)
         self.parallel: Any = distributed.parallel(network, process)
@@ -314,9 +317,3 @@ class _Run:
         self.log.close()
         self.display.stop()
         self.loader.close()
-
-
-def _channels_last(machine: Machine, network: SimSiam, device: torch.device) -> bool:
-    """Whether images lie channels-last. On a CPU torch's 1x1 convolutions crash so with fewer than 16 channels."""
-    narrow = any(isinstance(part, nn.Conv2d) and 3 < part.in_channels < 16 for part in network.modules())
-    return machine.wants_channels_last(device.type == "cuda" or (device.type == "cpu" and not narrow))

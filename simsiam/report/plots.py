@@ -130,6 +130,20 @@ def low_shot(found: Sequence[Found]) -> Figure:
     return figure
 
 
+def time_shares(milliseconds: Mapping[str, float], *, title: str) -> Figure:
+    """Bars of the milliseconds that each stage of the work takes for one image."""
+    figure, axes = _canvas(title, width=7.0, height=1.2 + 0.45 * len(milliseconds))
+    places = np.arange(len(milliseconds))[::-1]
+    bars = axes.barh(places, list(milliseconds.values()), color=OURS[: len(milliseconds)], height=0.62)
+    axes.bar_label(bars, [f"{value:.3g} ms" for value in milliseconds.values()], padding=4, fontsize=9, color=INK)
+    axes.set_yticks(places, list(milliseconds))
+    axes.set_xlabel("milliseconds for one image")
+    axes.margins(x=0.16)
+    axes.grid(visible=False, axis="y")
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    return figure
+
+
 def confusion(counts: Sequence[Sequence[float]], classes: Sequence[str] | None, *, title: str) -> Figure:
     """Rows are the truth, columns the answer; the colour is the share of the row in percent.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -15,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +25,10 @@ from simsiam import cli
 from simsiam.config import Machine
 from simsiam.data import content
 from simsiam.data.splits import data_id
-from simsiam.model import SimSiam
 from simsiam.pretraining import estimate, finish, run, run_folder
 from simsiam.pretraining.inputs import Inputs, open_inputs
 from simsiam.pretraining.monitor import Monitor
-from simsiam.pretraining.run import _channels_last
-from simsiam.recipes.pretrain import RECIPES, folder_cpu
+from simsiam.recipes.pretrain import folder_cpu
 from simsiam.report.answer import answer
 from simsiam.report.collect import read_run
 from simsiam.results import Result, read_metrics
@@ -413,15 +410,6 @@ def test_a_resume_notices_other_images_by_stamps_and_then_by_content(tmp_path: P
     raw[-3] ^= 1
     file.write_bytes(bytes(raw))
     assert not run_folder._same(late, opened(), "data")
-
-
-@pytest.mark.parametrize(("width", "asked", "wanted"), [(8, "auto", False), (16, "auto", True), (8, "on", True)])
-def test_narrow_networks_keep_torchs_own_layout_on_a_cpu(
-    width: int, asked: Literal["auto", "on"], wanted: bool
-) -> None:
-    """A 1x1 convolution of 8 channels with stride 2 on 56 pixels ends the process in channels-last memory."""
-    network = SimSiam(dataclasses.replace(RECIPES["demo"]().model, backbone="resnet10", width=width))
-    assert _channels_last(Machine(channels_last=asked), network, torch.device("cpu")) is wanted
 
 
 def test_minutes_plan_the_epochs_and_a_resume_keeps_them(
