@@ -159,6 +159,8 @@ def fitted(
 ) -> Pretraining:
     """The recipe with as many epochs as `minutes` hold, the checks and the end of the run included.
 
+    The demo takes fewer images than there are where that fills the time better than whole epochs of them all do.
+
     Args:
         begun: when the run was, by time.monotonic().
 
@@ -186,6 +188,12 @@ def fitted(
         return epochs * epoch + math.ceil(epochs / checked_every(epochs)) * check
 
     epochs = next((each for each in range(int(left / epoch), 0, -1) if takes(each) <= left), 0)
+    images = len(inputs.train)
+    if recipe.data_kind == "demo":  # one epoch more, of fewer images, fills the time
+        part = (left - takes(epochs + 1)) / ((epochs + 1) * epoch) + 1
+        if part * images >= recipe.batch_size:
+            epochs, images, epoch = epochs + 1, int(part * images), part * epoch
+            recipe = dataclasses.replace(recipe, train_images=images)
     if not epochs:
         least = math.ceil((60 * minutes - left + takes(1)) / 60)
         raise UserError(
@@ -193,7 +201,8 @@ def fitted(
             f"and the end. Give --minutes {least} or more, or fewer images with --train-images."
         )
     if process.is_main:
-        text = f"--minutes {minutes:g}: {counted(epochs, 'epoch')}, of about {duration(epoch)} each as measured"
+        length = f"{counted(epochs, 'epoch')} of {counted(images, 'image')}"
+        text = f"--minutes {minutes:g}: {length}, about {duration(epoch)} each as measured"
         print(f"{text}; the rest is for checks and the end of the run", file=sys.stderr)
     return dataclasses.replace(
         recipe, epochs=epochs, monitor_every=checked_every(epochs), checkpoint_every=max(1, epochs // 50)

@@ -92,6 +92,7 @@ def pretrain(
             recipe = run_folder.planned(root, recipe, minutes) or estimate.fitted(
                 recipe, inputs, machine, process, minutes=minutes, begun=begun
             )
+            inputs = open_inputs(recipe, data=data, labels=labels, machine=machine)  # the demo takes fewer images
         folder = held.enter_context(
             run_folder.claim(
                 recipe,

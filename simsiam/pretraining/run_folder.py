@@ -83,7 +83,7 @@ def place(recipe: Pretraining, machine: Machine, inputs: Inputs) -> Path:
 
 
 def planned(root: Path, recipe: Pretraining, minutes: float) -> Pretraining | None:
-    """The recipe with the epochs that a run in the folder has planned for so many minutes; None where none is there.
+    """The recipe with the length that a run in the folder has planned for so many minutes; None where none is there.
 
     Raises UserError if the run there was begun without, or with others.
     """
@@ -96,7 +96,7 @@ def planned(root: Path, recipe: Pretraining, minutes: float) -> Pretraining | No
             f"--minutes {minutes:g}: {root} holds a run that began with {was}. Resume it as it began, or name a new "
             "folder with --out."
         )
-    fields = ("epochs", "monitor_every", "checkpoint_every")
+    fields = ("epochs", "train_images", "monitor_every", "checkpoint_every")
     return dataclasses.replace(recipe, **{name: there["recipe"][name] for name in fields})
 
 

@@ -24,11 +24,13 @@ from PIL import Image
 from simsiam import cli
 from simsiam.config import Machine
 from simsiam.data import content
+from simsiam.data.source import ArraySource
 from simsiam.data.splits import data_id
+from simsiam.engine.distributed import Process
 from simsiam.pretraining import estimate, finish, run, run_folder
 from simsiam.pretraining.inputs import Inputs, open_inputs
 from simsiam.pretraining.monitor import Monitor
-from simsiam.recipes.pretrain import folder_cpu
+from simsiam.recipes.pretrain import RECIPES, folder_cpu
 from simsiam.report.answer import answer
 from simsiam.report.collect import read_run
 from simsiam.results import Result, read_metrics
@@ -412,6 +414,30 @@ def test_a_resume_notices_other_images_by_stamps_and_then_by_content(tmp_path: P
     assert not run_folder._same(late, opened(), "data")
 
 
+@pytest.mark.parametrize("minutes", [1.2, 5.0, 15.0])
+def test_the_demo_fills_its_minutes_with_fewer_images(monkeypatch: pytest.MonkeyPatch, minutes: float) -> None:
+    """1,000 images at 60 s an epoch, and checks of 2 s: one after each epoch, one to measure, six for the end."""
+    now = [100.0]
+
+    class Check:
+        def check(self, network: object) -> None:
+            now[0] += 2.0
+
+    pixels = np.zeros((1000, 4, 4, 3), np.uint8)
+    inputs = Inputs(
+        train=ArraySource(pixels, name="demo"), held_out=ArraySource(pixels[:9], name="demo"), labelled=None
+    )
+    pace = estimate.Preflight(images=1000, steps_per_epoch=10, epochs=1, seconds_per_step=6.0, memory_gib=0.0)
+    monkeypatch.setattr(estimate, "of_recipe", lambda *_: pace)
+    monkeypatch.setattr(estimate, "open_monitor", lambda *_: Check())
+    monkeypatch.setattr(estimate.time, "monotonic", lambda: now[0])
+    process = Process(rank=0, world=1, device=torch.device("cpu"))
+    recipe = estimate.fitted(RECIPES["demo"](), inputs, Machine(), process, minutes=minutes, begun=100.0)
+    seconds = recipe.epochs * (recipe.train_images * 0.06 + 2)
+    assert recipe.train_images <= 1000
+    assert seconds == pytest.approx(60 * minutes - 2 * 2 - 6 * 2, abs=0.06 * recipe.epochs)
+
+
 def test_minutes_plan_the_epochs_and_a_resume_keeps_them(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -430,7 +456,7 @@ def test_minutes_plan_the_epochs_and_a_resume_keeps_them(
     record = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert (record["minutes"], record["recipe"]["epochs"]) == (4.4, 2)
     assert simsiam(*words, "--minutes", "4.4") in (0, 4)  # finished: read, not measured and planned anew
-    assert "epochs, of about" not in capsys.readouterr().err
+    assert "--minutes 4.4:" not in capsys.readouterr().err
     assert simsiam(*words, "--minutes", "9") == 2
     assert "began with --minutes 4.4" in capsys.readouterr().err
     assert simsiam(*words, "--minutes", "4.4", "--epochs", "2") == 2
