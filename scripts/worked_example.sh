@@ -1,7 +1,7 @@
 #!/bin/sh
-# The rows of docs/results.md: a backbone of `make demo` and its untrained twin on CIFAR-10 and Fashion-MNIST.
+# The rows of docs/results.md: a backbone of the recipe `demo` and its untrained twin on CIFAR-10 and Fashion-MNIST.
 #
-#   make demo && PATH="$PWD/.venv/bin:$PATH" scripts/worked_example.sh runs/demo
+#   simsiam pretrain --recipe demo --out runs/demo && PATH="$PWD/.venv/bin:$PATH" scripts/worked_example.sh runs/demo
 #
 # Fashion-MNIST is left out where it cannot be found (Debian's package dataset-fashion-mnist, or FASHION=FOLDER).
 set -eu
