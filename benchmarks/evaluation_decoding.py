@@ -11,17 +11,16 @@ time, so that other programs disturb them less. The difference is of what the ne
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import statistics
 import time
 
 import numpy as np
-from PIL import Image
-from views import photographs, processor
 
-from simsiam.data.images import read_image
 from simsiam.data.preprocess import Preprocess, short_edge
+from simsiam.data.source import Source
+from simsiam.pretraining.bench import photographs
+from simsiam.pretraining.pace import processor
 
 
 def main() -> None:
@@ -33,24 +32,25 @@ def main() -> None:
     options = parser.parse_args()
     resize = short_edge(options.size)
     how = Preprocess(kind="center", resize=resize, size=options.size, mean=(0.0,) * 3, std=(1.0,) * 3)
-    files = photographs(options.pixels)
-    sides: dict[str, int | None] = {"decoded whole": None, "decoded at scale": how.decoded_side}
-    pace: dict[str, list[float]] = {name: [] for name in sides}
+    pace: dict[str, list[float]] = {"decoded whole": [], "decoded at scale": []}
     seen: dict[str, list[np.ndarray]] = {}
-    for _ in range(options.rounds):
-        for name, short_side in sides.items():
-            started = time.process_time()
-            for file in 2 * files:
-                how.resample(read_image(file, name="photograph", short_side=short_side))
-            pace[name].append(2 * len(files) / (time.process_time() - started))
-            seen[name] = [how.resample(read_image(file, name="photograph", short_side=short_side)) for file in files]
-    width, height = Image.open(io.BytesIO(files[0])).size
+
+    def read(source: Source) -> list[np.ndarray]:
+        return [how.resample(source.read(index)) for index in range(len(source))]
+
+    with photographs(options.pixels) as whole_source:
+        sides = dict(zip(pace, (whole_source, whole_source.at_scale(how.decoded_side)), strict=True))
+        for _ in range(options.rounds):
+            for name, source in sides.items():
+                started = time.process_time()
+                seen[name] = [*read(source), *read(source)]
+                pace[name].append(len(seen[name]) / (time.process_time() - started))
     print(
-        f"{processor()}, load average {os.getloadavg()[0]:.1f}; one core, JPEG of {width} x {height}, "
+        f"{processor()}, load average {os.getloadavg()[0]:.1f}; one core, {whole_source.name}, "
         f"{options.size} px out of a short edge of {resize}"
     )
-    whole, scaled = (statistics.median(pace[name]) for name in sides)
-    off = np.abs(np.subtract(*(np.stack(seen[name]).astype(np.float32) for name in sides)))
+    whole, scaled = (statistics.median(values) for values in pace.values())
+    off = np.abs(np.subtract(*(np.stack(seen[name]).astype(np.float32) for name in pace)))
     print(f"decoded whole    {whole:8.1f} images/s")
     print(f"decoded at scale {scaled:8.1f} images/s  x{scaled / whole:.2f}")
     print(f"difference of the pixels: mean {off.mean():.2f}, largest {off.max():.0f} levels of 255")

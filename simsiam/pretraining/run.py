@@ -92,7 +92,8 @@ def pretrain(
             recipe = run_folder.planned(root, recipe, minutes) or estimate.fitted(
                 recipe, inputs, machine, process, minutes=minutes, begun=begun
             )
-            inputs = open_inputs(recipe, data=data, labels=labels, machine=machine)  # the demo takes fewer images
+            if recipe.train_images != len(inputs.train) and recipe.data_kind == "demo":
+                inputs = open_inputs(recipe, data=data, labels=labels, machine=machine)  # the demo takes fewer
         folder = held.enter_context(
             run_folder.claim(
                 recipe,

@@ -427,7 +427,8 @@ def test_the_demo_fills_its_minutes_with_fewer_images(monkeypatch: pytest.Monkey
     inputs = Inputs(
         train=ArraySource(pixels, name="demo"), held_out=ArraySource(pixels[:9], name="demo"), labelled=None
     )
-    pace = estimate.Preflight(images=1000, steps_per_epoch=10, epochs=1, seconds_per_step=6.0, memory_gib=0.0)
+    about = {"images": 1000, "steps_per_epoch": 10, "epochs": 1, "steps": 4}
+    pace = estimate.Preflight(**about, seconds_per_step=6.0, memory_gib=0.0)
     monkeypatch.setattr(estimate, "of_recipe", lambda *_: pace)
     monkeypatch.setattr(estimate, "open_monitor", lambda *_: Check())
     monkeypatch.setattr(estimate.time, "monotonic", lambda: now[0])
@@ -442,7 +443,9 @@ def test_minutes_plan_the_epochs_and_a_resume_keeps_them(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def measured(*args: object, **kwargs: object) -> estimate.Preflight:
-        return estimate.Preflight(images=81, steps_per_epoch=10, epochs=1, seconds_per_step=9.0, memory_gib=0.0)
+        return estimate.Preflight(
+            images=81, steps_per_epoch=10, epochs=1, seconds_per_step=9.0, memory_gib=0.0, steps=4
+        )
 
     words = ["pretrain", photos, *NETWORK, "--batch-size", "8", "--out", tmp_path / "run"]
     with monkeypatch.context() as patched:
