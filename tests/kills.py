@@ -69,6 +69,7 @@ class Tally:
 def works(root: Path) -> dict[str, Work]:
     """Every kind, on tiny data that is written below `root`."""
     photos = tiny.flat_folder(root / "photos", images=60, size=24)
+    large = tiny.folder(root / "large", classes=2, images=15, size=(300, 240))
     labelled = tiny.folder(root / "labelled", classes=3, images=12, size=32)
     shapes = tiny_shapes.voc_folder(root / "shapes", images=6, side=64)
     masks = tiny_masks.folders(root / "masks")
@@ -90,6 +91,11 @@ def works(root: Path) -> dict[str, Work]:
     embed = f"embed {WEIGHTS} {photos} --size 64 --batch-size 2 --cache {{out}}.cache"
     return {
         "pretrain": Work(words=[*pretrain.split(), *often], out="run", outcome=_checkpoint),
+        "photos": Work(  # decoded once: each command finds what the killed ones kept
+            words=[*pretrain.replace(str(photos), str(large)).split(), "--cache", "{out}.cache", *often],
+            out="run",
+            outcome=_checkpoint,
+        ),
         "linear": Work(words=[*linear.split(), *often], out="run", outcome=_checkpoint),
         "detection": Work(
             words=[*detection.split(), "--evaluate-every", "2", *IMAGES, *FEW, *often], out="run", outcome=_checkpoint
@@ -243,7 +249,7 @@ def _bytes(file: Path) -> str:
 
 
 if __name__ == "__main__":
-    kinds = ("pretrain", "linear", "embedding", "detection", "segmentation")
+    kinds = ("pretrain", "photos", "linear", "embedding", "detection", "segmentation")
     names = " | ".join(number.name for number in SIGNALS)
     print(f"| work | kills | {names} | while writing | runs | unequal |\n|{'---|' * 9}", flush=True)
     for each in sys.argv[1:2] or kinds:

@@ -15,7 +15,7 @@ def test_embedding_killed_four_times() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["pretrain", "linear", "detection", "segmentation"])
+@pytest.mark.parametrize("kind", ["pretrain", "photos", "linear", "detection", "segmentation"])
 def test_trainings_killed_eight_times(kind: str) -> None:
     found = kills.run(kind, 8)
     assert found.kills.total() == 8

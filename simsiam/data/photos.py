@@ -207,9 +207,9 @@ def _place(photos: KeptPhotos, sample: Sequence[Path], total: int) -> str:
     room = max(0.0, SHARE * (shutil.disk_usage(photos.folder).free + photos._taken) - photos._taken)
     fit = math.floor(room / each)
     limit = f", of which {fit:,} still fit into a quarter of the free disk" if fit < total else ""
-    size = total * each / 1e6
+    size = math.ceil(total * each / 1e6)
     return (
-        f"in {photos.folder}, about {size:,.0f} MB for {counted(total, 'photo')}{limit}; filled in the first epoch "
+        f"in {photos.folder}, about {size:,} MB for {counted(total, 'photo')}{limit}; filled in the first epoch "
         "(--photo-cache off: each is decoded anew every time)"
     )
 
