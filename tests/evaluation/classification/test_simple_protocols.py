@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import normalized_mutual_info_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from simsiam.data.classification.labels import csv_source
 from simsiam.data.sources import ArraySource
 from simsiam.errors import UserError
+from simsiam.evaluation.classification.few_labels import INNER_FOLDS
 from simsiam.evaluation.intervals import wilson_interval
 from simsiam.features.store import features_of
 from simsiam.recipes import classification
@@ -113,3 +118,19 @@ def test_unlabelled_images_are_told(tmp_path: Path) -> None:
     for protocol in (classification.few_labels(32), classification.clustering(32)):
         with pytest.raises(UserError, match="photos"):
             protocol.run(subject(), source, machine=machine(cache=tmp_path))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_cost_is_chosen_as_by_scikit_learns_grid(seed: int) -> None:
+    recipe = replace(classification.few_labels(32), costs=(0.0001, 0.01, 1.0))
+    random = np.random.default_rng(seed)
+    labels = np.arange(24) % 3
+    rows = random.normal(size=(24, 8)).astype(np.float32) + random.normal(size=(3, 8)).astype(np.float32)[labels]
+    asked = random.normal(size=(200, 8)).astype(np.float32)
+    grid = GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)),
+        {"logisticregression__C": list(recipe.costs)},
+        cv=StratifiedKFold(INNER_FOLDS, shuffle=True, random_state=seed),
+    )
+    expected = grid.fit(rows, labels).predict(asked)
+    np.testing.assert_array_equal(recipe._logistic(rows, labels, asked, seed), expected)
