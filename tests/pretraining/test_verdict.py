@@ -285,31 +285,37 @@ def test_the_cures_by_number() -> None:
 
 NETWORK = (
     "--views.size 16 --model.width 8 --model.projector-hidden 0 --model.projector-dim 64 --model.predictor-dim 16 "
-    "--device cpu --monitor-every 10 --on-collapse warn --epochs 40 --monitor-images 200"
+    "--device cpu --on-collapse warn"
 ).split()
-
-TRAINED = {
-    "healthy": (["--base-lr", "0.2"], ("healthy",)),
-    "healthy at a higher rate": (["--base-lr", "0.5"], ("healthy",)),
-    "no stop-gradient": (["--base-lr", "0.5", "--model.stop-gradient", "off"], ("collapsed", "partial collapse")),
-    "no predictor": (["--base-lr", "0.5", "--model.predictor", "none"], ("collapsed", "partial collapse")),
-    "rate far too high": (["--base-lr", "100"], ("collapsed", "partial collapse")),
+COLLAPSE = ("collapsed", "partial collapse")
+TRAINED = {  # the flags, the rates of eight and of forty epochs, and what may be found
+    "healthy": ([], ("0.2", "0.2"), ("healthy",)),
+    "healthy at a higher rate": ([], ("0.5", "0.5"), ("healthy",)),
+    "no stop-gradient": (["--model.stop-gradient", "off"], ("5", "0.5"), COLLAPSE),
+    "no predictor": (["--model.predictor", "none"], ("5", "0.5"), COLLAPSE),
+    "rate far too high": ([], ("100", "100"), COLLAPSE),
 }
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.photo_cache(tmp_path_factory.mktemp("cache"))
+@pytest.fixture(scope="module", params=[8, pytest.param(40, marks=pytest.mark.slow)])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A cache of 480 pictures for 8 epochs, or of 960 for 40."""
+    epochs = int(request.param)
+    train, test = (480, 100) if epochs == 8 else (960, 200)
+    return tiny.photo_cache(tmp_path_factory.mktemp("cache"), train=train, test=test), epochs
 
 
 @pytest.mark.parametrize("case", sorted(TRAINED))
 def test_the_verdict_on_trained_networks(
-    case: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, trained: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cache, epochs = trained
     monkeypatch.setenv("SIMSIAM_CACHE", str(cache))
-    flags, allowed = TRAINED[case]
+    flags, rates, allowed = TRAINED[case]
+    often = ["--epochs", str(epochs), "--monitor-every", str(max(4, epochs // 4)), "--monitor-images", "200"]
+    often += ["--base-lr", rates[epochs > 8]]
     with pytest.raises(SystemExit) as end:
-        cli.main(["pretrain", "--recipe", "demo", *NETWORK, *flags, "--out", str(tmp_path / "run")])
+        cli.main(["pretrain", "--recipe", "demo", *NETWORK, *flags, *often, "--out", str(tmp_path / "run")])
     result = Result.read(tmp_path / "run" / "result.json")
     rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "monitor"]
     status = result.detail["verdict"]["status"]
