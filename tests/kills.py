@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import multiprocessing
 import os
 import random
 import shutil
@@ -33,11 +32,11 @@ import torch
 from simsiam import cli
 from tests import tiny, tiny_masks, tiny_shapes
 from tests.detection_command import FEW, IMAGES
+from tests.processes import loaded
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CPU = "--device cpu --workers 0".split()
 WEIGHTS = "random:resnet10"
-LOADED = ["torch", "torchvision", "scipy.stats", "sklearn.manifold", "matplotlib.figure", "tests.kills"]
 Started = subprocess.Popen[bytes] | BaseProcess
 OUTPUT, READY = "output.txt", b"-- started\n"
 
@@ -174,10 +173,7 @@ def _start(work: Work, folder: Path, *, fresh: bool) -> Started:
         if fresh:
             with open(folder / OUTPUT, "ab") as text:
                 return subprocess.Popen([sys.executable, "-m", "simsiam", *words], stdout=text, stderr=text)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(LOADED)
-        process = context.Process(target=_work, args=(words, folder))
-        process.start()
+        process = loaded(_work, words, folder)
     while _ready(folder) == begun:
         time.sleep(0.001)
     return process

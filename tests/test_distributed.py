@@ -19,7 +19,7 @@ from simsiam.cli import run
 from simsiam.engine.distributed import launcher, per_device_batch
 from simsiam.errors import UserError
 from simsiam.results import Result, read_json, read_metrics
-from tests.processes import launch
+from tests.processes import Forked, launch, ranks
 
 NETWORK = (
     "--views.size 16 --model.stem small-stride2 --model.width 8 --model.backbone resnet8 --model.projector-layers 2 "
@@ -41,7 +41,7 @@ def photos(tmp_path: Path) -> Path:
 
 def test_two_processes_train_as_one_run(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "two"
-    done = launch(["pretrain", str(photos), *NETWORK, "--out", str(out)], world=2)
+    done = launch(["pretrain", str(photos), *NETWORK, "--out", str(out)], world=2, fresh=True)
     assert done.returncode in (0, 4), done.stdout
     result = Result.read(out / "result.json")
     assert result.detail["verdict"]["status"] == "too early to say"
@@ -76,21 +76,6 @@ def test_what_one_process_measures_is_not_measured_by_all(tmp_path: Path) -> Non
     assert Result.read(out / "result.json").metrics["top1_k1"] == 100
 
 
-def run_script(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """A script in two processes of torchrun."""
-    (folder / "meet.py").write_text(script)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*torchrun, str(folder / "meet.py")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done
-
-
 TWO_GROUPS = """
 import time, torch
 from simsiam.engine.distributed import any_process, processes
@@ -104,7 +89,16 @@ print("all met", flush=True)
 
 
 def test_processes_of_torchrun_meet_again_for_a_second_training(tmp_path: Path) -> None:
-    done = run_script(tmp_path, TWO_GROUPS)
+    (tmp_path / "meet.py").write_text(TWO_GROUPS)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, str(tmp_path / "meet.py")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
     assert done.stdout.count("all met") == 2
 
 
@@ -136,9 +130,10 @@ with processes("cpu") as process:
 """
 
 
-def test_the_estimate_makes_as_many_steps_in_every_process(tmp_path: Path) -> None:
+def test_the_estimate_makes_as_many_steps_in_every_process() -> None:
     """By its own clock alone one rank would stop while the other waits for it in a collective."""
-    done = run_script(tmp_path, SLOWED)
+    done = launch([], world=2, code=SLOWED)
+    assert done.returncode == 0, done.stdout
     assert done.stdout.count("[1, 1]") == 2  # both; their words may interleave
 
 
@@ -147,33 +142,19 @@ def test_a_rank_that_stands_still_through_the_preflight_hangs_nothing(
     photos: Path, tmp_path: Path, seconds: float
 ) -> None:
     """After 30 s the clock of the other rank is over the preflight's time, by which both must stop together."""
-    out, said = tmp_path / "run", tmp_path / "said.txt"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    with open(said, "wb") as text:
-        process = subprocess.Popen(
-            [*torchrun, "simsiam", "pretrain", str(photos), *NETWORK, "--out", str(out)],
-            stdout=text,
-            stderr=text,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+    out = tmp_path / "run"
+    first, second = ranks(["pretrain", str(photos), *NETWORK, "--out", str(out)], world=2)
+    assert isinstance(first, Forked)
     until = time.monotonic() + 240
-    while not (out / "recipe.json").exists() and time.monotonic() < until and process.poll() is None:
+    while not (out / "recipe.json").exists() and time.monotonic() < until and first.poll() is None:
         time.sleep(0.002)
-    second = _rank(process.pid, 1)
-    os.kill(second, signal.SIGSTOP)
+    os.kill(second.pid, signal.SIGSTOP)
     time.sleep(seconds)
-    assert "a step measured" not in said.read_text(), "it was stopped too late"
-    os.kill(second, signal.SIGCONT)
-    assert process.wait(timeout=300) in (0, 4), said.read_text()
-    assert "a step measured" in said.read_text()
-
-
-def _rank(parent: int, number: int) -> int:
-    """The process of a rank that torchrun started."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    ranks = {pid: Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in children}
-    (found,) = [int(pid) for pid, words in ranks.items() if f"RANK={number}".encode() in words]
-    return found
+    assert "a step measured" not in first.said, "it was stopped too late"
+    os.kill(second.pid, signal.SIGCONT)
+    assert first.wait(timeout=300) in (0, 4), first.said
+    assert "a step measured" in first.said
+    assert second.wait(timeout=300) in (0, 4)
 
 
 def test_processes_on_several_machines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from simsiam import cli
 from simsiam.results import read_metrics
 from tests import tiny
+from tests.processes import Forked, program
 
 SMALL = (
     "--batch-size 16 --model.backbone resnet10 --model.width 8 --views.size 16 --model.stem small-stride2 "
@@ -27,12 +28,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.flat_folder(tmp_path_factory.mktemp("data") / "photos", images=40, size=24)
 
 
-def started(words: list[str], out: Path) -> subprocess.Popen[str]:
+Started = subprocess.Popen[str] | Forked
+
+
+def started(words: list[str], out: Path, start: Callable[..., Started] = Forked) -> Started:
     """A pre-training in a process of its own, once it has saved a checkpoint."""
     begun = time.time()
-    command = [sys.executable, "-m", "simsiam", *words]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    process = start(words, env={**os.environ, "OMP_NUM_THREADS": "1"})
     while time.time() < begun + 120 and process.poll() is None:
         if any(saved(path) > begun for path in (out / "checkpoints").glob("step-*.pt")):
             break
@@ -74,7 +76,8 @@ def test_two_runs_one_out(photos: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_sighup_closing_the_terminal(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "p"
-    process = started(["pretrain", str(photos), "--epochs", "400", *SMALL, "--out", str(out)], out)
+    process = started(["pretrain", str(photos), "--epochs", "400", *SMALL, "--out", str(out)], out, program)
+    assert isinstance(process, subprocess.Popen)
     assert process.stdout is not None
     process.stdout.close()  # whoever read the output is gone with the terminal
     before = {path.name for path in (out / "checkpoints").glob("*")}

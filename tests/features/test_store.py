@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from simsiam.recipes.linear import crop_and_flip
 from simsiam.weights.pretrained import PretrainedBackbone
 from tests import tiny
 from tests.evaluation.classification.labelled_subjects import machine, splits, subject
+from tests.processes import Forked
 
 PREPROCESS = Preprocess(kind="center", resize=32, size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 EXTRACTION = Extraction(
@@ -225,8 +224,7 @@ print(kept(splits(train=90, test=6).train, Path(sys.argv[1]), who=who).pooled.su
 
 
 def test_two_writers_compute_the_features_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITER, str(tmp_path)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [each.communicate(timeout=300)[0].split() for each in both]
+    both = [Forked([tmp_path], env=os.environ, code=WRITER) for _ in range(2)]
+    said = [each.communicate()[0].split() for each in both]
     assert said[0][0] == said[1][0]
     assert sorted(int(images) for _, images in said) == [0, 90]

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -36,6 +35,7 @@ from simsiam.report.collect import read_run
 from simsiam.results import Result, read_metrics
 from simsiam.weights.load import load_backbone, unfinished
 from tests import tiny
+from tests.processes import Forked, program
 
 NETWORK = (
     "--views.size 16 --model.stem small-stride2 --model.width 8 --model.backbone resnet10 --model.projector-layers 2 "
@@ -61,10 +61,9 @@ def simsiam(*arguments: str | Path) -> int:
     return int(end.value.code or 0)
 
 
-def start(*arguments: str | Path, **env: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from simsiam.cli import main; main()", *[str(a) for a in arguments]]
-    full = {**os.environ, "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1", **env}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=full)
+def start(*arguments: str | Path, fresh: bool = False) -> subprocess.Popen[str] | Forked:
+    env = {**os.environ, "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
+    return program(arguments, env=env) if fresh else Forked(arguments, env=env)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -82,9 +81,9 @@ def run_arguments(photos: Path, out: Path, *, epochs: int = 3) -> list[str | Pat
 
 @pytest.fixture(scope="module")
 def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run in a process of its own."""
+    """A whole run of a fresh program."""
     out = tmp_path_factory.mktemp("runs") / "unbroken"
-    process = start(*run_arguments(photos, out))
+    process = start(*run_arguments(photos, out), fresh=True)
     text, _ = process.communicate(timeout=300)
     assert process.returncode in (0, 4), text
     return out
@@ -184,7 +183,7 @@ def test_a_stop_within_a_check_is_obeyed_and_the_check_done_again(
     assert epochs == [0, 1, 2, 3]
 
 
-def _wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
+def _wait_for_step(out: Path, step: int, process: subprocess.Popen[str] | Forked) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if step == 0 and (out / "metrics.jsonl").exists() and read_metrics(out / "metrics.jsonl"):

@@ -10,8 +10,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -31,8 +29,7 @@ from simsiam.data.download import Unavailable
 from simsiam.data.source import ArraySource
 from simsiam.errors import UserError
 from tests import tiny
-
-ROOT = Path(__file__).parents[3]
+from tests.processes import Forked
 
 
 def cifar10(root: Path | None, *, cache: Path, split: str) -> ArraySource:
@@ -336,9 +333,8 @@ print(len(sets.known_set("cifar10", None, cache=cache, split="train")))
 def test_one_process_fetches_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
     marks = tmp_path / "marks"
 
-    def start(seconds: float) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", WRITER, str(tmp_path / "cache"), str(marks), str(seconds)]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def start(seconds: float) -> Forked:
+        return Forked([tmp_path / "cache", marks, str(seconds)], env=os.environ, code=WRITER)
 
     killed = start(60)
     deadline = time.monotonic() + 120
@@ -347,8 +343,8 @@ def test_one_process_fetches_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> 
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     both = [start(1.0), start(1.0)]
-    outputs = [process.communicate(timeout=200) for process in both]
-    assert [output.strip() for output, _ in outputs] == ["4", "4"], outputs
+    outputs = [process.communicate()[0] for process in both]
+    assert [output.split()[-1] for output in outputs] == ["4", "4"], outputs
     assert marks.read_text() == "xx"  # the killed one, and one of the two
 
 

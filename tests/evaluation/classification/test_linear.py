@@ -185,7 +185,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
     alone = mhead().run(subject(), splits(), machine=machine(tmp_path / "one"))
     script = Path(__file__).with_name("linear_in_process.py")
-    done = launch([str(tmp_path / "two"), "mhead", "32"], world=2, program=[str(script)])
+    done = launch([str(tmp_path / "two"), "mhead", "32"], world=2, code=script.read_text())
     assert done.returncode == 0, done.stdout
     together = Result.read(tmp_path / "two" / "result.json")
     assert together.metrics == pytest.approx(alone.metrics)

@@ -131,7 +131,7 @@ def test_a_last_step_of_one_image_trains_on_the_running_statistics(tmp_path: Pat
 
 def test_two_processes_score_with_the_statistics_that_are_saved(tmp_path: Path) -> None:
     script = Path(__file__).with_name("linear_in_process.py")
-    done = launch([str(tmp_path), "fine_tuned", "6"], world=2, program=[str(script)])
+    done = launch([str(tmp_path), "fine_tuned", "6"], world=2, code=script.read_text())
     assert done.returncode == 0, done.stdout  # each took three images a step, whose statistics differ much
     result = Result.read(tmp_path / "result.json")
     stored = Checkpoints(tmp_path / "grid" / "lr0.1-head10" / "checkpoints", keep=1).latest()
