@@ -21,7 +21,7 @@ NETWORK = (
 
 def run(out: Path, *arguments: str | Path) -> Result:
     with pytest.raises(SystemExit) as end:
-        cli.main(["pretrain", *map(str, arguments), *NETWORK, "--out", str(out)])
+        cli.main(["pretrain", *NETWORK, "--out", str(out), *map(str, arguments)])
     assert end.value.code in (0, 4)
     return Result.read(out / "result.json")
 
@@ -66,7 +66,7 @@ def test_the_demo_without_a_network_takes_digits_and_says_so(tmp_path: Path, mon
         raise UserError("CIFAR-10 is not on this machine and cannot be fetched.")
 
     monkeypatch.setattr(torchvision_sets, "known_set", unreachable)
-    result = run(tmp_path / "run", "--recipe", "demo", "--cache", tmp_path / "empty")
+    result = run(tmp_path / "run", "--recipe", "demo", "--cache", tmp_path / "empty", "--batch-size", "64")
     assert any("digits" in note for note in result.detail["data_notes"])
     assert "digits" in (tmp_path / "run" / "report.html").read_text()
     assert result.metrics["knn"] > 10

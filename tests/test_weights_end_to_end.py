@@ -122,7 +122,8 @@ def test_a_folders_recipe_takes_the_network_of_its_start(tmp_path: Path, photos:
     """The recipe for a CPU has another network; nobody has to know the shape of the file."""
     network = resnet18(weights=None)
     torch.save(network.state_dict(), tmp_path / "supervised.pth")
-    said = simsiam("pretrain", photos, "--init", tmp_path / "supervised.pth", *TINY, "--out", tmp_path / "run")
+    heads = "--model.projector-hidden 0 --model.projector-dim 32 --model.predictor-dim 8".split()
+    said = simsiam("pretrain", photos, "--init", tmp_path / "supervised.pth", *TINY, *heads, "--out", tmp_path / "run")
     assert said.code in (0, 4), said.err
     assert f"backbone from {tmp_path / 'supervised.pth'}" in said.out + said.err
     after = load_backbone(tmp_path / "run").backbone

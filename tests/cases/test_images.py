@@ -238,7 +238,9 @@ def test_an_archive_given_for_images_says_what_it_is(tmp_path: Path) -> None:
 
 def test_figures_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     root = tiny.folder(tmp_path / "photos", classes=2, images=12)
-    arguments = ["--epochs", "2", "--batch-size", "8", "--model.backbone", "resnet10", "--views.size", "32"]
+    arguments = ["--epochs", "2", "--batch-size", "8", "--model.backbone", "resnet10", "--views.size", "16"]
+    arguments += ["--model.projector-hidden", "0"]
+    arguments += ["--model.width", "8", "--model.projector-dim", "32", "--model.predictor-dim", "8"]
     results = []
     for workers in (0, 1, 4):
         out = tmp_path / f"run{workers}"
