@@ -10,11 +10,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, and for the programs that tests start
 
-import torch
-
 from tests.browser import chromium
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +18,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A headless Chromium for the tests of one file."""
     with chromium(tmp_path_factory.mktemp("profile")) as driver:
         yield driver
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Also where the environment asks for more; here, as what only hands tests out to workers needs no torch."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
