@@ -188,9 +188,10 @@ def draw(chart: Chart) -> Markup:
     """One chart as an SVG element; names are escaped, data for the tooltip rides in an attribute."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": chart.key, "font.size": TEXT, "path.simplify": False}):
-        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, layout="constrained")
+        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
         figure.patch.set_visible(False)
         axes = figure.add_subplot()
         _frame(axes, chart)
@@ -198,7 +199,7 @@ def draw(chart: Chart) -> Markup:
             _line(axes, series, index)
         _limits(axes, chart)
         _references(axes, chart)
-        figure.draw_without_rendering()  # places the ticks
+        ConstrainedLayoutEngine().execute(figure)  # once; as the figure's own it would lay out and draw it twice more
         for tick in (*axes.xaxis.get_major_ticks(), *axes.yaxis.get_major_ticks()):
             tick.label1.set_gid("chart-tick")
         buffer = io.StringIO()
