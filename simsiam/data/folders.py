@@ -7,7 +7,7 @@ import re
 from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -132,8 +132,7 @@ class _Part:
     splits: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Entry:
+class _Entry(NamedTuple):
     path: str
     label: str | None
 
@@ -200,7 +199,7 @@ def _entries(file: Path, base: Path) -> list[_Entry]:
         raise UserError(f"{file}: {looks_like(file)}, not a text list.") from error
     lines = re.split(r"\r\n|\r|\n", text)
     found = [_entry(line.strip(), base) for line in lines if line.strip()]
-    found = [each for each in found if is_image_name(each.path) or not each.path.startswith("#")]  # else a comment
+    found = [each for each in found if not each.path.startswith("#") or is_image_name(each.path)]  # else a comment
     if found and found[0].path.lower() in csv_table.PATH_HEADINGS and not os.path.lexists(base / found[0].path):
         del found[0]
     return found
@@ -221,6 +220,8 @@ def _parts(line: str) -> tuple[str, str | None]:
     if is_image_name(line.strip('"')):  # the whole line is a path, whatever spaces it holds
         return line, None
     for separator in "\t,;|:":
+        if separator not in line:
+            continue
         path, _, label = line.rpartition(separator) if separator == ":" else line.partition(separator)
         if label.strip() and is_image_name(path.strip().strip('"')):
             return path, label.strip()
@@ -245,10 +246,10 @@ def check_files(file: Path, base: Path, names: list[str]) -> None:
     present: dict[str, set[str]] = {}
     missing: list[str] = []
     for name in names:
-        folder, leaf = os.path.split(os.path.join(base, name))
+        folder, slash, leaf = name.rpartition("/")
         if folder not in present:
             try:
-                present[folder] = set(os.listdir(folder))
+                present[folder] = set(os.listdir(os.path.join(base, folder + slash)))
             except OSError:
                 present[folder] = set()
         if leaf not in present[folder]:

@@ -56,7 +56,10 @@ def is_image(name: str) -> bool:
 
 def is_image_name(name: str) -> bool:
     """Whether a path ends as images do, hidden or not."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    dot = name.rfind(".")
+    if dot < 1 or name[dot - 1] in "/.":  # a file that may have a hidden name and no suffix
+        return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return name[dot:].lower() in IMAGE_SUFFIXES  # the same several times faster, for lists of a million
 
 
 @dataclass(frozen=True, kw_only=True, order=True)

@@ -65,6 +65,10 @@ class Source(ABC):
         """The file of every image; none where they lie in memory or in archives."""
         return []
 
+    def paths(self) -> list[str]:
+        """The names of all images, in order."""
+        return [self.path(index) for index in range(len(self))]
+
     @abstractmethod
     def digests(self) -> np.ndarray:
         """A digest of every image's content, N x 16 uint8: of its file's bytes, or of the pixels of a set in memory."""
@@ -291,7 +295,15 @@ class FileSource(Source):
 
     def files(self) -> list[str]:
         """Below the root, or where a list names them."""
-        return [os.path.join(self.root, self.path(index)) for index in range(len(self))]
+        root = os.path.join(self.root, "")
+        return [name if os.path.isabs(name) else root + name for name in self.paths()]
+
+    def paths(self) -> list[str]:
+        """The names of all files, cut out of the block at once where a character is a byte."""
+        if not self._block.isascii():
+            return super().paths()
+        text, ends = self._block.decode("ascii"), self._ends.tolist()
+        return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     def digests(self) -> np.ndarray:
         """Digests of the files' bytes, N x 16 uint8: read once, then known by the files' sizes and times."""
@@ -300,6 +312,5 @@ class FileSource(Source):
     def stamp(self) -> str:
         """By the files' names, sizes and times, as they were when it was first asked for."""
         if self._stamp is None:
-            names = [self.path(index) for index in range(len(self))]
-            self._stamp = content.stamp([os.path.join(self.root, name) for name in names], names)
+            self._stamp = content.stamp(self.files(), self.paths())
         return self._stamp

@@ -122,9 +122,10 @@ def split_held_out(source: Source, *, images: int, seed: int) -> HeldOut:
             f"must be left to train."
         )
     count = max(2, min(images, total // 10))
-    keys = np.array([_key(source.path(index), seed) for index in range(total)], np.uint64)
+    names = source.paths()
+    keys = np.array([_key(name, seed) for name in names], np.uint64)
     chosen = np.zeros(total, bool)
-    by_name = np.array(sorted(range(total), key=source.path))
+    by_name = np.array(sorted(range(total), key=names.__getitem__))
     for stretch in np.array_split(by_name, count):
         chosen[stretch[keys[stretch].argmin()]] = True
     return HeldOut(train=source.subset(np.flatnonzero(~chosen)), held_out=source.subset(np.flatnonzero(chosen)))

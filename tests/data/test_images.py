@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam.data.images import BadImage, UnreadableImage, read_image, write_skipped
+from simsiam.data.images import IMAGE_SUFFIXES, BadImage, UnreadableImage, is_image_name, read_image, write_skipped
 from tests import tiny
 
 
@@ -140,3 +141,24 @@ def test_skipped_csv_lists_each_file_once(tmp_path: Path) -> None:
         rows = list(csv.reader(file))
     assert rows == [["path", "reason"], ["a.jpg", "empty file (0 bytes)"], ["b, c.jpg", 'said "no"']]
     assert [path.name for path in tmp_path.iterdir()] == ["skipped.csv"]
+
+
+def test_a_name_ends_as_images_do_by_its_last_suffix() -> None:
+    names = (
+        "a.jpg",
+        "a.JPEG",
+        ".jpg",
+        "..jpg",
+        "a/.png",
+        "a/b.png",
+        "a.b/c",
+        "a.png/b",
+        "a",
+        "",
+        ".",
+        "a.",
+        "a..jpg",
+        "a.txt",
+    )
+    for name in names:
+        assert is_image_name(name) == (os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES), name

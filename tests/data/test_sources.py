@@ -278,3 +278,16 @@ def test_a_torch_data_set_is_decoded_once_for_its_digests() -> None:
     assert (first[0] == first[2]).all()
     assert (first[0] != first[1]).any()
     assert source.stamp() == source.content()
+
+
+@pytest.mark.parametrize("second", ["b b.png", "größe.png"])
+def test_all_names_at_once_are_those_of_each(tmp_path: Path, second: str) -> None:
+    outside = tmp_path / "c.png"
+    (tmp_path / "below").mkdir()
+    for file in (tmp_path / "a.png", tmp_path / "below" / second, outside):
+        tiny.shape("circle", seed=0).save(file)
+    (tmp_path / "list.txt").write_text(f"a.png\nbelow/{second}\n{outside}\n")
+    source = ListSource(tmp_path / "list.txt")
+    assert source.paths() == [source.path(index) for index in range(3)] == ["a.png", f"below/{second}", str(outside)]
+    assert source.files() == [str(tmp_path / name) for name in source.paths()]
+    assert source.subset([2, 0]).paths() == [str(outside), "a.png"]

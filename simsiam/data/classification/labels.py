@@ -68,7 +68,7 @@ def listed_source(file: Path) -> Source:
 
 def _why_not(source: FolderSource) -> str:
     """What is amiss with a folder whose images got no labels, and the cure."""
-    names = [source.path(index) for index in range(len(source))]
+    names = source.paths()
     cure = "Put each class's images in a sub-folder of its own."
     loose = [name for name in names if "/" not in name]
     if loose and len(loose) < len(names):

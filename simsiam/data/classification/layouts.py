@@ -250,7 +250,7 @@ def _lines(file: Path, *, at_least: int) -> list[list[str]]:
 def _class_folders(folder: Path) -> Rows:
     """The images below a folder of class folders, named from the folder above."""
     source = FolderSource(folder)
-    names = [source.path(index) for index in range(len(source))]
+    names = source.paths()
     return [(f"{folder.name}/{name}", name.split("/")[0]) for name in names]
 
 
