@@ -10,7 +10,7 @@ sides take turns, an epoch each, with the network and batch of the recipe folder
 disturb it less.
 
 With --knn, training images of CIFAR-10 are enlarged to 512 pixels; each run is that of `simsiam pretrain` with few
-epochs, and 2,000 test images as they are, each left out of its own neighbours, give the kNN accuracy of its result.
+epochs, and 1,000 test images as they are, each left out of its own neighbours, give the kNN accuracy of its result.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
-from views import processor
 
 from simsiam import model
 from simsiam.config import Machine, Pretraining
@@ -38,6 +37,7 @@ from simsiam.data.sources import FolderSource, Source, open_source
 from simsiam.data.two_views.draws import decoded_side
 from simsiam.data.two_views.loader import ViewLoader
 from simsiam.pretraining.inputs import start_network
+from simsiam.pretraining.pace import processor
 from simsiam.pretraining.run import pretrain
 from simsiam.pretraining.step import train_step
 from simsiam.recipes.pretrain import folder_cpu
@@ -130,7 +130,7 @@ def save(image: Image.Image, file: Path) -> None:
     os.utime(file, (time.time() - 86_400,) * 2)
 
 
-def learnt(place: Path, data: str, *, images: int = 1200, queries: int = 2000, side: int = 512) -> None:
+def learnt(place: Path, data: str, *, images: int = 800, queries: int = 1000, side: int = 512) -> None:
     """kNN accuracy and view retrieval of short runs with and without, seed by seed."""
     train, test = (open_source(data, kind="cifar10", split=split) for split in ("train", "test"))
     photos, labelled = place / "photos", place / "labelled"
@@ -144,7 +144,8 @@ def learnt(place: Path, data: str, *, images: int = 1200, queries: int = 2000, s
         test.read(index).save(folder / f"{index:05d}.png")
     recipe = folder_cpu()
     views = dataclasses.replace(recipe.views, size=32)
-    recipe = dataclasses.replace(recipe, views=views, epochs=6, batch_size=64, monitor_every=6)
+    network = dataclasses.replace(recipe.model, backbone="resnet8", width=16)
+    recipe = dataclasses.replace(recipe, model=network, views=views, epochs=6, batch_size=32, monitor_every=6)
     found: dict[str, list[dict[str, float]]] = {"auto": [], "off": []}
     for seed in range(3):
         for how, figures in found.items():

@@ -3,7 +3,7 @@
 The PIL engine applies exactly the published operations in the published order. In the OpenCV engine, also in 8 bits,
 the crop is torch's antialiased bilinear resampling of bytes, the same filter as PIL's; the colour operations are PIL's
 sums; the blur is a Gaussian where PIL takes three box blurs for one. `tests/data/two_views/test_engines.py` bounds the
-differences, and `benchmarks/views.py` measures the speed.
+differences, and `simsiam bench` measures the speed.
 """
 
 from __future__ import annotations
