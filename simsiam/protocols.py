@@ -103,11 +103,11 @@ def evaluate(
     flags = found.data.filled(name, places)
     subject = _subject(weights, seed=seed, size=size, backbone=backbone)
     opened = flags.open(machine.cache)
-    wanted = Wanted(trained=subject.size, size=size, iterations=iterations)
+    wanted = Wanted(trained=subject.size, size=size, iterations=iterations, device=kind_of(machine))
     if isinstance(recipe, Protocol):
         settings = recipe
     else:
-        usual = found.recipe(recipe, wanted, opened)
+        usual = found.recipe(recipe, wanted, opened)  # on a CPU the small one, where there is one
         settings = usual.fitted(usual, subject, opened)
     settings.check()
     return run_once(settings, subject, opened, machine=machine, again=again)
@@ -119,6 +119,13 @@ def find(name: str) -> Evaluation:
         hint = did_you_mean(name, PROTOCOLS)
         raise UserError(f"there is no protocol {name!r}.{hint} `simsiam evaluate --help` lists them.")
     return PROTOCOLS[name]
+
+
+def kind_of(machine: Machine) -> str:
+    """What a training there would run on: cpu, cuda or mps."""
+    from simsiam.engine.distributed import pick_device
+
+    return pick_device(machine.device).type
 
 
 def _subject(weights: Any, *, seed: int, size: int | None, backbone: str | None) -> PretrainedBackbone:
@@ -148,13 +155,14 @@ def _detection(about: str, flags: data.DataFlags, *makers: Callable[[], Detectio
     )
 
 
-def _segmentation(name: str, about: str, flags: data.DataFlags) -> Evaluation:
+def _segmentation(name: str, about: str, flags: data.DataFlags, **more: Any) -> Evaluation:
     return Evaluation(
         about=about,
         data=flags,
         recipes={recipe: partial(scaled.at_crop, make) for recipe, make in segmentation.RECIPES[name].items()},
         processes="many",
         machine=READ_BY_SEGMENTORS,
+        **more,
     )
 
 
@@ -274,6 +282,8 @@ PROTOCOLS: dict[str, Evaluation] = {
         data.OwnBoxes(),
         detection.folder_boxes,
         detection.folder_masks,
+        detection.folder_boxes_cpu,
+        detection.folder_masks_cpu,
         usual=scaled.for_annotations,
     ),
     "segmentation-voc12aug": _segmentation(
@@ -287,6 +297,9 @@ PROTOCOLS: dict[str, Evaluation] = {
         data.PublishedMasks(kind="cityscapes"),
     ),
     "segmentation-folder": _segmentation(
-        "segmentation-folder", "FCN on images and masks of your own, with a list of classes: mIoU.", data.OwnMasks()
+        "segmentation-folder",
+        "FCN on images and masks of your own, with a list of classes: mIoU.",
+        data.OwnMasks(),
+        usual=scaled.for_masks,
     ),
 }

@@ -40,6 +40,12 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return (", ".join(names[:most]) or "none") + more
 
 
+def in_words(classes: Sequence[str], count: int | None = None) -> str:
+    """How many classes there are, and the first of their names: 3 classes (cat, dog, owl)."""
+    names = f" ({some(classes)})" if classes else ""
+    return f"{counted(len(classes) if count is None else count, 'class', 'classes')}{names}"
+
+
 def one_line(text: str) -> str:
     """A file's name for people: line breaks, control characters and bytes that are no UTF-8 appear as `?`."""
     return "".join(each if each.isprintable() else "?" for each in text)

@@ -183,3 +183,16 @@ def test_all_names_are_documented_by_evaluate() -> None:
     assert len(protocols.PROTOCOLS) == 23
     said = inspect.getdoc(evaluate) or ""
     assert "simsiam evaluate --help" in said
+
+
+def test_a_cpu_has_recipes_of_its_own() -> None:
+    from simsiam.evaluation.segmentation.settings import CPU_WORK
+    from simsiam.recipes.scaled import Wanted
+
+    for name, kinds in (("detection-folder", "folder_masks"), ("segmentation-folder", "fcn_d8_512x512_4k_folder")):
+        found = protocols.find(name)
+        assert found.recipe(None, Wanted(device="cuda")).name == kinds
+        assert found.recipe(None, Wanted(device="cpu")).name.endswith("_cpu")
+    small: Any = protocols.find("segmentation-folder").recipe(None, Wanted(device="cpu"))
+    assert small.segmentation.work == CPU_WORK
+    assert protocols.find("detection-voc07").recipe(None, Wanted(device="cpu")).name == "transfer_c4_voc07"

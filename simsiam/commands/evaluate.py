@@ -128,8 +128,12 @@ def _measure(name: str, evaluation: Evaluation, line: Line, source: str, seed: i
 
     options = line.options
     subject = open_subject(source, seed=seed, backbone=options.backbone)
-    wanted = Wanted(trained=subject.size, size=options.size, iterations=options.iterations)
+    kind = protocols.kind_of(line.machine)
+    wanted = Wanted(trained=subject.size, size=options.size, iterations=options.iterations, device=kind)
     recipe = evaluation.recipe(options.recipe, wanted, data)
+    large = evaluation.recipe(options.recipe, dataclasses.replace(wanted, device="cuda"), data)
+    if recipe.name != large.name:
+        say(f"no GPU is used, so {recipe.name}, made for a CPU, is taken in place of {large.name} (--recipe)")
     asked = line.over(recipe)
     settings = named(asked, recipe).fitted(recipe, subject, data)
     settings.check()

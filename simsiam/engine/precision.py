@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from simsiam.errors import UserError
 
@@ -34,3 +35,14 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     if precision in ("fp32", "tf32"):
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def kept_bytes(sizes: dict[int, int]) -> AbstractContextManager[object]:
+    """Notes the bytes that autograd keeps for the backward pass, each storage once, by its address."""
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)

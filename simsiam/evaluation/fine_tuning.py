@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -18,18 +18,21 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from simsiam.backbones import parameter_bytes
 from simsiam.engine import distributed
 from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
 from simsiam.engine.fit import Diverged, EpochEnd, Plan, Step, Training, fit
 from simsiam.engine.logs import Display, MetricsLog
+from simsiam.engine.precision import kept_bytes
 from simsiam.engine.stopping import Interrupted, StopAsked, StopRequest, stop_requests
 from simsiam.errors import UserError
 from simsiam.evaluation.place import Place
 from simsiam.wording import counted, duration
 
 MEASURED_STEPS = 3  # for the estimate; the first warms up
-WORTH_MEASURING = 200  # steps; a shorter training is over before an estimate of it helps
+WORTH_MEASURING = 60  # steps; a shorter training is over before an estimate of it helps
+LONG = 2 * 3600.0  # seconds of a training on a CPU, from which a shorter one is named
 GIB = 2**30
 T = TypeVar("T")
 
@@ -82,6 +85,14 @@ class Watch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Smaller:
+    """Another way to train the same that suits a CPU."""
+
+    flag: str  # that takes it
+    share: float  # of the time, at most
+
+
+@dataclass(frozen=True, kw_only=True)
 class FineTuning:
     """One supervised training, as its kind describes it.
 
@@ -107,6 +118,8 @@ class FineTuning:
     scored_every: int = 1
     keep: Literal["last", "best"] = "last"
     module: str = "network"
+    learns: str = ""  # what, in words for a person
+    smaller: Smaller | None = None  # what to take where a CPU needs long; None: fewer steps
 
     def run(self, place: Place) -> TrainingResult:
         """Train from the folder's last checkpoint, or from the start, to the end.
@@ -130,7 +143,7 @@ class FineTuning:
             if stored is not None:
                 log.rewind(stored["log_offset"])
             step = self.step(training)
-            if (line := self._estimate(training, step, process)) is not None:
+            for line in self._estimate(training, step, process):
                 display.say(line)
             ends = fit(
                 training,
@@ -205,23 +218,38 @@ class FineTuning:
         shown = "  ".join(f"{name} {value:.2f}" for name, value in scored.metrics.items())
         watch.display.say(f"{' '.join(f'{unit} {number:,}' for unit, number in at.items())}: {shown}")
 
-    def _estimate(self, training: Training, step: Step, process: Process) -> str | None:
-        """What is left to train; where it is long, a few steps are measured and everything is put back as it was."""
+    def _estimate(self, training: Training, step: Step, process: Process) -> list[str]:
+        """What is learnt and what is left to train; where it is long, a few steps are measured.
+
+        Everything is put back as it was.
+        """
         plan = self.plan
         left = plan.epochs * plan.steps_per_epoch - (training.epoch * plan.steps_per_epoch + training.step)
+        if not left:
+            return []
+        count = sum(each.numel() for group in self.optimizer.param_groups for each in group["params"])
+        said = [f"to be learnt: {self.learns}, {counted(count, 'weight')}"] if self.learns else []
         line = f"{counted(left, 'step')} of {counted(plan.images_per_step, 'image')} on {process.device}"
         if left < WORTH_MEASURING:
-            return line if left else None
+            return [*said, line]
         seconds, memory = self._measured(training, step, process.device)
-        done_by = time.strftime("%a %H:%M", time.localtime(time.time() + left * seconds))
-        held = f"; {memory / GIB:.1f} GiB of GPU memory" if memory else ""
-        return (
-            f"{line}; {1000 * seconds:,.0f} ms a step measured{held}; about {duration(left * seconds)}, scoring not "
-            f"counted: done by {done_by}"
+        whole = left * seconds
+        done_by = time.strftime("%a %H:%M", time.localtime(time.time() + whole))
+        size = f"{memory / GIB:.1f} GiB" if memory >= GIB else f"{memory / 2**20:.0f} MiB"
+        said.append(
+            f"{line}; {1000 * seconds:,.0f} ms a step measured; about {size} of memory; about {duration(whole)}, "
+            f"scoring not counted: done by {done_by}"
         )
+        if process.device.type == "cpu" and whole > LONG:
+            fewer = f"--iterations {int(left * LONG / whole):,} would take {duration(LONG)}"
+            what = fewer if plan.schedule_by == "step" else "fewer --epochs or a smaller --size shorten it"
+            if self.smaller is not None:
+                what = f"{self.smaller.flag} takes {duration(whole * self.smaller.share)} at most"
+            said.append(f"that is long for a CPU: {what}")
+        return said
 
     def _measured(self, training: Training, step: Step, device: torch.device) -> tuple[float, int]:
-        """Seconds of a step, the same number of steps in every process, and the bytes in use on a GPU."""
+        """Seconds of a step, the same number of steps in every process, and the bytes that a step takes."""
         weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.network.state_dict().items()}
         state = self.optimizer.state_dict()
         moments = {
@@ -230,16 +258,21 @@ class FineTuning:
         }
         groups = [dict(group) for group in state["param_groups"]]
         epoch = min(training.epoch, self.plan.epochs - 1)
-        times = []
+        times: list[float] = []
+        kept: dict[int, int] = {}
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             stream = self.batches(epoch, 0)
-            for _, batch in zip(range(MEASURED_STEPS), stream, strict=False):
+            for number, batch in zip(range(MEASURED_STEPS), stream, strict=False):
                 started = time.monotonic()
-                step(batch)
+                with nullcontext() if number else kept_bytes(kept):
+                    step(batch)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 times.append(time.monotonic() - started)
-        memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+        # on the CPU: weights, gradients and momentum, and what the backward pass needs
+        memory = 3 * parameter_bytes(self.network) + sum(kept.values())
+        if device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(device)
         self.optimizer.zero_grad(set_to_none=True)
         self.network.load_state_dict(weights)
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})

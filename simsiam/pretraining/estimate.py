@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,7 @@ def measure(
     started = time.monotonic()
     begun = started
     for batch in batches:
-        with nullcontext() if times else _kept(kept):
+        with nullcontext() if times else precision.kept_bytes(kept):
             step(probe, batch, lambda loss: loss.backward())  # type: ignore[no-untyped-call]
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -207,14 +207,3 @@ def fitted(
     return dataclasses.replace(
         recipe, epochs=epochs, monitor_every=checked_every(epochs), checkpoint_every=max(1, epochs // 50)
     )
-
-
-def _kept(sizes: dict[int, int]) -> AbstractContextManager[object]:
-    """Notes the bytes that autograd keeps for the backward pass, each storage once, by its address."""
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)

@@ -10,6 +10,7 @@ from typing import Any
 from simsiam.errors import UserError
 from simsiam.evaluation.detection.protocol import Detection
 from simsiam.evaluation.protocol import Protocol
+from simsiam.evaluation.segmentation.settings import CPU_RECIPE
 from simsiam.recipes import linear, segmentation
 
 SMALL = 64  # pixels; up to here the recipes for CIFAR-sized images are the usual ones
@@ -22,6 +23,7 @@ class Wanted:
     trained: int = 224  # pixels of the images that the weights were trained on
     size: int | None = None  # pixels of the images; of a crop in segmentation
     iterations: int | None = None  # of a detector's training
+    device: str = "cuda"  # where it is trained: cpu, or what is much faster
 
 
 Make = Callable[[Wanted], Protocol[Any]]
@@ -57,8 +59,17 @@ def in_iterations(make: Callable[[], Detection], wanted: Wanted) -> Protocol[Any
 
 
 def for_annotations(wanted: Wanted, sets: Any) -> str:
-    """A detector with masks where both sets have them; before they are read too, as it has the flags of both."""
-    return "folder_masks" if sets is None or (sets.train.has_masks and sets.test.has_masks) else "folder_boxes"
+    """A detector with masks where both sets have them; before they are read too, as it has the flags of both.
+
+    On a CPU a small one.
+    """
+    masks = sets is None or (sets.train.has_masks and sets.test.has_masks)
+    return ("folder_masks" if masks else "folder_boxes") + ("_cpu" if wanted.device == "cpu" else "")
+
+
+def for_masks(wanted: Wanted, sets: Any) -> str | None:
+    """A small segmentor on a CPU."""
+    return CPU_RECIPE if wanted.device == "cpu" else None
 
 
 def at_crop(make: segmentation.Make, wanted: Wanted) -> Protocol[Any]:

@@ -13,6 +13,7 @@ from typing import Literal
 from simsiam.data.segmentation.transforms import MaskAugmentation
 from simsiam.evaluation.segmentation.protocol import SegmentationCityscapes, SegmentationFolder, SegmentationVoc12Aug
 from simsiam.evaluation.segmentation.settings import (
+    CPU_RECIPE,
     RateSearch,
     Segmentation,
     SegmentationSchedule,
@@ -81,6 +82,18 @@ def fcn_d8_folder() -> SegmentationFolder:
     return SegmentationFolder(name="fcn_d8_512x512_4k_folder", segmentation=settings)
 
 
+def fcn_d16_folder_cpu() -> SegmentationFolder:
+    """For masks of your own on a CPU: crops of 192 pixels at half the resolution, narrow heads, 1,000 iterations."""
+    recipe = sized(fcn_d8_folder(), 192)
+    settings = replace(
+        recipe.segmentation,
+        design=replace(recipe.segmentation.design, output_stride=16, head_channels=128, auxiliary_channels=64),
+        course=_course(iterations=1000, batch_size=8, evaluate_every=250),
+        search=replace(recipe.segmentation.search, sweep_iterations=250),
+    )
+    return SegmentationFolder(name=CPU_RECIPE, segmentation=settings)
+
+
 RECIPES: dict[str, dict[str, Make]] = {  # by name of `simsiam evaluate`; the first recipe is the usual one
     "segmentation-voc12aug": {
         "fcn_r50-d8_512x512_20k_voc12aug": fcn_r50_d8_512x512_20k_voc12aug,
@@ -90,7 +103,10 @@ RECIPES: dict[str, dict[str, Make]] = {  # by name of `simsiam evaluate`; the fi
         "fcn_r50-d8_769x769_40k_cityscapes": fcn_r50_d8_769x769_40k_cityscapes,
         "fcn_r50-d8_769x769_40k_cityscapes_searched": fcn_r50_d8_769x769_40k_cityscapes_searched,
     },
-    "segmentation-folder": {"fcn_d8_512x512_4k_folder": fcn_d8_folder},
+    "segmentation-folder": {
+        "fcn_d8_512x512_4k_folder": fcn_d8_folder,
+        CPU_RECIPE: fcn_d16_folder_cpu,
+    },
 }
 
 

@@ -21,7 +21,7 @@ from simsiam.engine.optimizers import Group, sgd
 from simsiam.engine.stopping import Interrupted
 from simsiam.errors import UserError
 from simsiam.evaluation import fine_tuning
-from simsiam.evaluation.fine_tuning import FineTuning, Scored, TrainingResult, Watch
+from simsiam.evaluation.fine_tuning import FineTuning, Scored, Smaller, TrainingResult, Watch
 from simsiam.evaluation.place import Place
 from simsiam.evaluation.rate_search import best, sweep_note, try_cells
 from tests.evaluation.classification.labelled_subjects import subject
@@ -100,10 +100,29 @@ def test_the_measured_steps_leave_no_trace(
     training_of(network(), epochs=2).run(place(tmp_path / "measured"))
     told = capsys.readouterr().err
     assert "8 steps of 6 images on cpu; " in told
-    assert " ms a step measured; about 0 s, scoring not counted: done by " in told
+    assert " ms a step measured; about 0 MiB of memory; about 0 s, scoring not counted: done by " in told
+    assert "long for a CPU" not in told
     training_of(network()).run(place(tmp_path / "measured"))  # with momentum and statistics to put back
     assert "8 steps of 6 images on cpu; " in capsys.readouterr().err
     assert same(tmp_path / "plain", tmp_path / "measured")
+
+
+@pytest.mark.parametrize(
+    ("how", "cure"),
+    [
+        ({}, "that is long for a CPU: fewer --epochs or a smaller --size shorten it\n"),
+        ({"smaller": Smaller(flag="--recipe small", share=0.5)}, "that is long for a CPU: --recipe small takes 0 s at"),
+    ],
+)
+def test_what_takes_long_is_said_with_what_does_not(
+    how: dict[str, Any], cure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fine_tuning, "WORTH_MEASURING", 1)
+    monkeypatch.setattr(fine_tuning, "LONG", 0.0)
+    training_of(network(), epochs=1, learns="3 classes (cat, dog, owl)", **how).run(place(tmp_path))
+    told = capsys.readouterr().err
+    assert "to be learnt: 3 classes (cat, dog, owl), 18 weights\n" in told
+    assert cure in told
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -26,6 +26,7 @@ from simsiam.evaluation.classification.accuracy import AccuracyMeter
 from simsiam.evaluation.classification.settings import TrainingConfig
 from simsiam.evaluation.fine_tuning import FineTuning, Scored, TrainingResult, Watch, share_buffers
 from simsiam.evaluation.place import Place
+from simsiam.wording import in_words
 
 TEST_BATCH = 256
 
@@ -80,6 +81,7 @@ class ClassifierTrainer:
                 metric=self.classifier.names[-1],
                 scored_every=self.settings.evaluate_every,
                 keep=self.settings.keep,
+                learns=f"{in_words(self.data.train.classes or (), count=self.classifier.classes)} of whole images",
             ).run(self.place)
         if self._bad and self.place.process.is_main and self.place.machine.out is not None:
             write_skipped(self.place.folder / "skipped.csv", self._bad)

@@ -18,7 +18,8 @@ from simsiam.evaluation.detection.detector import residual_strides
 from simsiam.evaluation.detection.settings import Architecture
 
 CLOSE = 0.5  # of the best overlap (IoU) that an anchor can have with an object, centre upon centre
-TOO_MANY = 0.25  # of the objects without a close anchor
+TOO_MANY = 0.25  # of the objects without a close anchor: said
+FEW = 0.05  # of the objects without one: the scales stay as they are
 MOST_IMAGES = 2000  # that are looked at, spread over the set
 MULTIPLES = tuple(2 ** (half / 2) for half in range(-8, 9))  # of the scales, tried for a better fit
 
@@ -32,6 +33,14 @@ class AnchorFit:
     largest: float
     better_scales: tuple[float, ...]
     better_missed: float  # with these scales
+
+    @property
+    def chosen(self) -> tuple[float, ...] | None:
+        """The scales that a recipe for one's own data takes in place of its own; None: it keeps them.
+
+        They are changed where over a twentieth of the objects lie far from all anchors and others leave half as many.
+        """
+        return self.better_scales if self.missed > FEW and self.better_missed <= self.missed / 2 else None
 
     @property
     def remark(self) -> str | None:
@@ -60,7 +69,7 @@ def anchor_fit(
     def missed(scales: Sequence[float]) -> float:
         return float((best_overlaps(sides, strides, scales, rpn.ratios) < CLOSE).double().mean())
 
-    tried = [tuple(scale * multiple for scale in rpn.scales) for multiple in MULTIPLES]
+    tried = [tuple(float(f"{scale * multiple:.3g}") for scale in rpn.scales) for multiple in MULTIPLES]
     better = min(tried, key=lambda scales: (missed(scales), abs(math.log(scales[0] / rpn.scales[0]))))
     return AnchorFit(
         missed=missed(rpn.scales),

@@ -7,7 +7,7 @@ appendix, for the C4 form with an extra BatchNorm; Chen & He 2021, table 5, for 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from simsiam.config import Machine, as_dict
 from simsiam.data.splits import data_id
@@ -42,6 +42,18 @@ class Detection(DetectionSettings, Protocol["BoxSets"]):
     def remarks(self, subject: PretrainedBackbone, data: BoxSets) -> list[str]:
         """How the sets were read, images in both, and in one's own what is too small or far from all anchors."""
         return [*self.data_notes(data), *data.notes, *self._fit(subject, data)]
+
+    def fitted(self, recipe: Self, subject: PretrainedBackbone, data: BoxSets) -> Self:
+        """Anchors for the training objects of one's own set; published sets and scales that a person named stay."""
+        from simsiam.evaluation.detection.anchor_fit import anchor_fit
+
+        rpn = self.architecture.rpn
+        if self.benchmark != "folder" or rpn.scales != recipe.architecture.rpn.scales:
+            return self
+        fit = anchor_fit(data.train, self.test_images, self.architecture, subject.backbone)
+        if fit is None or fit.chosen is None:
+            return self
+        return replace(self, architecture=replace(self.architecture, rpn=replace(rpn, scales=fit.chosen)))
 
     def data_id(self, data: BoxSets) -> DataId:
         """Both sets."""

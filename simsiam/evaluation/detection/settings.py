@@ -17,6 +17,7 @@ ACCUMULATION = (
     "--architecture.head-norm none; else use a smaller --batch-size (the rate follows), --precision bf16 or more "
     "devices."
 )
+CPU_WORK = 1500 * 4 * 256 * 384  # `DetectionSettings.work` of the recipes for a CPU
 CLOSEST = 100  # iterations between two evaluations of a shortened training, at least
 
 
@@ -148,6 +149,11 @@ class DetectionSettings:
     def main_metric(self) -> str:
         """AP50 on VOC, box AP on COCO."""
         return "ap50" if self.metric == "voc" else "box_ap"
+
+    @property
+    def work(self) -> int:
+        """Pixels of all images that pass through the network, where the length is in iterations."""
+        return self.length * self.batch_size * self.test_images.short_sides[0] * self.test_images.long_side
 
     @property
     def scaled_lr(self) -> float:

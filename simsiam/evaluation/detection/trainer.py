@@ -25,9 +25,10 @@ from simsiam.evaluation.detection.average_precision import best_threshold, score
 from simsiam.evaluation.detection.data import BoxSets
 from simsiam.evaluation.detection.detector import Detector, build_detector
 from simsiam.evaluation.detection.inference import TrainedDetector, draw_examples, find_all, save_detector
-from simsiam.evaluation.detection.settings import DetectionSettings
-from simsiam.evaluation.fine_tuning import FineTuning, Scored, TrainingResult, Watch, share_buffers
+from simsiam.evaluation.detection.settings import CPU_WORK, DetectionSettings
+from simsiam.evaluation.fine_tuning import FineTuning, Scored, Smaller, TrainingResult, Watch, share_buffers
 from simsiam.evaluation.place import Place, seeded
+from simsiam.wording import in_words
 
 
 def measure_norms(detector: Detector, batches: Iterable[BoxBatch], losses: Callable[[BoxBatch], object]) -> None:
@@ -110,6 +111,8 @@ class DetectorTrainer:
                 lr=how.scaled_lr,
                 metric=how.main_metric,
                 module="detector",
+                learns=f"{'masks' if how.architecture.masks else 'boxes'} of {in_words(self.data.train.classes)}",
+                smaller=smaller_of(how),
             ).run(self.place)
 
     @cached_property
@@ -246,6 +249,14 @@ def plan_of(settings: DetectionSettings, steps_per_pass: int, *, checkpoint_minu
         images_per_step=settings.batch_size,
         checkpoint_minutes=checkpoint_minutes,
     )
+
+
+def smaller_of(how: DetectionSettings) -> Smaller | None:
+    """The recipe for a CPU in place of a large one for one's own data."""
+    recipe = f"folder_{'masks' if how.architecture.masks else 'boxes'}_cpu"
+    if how.benchmark != "folder" or how.unit != "iterations" or how.work <= CPU_WORK:
+        return None
+    return Smaller(flag=f"--recipe {recipe}", share=CPU_WORK / how.work)
 
 
 def channels_last(settings: DetectionSettings, machine: Machine, device: torch.device) -> bool:

@@ -19,6 +19,10 @@ ACCUMULATION_REFUSED = (
 )
 
 
+CPU_RECIPE = "fcn_d16_192x192_1k_folder_cpu"
+CPU_WORK = 1000 * 8 * 192**2  # `Segmentation.work` of it
+
+
 @dataclass(frozen=True, kw_only=True)
 class SegmentorConfig:
     """The network around the backbone."""
@@ -111,6 +115,11 @@ class Segmentation:
     search: RateSearch
     expected_classes: Count | None  # Classes of the published data set; another number is allowed and noted.
     published_iterations: Count | None  # Length of the published training; another is noted.
+
+    @property
+    def work(self) -> int:
+        """Pixels of all crops that pass through the network."""
+        return self.course.iterations * self.course.batch_size * self.augmentation.crop**2
 
     @property
     def notes(self) -> list[str]:

@@ -26,16 +26,16 @@ from simsiam.engine.fit import Plan, Training
 from simsiam.engine.logs import Display
 from simsiam.engine.optimizers import Group
 from simsiam.errors import UserError
-from simsiam.evaluation.fine_tuning import FineTuning, Scored, TrainingResult, Watch, share_buffers
+from simsiam.evaluation.fine_tuning import FineTuning, Scored, Smaller, TrainingResult, Watch, share_buffers
 from simsiam.evaluation.palette import write_picture
 from simsiam.evaluation.place import Place, seeded
 from simsiam.evaluation.segmentation.inference import TrainedSegmentor
 from simsiam.evaluation.segmentation.metrics import PixelCounts
 from simsiam.evaluation.segmentation.pictures import Example, grid
 from simsiam.evaluation.segmentation.segmentor import Segmentor, check_complete, segmentation_loss
-from simsiam.evaluation.segmentation.settings import Segmentation
+from simsiam.evaluation.segmentation.settings import CPU_RECIPE, CPU_WORK, Segmentation
 from simsiam.results import read_json, write_json
-from simsiam.wording import counted
+from simsiam.wording import counted, in_words
 
 CHECKED_FILE = "data-checked.json"
 PROBLEMS_FILE = "data-problems.txt"
@@ -80,7 +80,17 @@ class SegmentationTrainer:
                 score=self._score,
                 lr=course.scaled_lr,
                 metric="miou",
+                learns=f"masks of {in_words(self.data.train.classes)}",
+                smaller=self._smaller,
             ).run(self.place)
+
+    @property
+    def _smaller(self) -> Smaller | None:
+        """The recipe for a CPU in place of a large one for one's own masks."""
+        how = self.settings
+        if how.expected_classes is not None or how.work <= CPU_WORK:
+            return None
+        return Smaller(flag=f"--recipe {CPU_RECIPE}", share=CPU_WORK / how.work)
 
     @property
     def _channels_last(self) -> bool:

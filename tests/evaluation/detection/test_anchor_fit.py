@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torchvision.ops import box_iou
@@ -10,7 +12,10 @@ from simsiam.backbones import build_backbone
 from simsiam.data.detection.transforms import BoxTransform
 from simsiam.evaluation.detection.anchor_fit import AnchorFit, anchor_fit, best_overlaps, object_sides
 from simsiam.evaluation.detection.boxes import cell_anchors
+from simsiam.evaluation.detection.data import BoxSets
+from simsiam.evaluation.detection.settings import CPU_WORK
 from simsiam.recipes import detection as recipes
+from tests.evaluation.classification import labelled_subjects
 from tests.evaluation.detection.box_cases import Made, target
 
 AS_THEY_ARE = BoxTransform(short_sides=(100,), long_side=100, flip_probability=0.0)
@@ -69,6 +74,29 @@ def test_the_map_of_c4_has_stride_16() -> None:
     found = anchor_fit(squares(12), AS_THEY_ARE, recipes.c4(None), build_backbone("resnet18"))
     assert found is not None
     assert (found.smallest, found.largest) == (32, 512)
+
+
+def test_own_recipes_take_the_scales_that_fit_and_no_others_do() -> None:
+    subject, sets = (
+        labelled_subjects.subject(name="resnet18", stem="imagenet"),
+        BoxSets(train=squares(12), test=squares(12)),
+    )
+    recipe = replace(recipes.folder_masks(), test_images=AS_THEY_ARE)
+    fitted = recipe.fitted(recipe, subject, sets)
+    assert fitted.architecture.rpn.scales == (4.0,)
+    assert replace(fitted, architecture=recipe.architecture) == recipe, "nothing else is touched"
+    assert fit(squares(30), AS_THEY_ARE).chosen is None, "what suits stays"
+    named = replace(
+        recipe, architecture=replace(recipe.architecture, rpn=replace(recipe.architecture.rpn, scales=(9.0,)))
+    )
+    assert named.fitted(recipe, subject, sets) is named, "a flag wins"
+    published = replace(recipes.mask_rcnn_r50_fpn_mstrain_1x_coco(), test_images=AS_THEY_ARE)
+    assert published.fitted(published, subject, sets) is published
+
+
+def test_the_recipes_for_a_cpu_are_as_long_as_is_said() -> None:
+    assert {recipe().work for recipe in (recipes.folder_boxes_cpu, recipes.folder_masks_cpu)} == {CPU_WORK}
+    assert recipes.folder_boxes().work > 10 * CPU_WORK
 
 
 def test_a_set_without_objects_has_nothing_to_compare() -> None:
