@@ -226,7 +226,7 @@ def test_a_voc_folder_of_ones_own_holds_some_images_out(weights: Path, tmp_path:
     own = tiny_shapes.voc_folder(tmp_path / "own", images=10, side=SIDE)
     assert evaluate("folder", weights, "--data", own, "--out", tmp_path / "out", "--iterations", 2) == 0
     result = Result.read(tmp_path / "out" / "result.json")
-    assert result.recipe["name"].startswith("folder_boxes-2it (")
+    assert result.recipe["name"].startswith("folder_boxes_cpu-2it (")
     assert (result.detail["train_images"], result.detail["test_images"]) == (8, 2)
     assert any("2 of 10 images were held out" in note for note in result.notes)
 

@@ -133,7 +133,7 @@ def _measure(name: str, evaluation: Evaluation, line: Line, source: str, seed: i
     recipe = evaluation.recipe(options.recipe, wanted, data)
     large = evaluation.recipe(options.recipe, dataclasses.replace(wanted, device="cuda"), data)
     if recipe.name != large.name:
-        say(f"no GPU is used, so {recipe.name}, made for a CPU, is taken in place of {large.name} (--recipe)")
+        say(f"no GPU is used, so {recipe.name}, made for a CPU, is taken, not {large.name} (--recipe names another)")
     asked = line.over(recipe)
     settings = named(asked, recipe).fitted(recipe, subject, data)
     settings.check()

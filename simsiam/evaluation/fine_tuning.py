@@ -237,7 +237,7 @@ class FineTuning:
         done_by = time.strftime("%a %H:%M", time.localtime(time.time() + whole))
         size = f"{memory / GIB:.1f} GiB" if memory >= GIB else f"{memory / 2**20:.0f} MiB"
         said.append(
-            f"{line}; {1000 * seconds:,.0f} ms a step measured; about {size} of memory; about {duration(whole)}, "
+            f"{line}; {1000 * seconds:,.0f} ms a step measured; {size} of memory at least; about {duration(whole)}, "
             f"scoring not counted: done by {done_by}"
         )
         if process.device.type == "cpu" and whole > LONG:
