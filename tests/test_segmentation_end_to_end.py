@@ -157,7 +157,7 @@ def test_two_processes(weights: Path, shapes: Path, tmp_path: Path) -> None:
 def test_the_rate_search_reports_and_takes_the_best(
     weights: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rates = ("--lr-sweep", "0.001", "0.08", "--sweep-iterations", "2")
+    rates = ("--lr-sweep", "0.001", "0.08", "--sweep-iterations", "2", "--lr-batch", "16")
     assert evaluate("folder", weights, "--data", shapes, "--out", tmp_path / "a", *rates) == 0
     rows = result(tmp_path / "a")["detail"]["lr_sweep"]
     assert [row["lr"] for row in rows] == [0.001, 0.08]
