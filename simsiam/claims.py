@@ -94,7 +94,7 @@ def claim(
             if not whole:  # a whole folder is gone on with, and may get any of its files
                 _enter_made(folder, command, makes, earlier, whole=whole)
             raise
-        stale = earlier.keys() - set(present(folder, makes))
+        stale = set(present(folder, earlier)) - set(present(folder, makes))
         if _remove(folder, stale):
             shown = ", ".join(sorted(stale)[:_SHOWN]) + (" ..." if len(stale) > _SHOWN else "")
             print(f"{folder}: removed {counted(len(stale), 'file')} of an earlier call: {shown}", file=sys.stderr)

@@ -48,6 +48,21 @@ def test_own_files_are_renewed_and_those_left_over_removed(tmp_path: Path, capsy
     assert "removed 1 file of an earlier call: masks/a.png" in capsys.readouterr().err
 
 
+def test_files_that_the_command_itself_removed_are_not_said_to_be_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the checkpoints of a resumed run, of which the oldest go while it trains."""
+    for numbers in ((1, 2), (3,)):
+        with claims.claim(tmp_path, command="pretrain", makes=["checkpoints/*.pt"], whole=True):
+            (tmp_path / "checkpoints").mkdir(exist_ok=True)
+            for old in tmp_path.glob("checkpoints/*"):
+                old.unlink()
+            for number in numbers:
+                (tmp_path / "checkpoints" / f"{number}.pt").write_text("")
+    assert names(tmp_path) == ["checkpoints/3.pt"]
+    assert "removed" not in capsys.readouterr().err
+
+
 def test_file_that_the_user_changed_since_is_the_users(tmp_path: Path) -> None:
     write(tmp_path, "a.png", "b.png")
     (tmp_path / "a.png").write_text("corrected by hand")

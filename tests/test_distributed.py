@@ -77,29 +77,40 @@ def test_what_one_process_measures_is_not_measured_by_all(tmp_path: Path) -> Non
 
 
 TWO_GROUPS = """
-import time, torch
+import os, signal, time, torch
 from simsiam.engine.distributed import any_process, processes
+from simsiam.errors import UserError
 for number in range(3):
     with processes("cpu") as process:
         assert any_process(process.is_main, process.device)
     if process.is_main:
         time.sleep(1)  # it writes its results while the other one goes on
-print("all met", flush=True)
+begun = os.environ["TORCHELASTIC_RESTART_COUNT"]
+try:
+    with processes("cpu") as process:
+        if begun == "0" and not process.is_main:
+            os.kill(os.getpid(), signal.SIGKILL)
+        any_process(True, process.device)
+except UserError as error:
+    print(error, flush=True)
+    raise
+print(f"all met, start {begun}\\n", end="", flush=True)
 """
 
 
-def test_processes_of_torchrun_meet_again_for_a_second_training(tmp_path: Path) -> None:
+def test_processes_of_torchrun_meet_again_for_a_second_training_and_after_one_was_killed(tmp_path: Path) -> None:
     (tmp_path / "meet.py").write_text(TWO_GROUPS)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*torchrun, str(tmp_path / "meet.py")],
+        [*torchrun, "--max-restarts", "1", str(tmp_path / "meet.py")],
         capture_output=True,
         text=True,
         timeout=120,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("all met") == 2
+    assert done.stdout.count("all met, start 1") == 2
+    assert "process 0 of this machine lost another one of this run" in done.stdout
 
 
 SLOWED = """

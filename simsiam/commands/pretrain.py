@@ -12,7 +12,7 @@ import tyro
 from simsiam import results
 from simsiam.commands.reading import asks_help
 from simsiam.commands.reading import read as read_line
-from simsiam.commands.running import say
+from simsiam.commands.running import is_first_process, say
 from simsiam.commands.verbs import find_verb
 from simsiam.config import Machine, Pretraining, command_line
 from simsiam.errors import UserError
@@ -131,5 +131,6 @@ def _pretrain(command: Command, arguments: list[str]) -> int:
         return find_verb(asked.command[0])([*asked.command[1:], *settings])
     if result.created < begun:
         say(f"read from the run that ended on {result.created[:10]}: nothing was trained or measured now")
-    print_answer(Path(result.weights.source))
+    if is_first_process():
+        print_answer(Path(result.weights.source))
     return EXIT_CODES.get(result.detail["verdict"]["status"], 0)

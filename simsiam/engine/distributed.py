@@ -63,6 +63,13 @@ def processes(device: str) -> Iterator[Process]:
     try:
         with short_waits_when_busy():
             yield Process(rank=dist.get_rank(), world=world, device=picked)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise UserError(
+            f"process {local} of this machine lost another one of this run, whose own message says why. The same "
+            "command resumes from what was saved; torchrun --max-restarts does it by itself."
+        ) from error
     finally:
         dist.destroy_process_group()
 
@@ -71,10 +78,12 @@ def _join(backend: str) -> None:
     """Meet the other processes, under a number of its own each time.
 
     torchrun keeps one store of addresses for the whole command. A second group under the first one's names would find
-    addresses at which nobody listens any more, as where several seeds are trained one after the other.
+    addresses at which nobody listens any more, as where several seeds are trained one after the other, or where
+    torchrun starts all processes again after one was killed.
     """
     store, rank, world = next(iter(rendezvous("env://")))
-    prefixed = PrefixStore(f"group{next(_groups)}", store)
+    begun = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    prefixed = PrefixStore(f"start{begun}group{next(_groups)}", store)
     dist.init_process_group(backend, store=prefixed, rank=rank, world_size=world)
 
 
