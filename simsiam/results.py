@@ -81,14 +81,17 @@ def now() -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of one."""
-    write_atomic(path, (json.dumps(value, indent=1, allow_nan=True) + "\n").encode())
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=True) + "\n")
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write bytes through a temporary neighbour and a rename.
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write bytes, or text as UTF-8, through a temporary neighbour and a rename.
 
+    Bytes of a file's name that are no text are `?` in it.
     Raises OSError that names the file, a full disk say; the neighbour is then gone, and an older file as it was.
     """
+    if isinstance(content, str):
+        content = content.encode("utf-8", "replace")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -52,7 +52,7 @@ class _Sample:
 def load_or_build(shards: list[Path], *, cache: Path | None) -> ShardIndex:
     """The index kept for these very files (by name, size and time), else a new one, kept where that is allowed."""
     identity = json.dumps([_LAYOUT, *([path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in shards)])
-    digest = hashlib.sha256(identity.encode()).hexdigest()
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
     beside = shards[0].parent / f".simsiam-index-{_pattern_key(shards)}.npz"
     elsewhere = None if cache is None else cache / "shards" / f"{digest[:24]}.npz"
     for place in (beside, elsewhere):
@@ -173,7 +173,7 @@ def _label(content: bytes, suffix: str) -> int | None:
 
 
 def _pattern_key(shards: list[Path]) -> str:
-    return hashlib.sha256("\n".join(path.name for path in shards).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join(path.name for path in shards).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def _pack(index: ShardIndex, digest: str) -> bytes:

@@ -269,7 +269,7 @@ class FileSource(Source):
         self.name = name
         self.classes = classes
         self.labels = labels
-        encoded = [each.encode("utf-8", "surrogateescape") for each in names]
+        encoded = [each.encode("utf-8", "surrogatepass") for each in names]
         self._ends = np.cumsum([len(each) for each in encoded], dtype=np.int64)
         self._block = b"".join(encoded)
         self._stamp: str | None = None
@@ -291,7 +291,7 @@ class FileSource(Source):
     def path(self, index: int) -> str:
         """The file's path relative to the root (or absolute, where a list names it so)."""
         start = int(self._ends[index - 1]) if index > 0 else 0
-        return self._block[start : int(self._ends[index])].decode("utf-8", "surrogateescape")
+        return self._block[start : int(self._ends[index])].decode("utf-8", "surrogatepass")
 
     def files(self) -> list[str]:
         """Below the root, or where a list names them."""

@@ -89,11 +89,11 @@ def write(form: Form, seen: Sequence[Seen], classes: Sequence[str], out: Path) -
     elif form == "coco":
         write_json(out / "coco.json", as_coco(seen, classes))
     elif form == "csv":
-        write_atomic(out / "predictions.csv", as_csv(seen, classes).encode())
+        write_atomic(out / "predictions.csv", as_csv(seen, classes).encode("utf-8", "surrogateescape"))
     elif form == "yolo":
-        write_atomic(out / "labels" / "classes.txt", "".join(f"{name}\n" for name in classes).encode())
+        write_atomic(out / "labels" / "classes.txt", "".join(f"{name}\n" for name in classes))
         for each in seen:
-            write_atomic(out / "labels" / f"{each.name}.txt", as_yolo(each).encode())
+            write_atomic(out / "labels" / f"{each.name}.txt", as_yolo(each))
 
 
 def _as_json(seen: Seen, classes: Sequence[str]) -> dict[str, Any]:

@@ -197,7 +197,7 @@ def write_report(findings: Sequence[Finding], runs: Sequence[Run], *, out: Path,
         script=html.script(),
     )
     write_json(out / "findings.json", facts)
-    write_atomic(out / "report.html", page.encode())
+    write_atomic(out / "report.html", page)
     return tables
 
 

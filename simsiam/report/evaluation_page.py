@@ -217,7 +217,7 @@ def write_evaluation_page(folder: Path) -> Path:
     result = Result.read(file)
     page = folder / PAGE_FILE
     claims.extend(folder, [PAGE_FILE])
-    write_atomic(page, render(folder, result).encode())
+    write_atomic(page, render(folder, result))
     return page
 
 

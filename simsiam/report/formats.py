@@ -185,5 +185,5 @@ def report(
         raise UserError(f"--format {format}: unknown. Choose one of {', '.join(get_args(Format))}.")
     text = render(build(collect(runs), which=which), format=format)
     if out is not None:
-        write_atomic(out, text.encode())
+        write_atomic(out, text)
     return text

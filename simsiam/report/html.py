@@ -38,12 +38,12 @@ def template(name: str, folder: Path = TEMPLATES) -> jinja2.Template:
 
 def style() -> Markup:
     """The style that all pages begin with."""
-    return Markup((TEMPLATES / "page.css").read_text())
+    return Markup((TEMPLATES / "page.css").read_text("utf-8"))
 
 
 def script() -> Markup:
     """What makes charts and maps answer to the pointer."""
-    return Markup((TEMPLATES / "page.js").read_text())
+    return Markup((TEMPLATES / "page.js").read_text("utf-8"))
 
 
 def figure(value: Any) -> str:

@@ -28,7 +28,7 @@ def write_page(run: Path) -> Path:
     claims.extend(run, ["report.html", "report.json"])
     write_json(run / "report.json", strict(facts))
     page = run / "report.html"
-    write_atomic(page, render(folder, facts, charts).encode())
+    write_atomic(page, render(folder, facts, charts))
     return page
 
 

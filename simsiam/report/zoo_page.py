@@ -192,7 +192,7 @@ def write(page: ZooPage, out: Path | None) -> str:
     """The page as text, HTML where `out` ends so, else Markdown; written to `out` as well where it is given."""
     text = html(page) if out is not None and out.suffix in (".html", ".htm") else markdown(page)
     if out is not None:
-        write_atomic(out, text.encode())
+        write_atomic(out, text)
     return text
 
 

@@ -231,7 +231,7 @@ def _export(loaded: Loaded, to: Target, out: Path, images: Tensor, licence: str 
         checks=(str(exported).split(": ", 1)[1],),
         notes=loaded.notes,
     )
-    write_atomic(exported.card, modelcard.render(facts).encode())
+    write_atomic(exported.card, modelcard.render(facts))
     return exported
 
 

@@ -63,7 +63,7 @@ def entries(cache: Path | None = None) -> list[Entry]:
 def show(name: str, cache: Path | None = None) -> str:
     """A card as Markdown: address, licence, recipe, and every published number in each version of its page."""
     if cards.find(name) is None and (own := cards.own_folder(name, cache) / "README.md").exists():
-        return own.read_text()
+        return own.read_text("utf-8")
     card = cards.get(name)
     path = cards.place(card, cache)
     lines = [
@@ -174,7 +174,7 @@ def add(run: Path, *, name: str | None = None, licence: str, cache: Path | None 
         write_import(loaded, folder, licence=licence)
         for number, result in enumerate(results):
             result.write(folder / "results" / f"{number:03d}-{result.protocol}" / "result.json")
-        write_atomic(folder / "README.md", modelcard.render(facts).encode())
+        write_atomic(folder / "README.md", modelcard.render(facts))
         own = {"name": name, "licence": licence, "recipe": loaded.recipe.name if loaded.recipe is not None else None}
         own |= {"sha256": loaded.weights.sha256, "verdict": verdict, "added": now()}
         write_json(folder / "card.json", own)

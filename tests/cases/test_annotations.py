@@ -15,6 +15,7 @@ from PIL import Image
 from simsiam.data.detection.checks import Checked, checked
 from simsiam.data.detection.coco import open_coco
 from simsiam.data.detection.files import BoxFiles
+from simsiam.data.detection.formats import recognise
 from simsiam.data.detection.voc import open_voc_folder
 from simsiam.data.images import AS_STORED
 from simsiam.data.segmentation.checks import absent_classes, mask_problems
@@ -89,6 +90,10 @@ def test_names_of_classes_that_look_the_same_are_one_class(tmp_path: Path) -> No
     assert found.source.classes == ("Café",)
     assert found.source.objects.labels.tolist() == [1, 1]
     assert any("look the same and were read as one class" in note for note in found.notes)
+    (tmp_path / "test").mkdir()
+    write(tmp_path / "test", "b", [("Café ", (1, 2, 4, 5))])
+    (part,) = recognise(tmp_path / "test", classes=("Café",)).parts.values()
+    assert part.notes == ("test: 'Café ' and 'Café' look the same and were read as one class.",)
 
 
 def test_names_of_classes_that_differ_in_capitals_alone_are_refused(tmp_path: Path) -> None:

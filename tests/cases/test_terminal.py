@@ -71,7 +71,7 @@ def test_newline_in_file_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_names_are_text_in_the_report(tmp_path: Path) -> None:
     """The page of `browse` is tested with such a name in tests/test_browse_server.py."""
     hostile = "<img src=x onerror=alert(1)>"
-    root = folders(tmp_path / hostile, {hostile: 0, "<b>": 4})
+    root = folders(tmp_path / f"{hostile} \udcff", {hostile: 0, "<b>": 4})  # and a byte that is no text
     assert (
         simsiam("evaluate", "few-labels", WEIGHTS, "--data", root, "--repeats", "1", *CPU, "--out", tmp_path / "r") == 0
     )

@@ -71,7 +71,7 @@ def imagenet_part(root: Path | str, part: Path | str) -> Source:
     whole, part = imagenet_source(root, "train"), Path(part)
     if not part.is_file():
         raise UserError(f"{part}: no such list. It names the labelled images, one a line.")
-    lines = [line.split() for line in part.read_text().splitlines() if line.strip()]
+    lines = [line.split() for line in part.read_text("utf-8").splitlines() if line.strip()]
     if not lines:
         raise UserError(f"{part}: an empty list.")
     place = {os.path.basename(whole.path(index)): index for index in range(len(whole))}
@@ -102,7 +102,7 @@ class _Entries:
 
 def _read_list(file: Path, *, classes: int) -> _Entries:
     names, labels = [], []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
         if not line.strip():
             continue
         name, _, word = line.strip().replace("\t", " ").replace(",", " ").rpartition(" ")
@@ -119,7 +119,7 @@ def _read_list(file: Path, *, classes: int) -> _Entries:
 
 def _read_annotations(file: Path) -> _Entries:
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text("utf-8"))
         paths = {image["id"]: image["file_name"] for image in content["images"]}
         wanted = {note["image_id"]: int(note["category_id"]) for note in content["annotations"]}
         categories = {int(category["id"]) for category in content["categories"]}

@@ -137,7 +137,7 @@ def image_ids(tree: Path, split: str) -> list[str]:
     if not file.is_file():
         present = sorted({p.stem.rpartition("_")[2] for p in file.parent.glob("*.txt")})
         raise UserError(f"{file}: no such list of images. Splits there: {', '.join(present) or 'none'}.")
-    ids = sorted(line.split()[0] for line in file.read_text().splitlines() if line.strip())
+    ids = sorted(line.split()[0] for line in file.read_text("utf-8").splitlines() if line.strip())
     if not ids:
         raise UserError(f"{file}: an empty list of images.")
     twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
@@ -168,7 +168,7 @@ def _from_lists(tree: Path, split: str, classes: tuple[str, ...]) -> MultiLabelS
 def _read_marks(file: Path) -> dict[str, int]:
     meaning = {"1": PRESENT, "-1": ABSENT, "0": DIFFICULT}
     marks: dict[str, int] = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
         words = line.split()
         if not words:
             continue

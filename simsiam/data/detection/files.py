@@ -220,7 +220,7 @@ class BoxFiles(BoxSource):
 
     def fingerprint(self) -> str:
         """sha256 over the images' content, class names and annotations."""
-        digest = hashlib.sha256("\0".join(self.classes).encode())
+        digest = hashlib.sha256("\0".join(self.classes).encode("utf-8", "surrogateescape"))
         digest.update(self.digests().tobytes())
         arrays = [self._ends, *(getattr(self.objects, key) for key in ("boxes", "labels", "difficult", "crowd"))]
         if self.shapes is not None:

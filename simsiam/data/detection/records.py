@@ -101,7 +101,7 @@ def _spellings(names: Iterable[str]) -> dict[str, set[str]]:
 
 
 def _said(place: str, spellings: dict[str, set[str]]) -> list[str]:
-    several = [sorted(map(repr, written)) for written in spellings.values() if len(written) > 1]
+    several = [sorted(map(repr, written | {name})) for name, written in spellings.items() if written != {name}]
     return [f"{place}: {' and '.join(written)} look the same and were read as one class." for written in several]
 
 

@@ -73,6 +73,11 @@ def read_classes(file: Path) -> ClassList:
             continue
         numbers, name = _numbers_and_name(line, where)
         ignored = name.lower() in IGNORED_NAMES
+        if name in names and not numbers:
+            raise UserError(
+                f"{where}: {name!r} is listed before, and each line is a class. (Blanks and Unicode forms make no "
+                "difference.)"
+            )
         if not ignored and name not in names:
             names.append(name)
         meaning = IGNORE if ignored else names.index(name)

@@ -21,6 +21,7 @@ from simsiam.data.segmentation.transforms import IGNORE as IGNORE
 from simsiam.data.source import Source
 
 UNKNOWN = -1  # while decoding: a value or colour that no class has
+LARGE = 1 << 16  # ids beyond it are looked up one by one, not in a table
 MOST_CLASSES = 255  # ids 0 to 254 in 8 bits beside IGNORE
 
 Colour = tuple[int, int, int]
@@ -64,6 +65,11 @@ class Coding:
 
     def _numbers(self, raw: np.ndarray) -> np.ndarray:
         top = max(self.ids, default=0) + 1
+        if top > LARGE:
+            found, places = np.unique(raw, return_inverse=True)
+            return np.array([self.ids.get(value, UNKNOWN) for value in found.tolist()], np.int16)[places].reshape(
+                raw.shape
+            )
         table = np.full(top + 1, UNKNOWN, np.int16)
         for stored, meaning in self.ids.items():
             table[stored] = meaning

@@ -78,7 +78,7 @@ def _listed(tree: Path, split: str) -> list[str]:
     file = tree / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not file.is_file():
         raise UserError(f"{file}: no such list; it comes with VOC2012 (trainval).")
-    names = list(dict.fromkeys(line.split()[0] for line in file.read_text().splitlines() if line.strip()))
+    names = list(dict.fromkeys(line.split()[0] for line in file.read_text("utf-8").splitlines() if line.strip()))
     if not names:
         raise UserError(f"{file}: an empty list of images.")
     return names

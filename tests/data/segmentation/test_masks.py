@@ -207,6 +207,8 @@ def test_class_lists_in_all_three_forms(tmp_path: Path) -> None:
         ("1 2 road\nsky\n", "line 1: found '1 2 road'"),
         ("300 0 0 road\nsky\n", "line 1"),
         ("3 road\n3 sky\n", "line 2: 3 is listed before"),
+        ("road\nsky\nsky \n", "line 3: 'sky' is listed before"),
+        ("road\n\u00e9t\u00e9\ne\u0301te\u0301\n", "line 3: '\u00e9t\u00e9' is listed before"),
         ("road\n", "1 class;"),
     ],
 )
