@@ -17,6 +17,8 @@ from typing import Any
 from simsiam.errors import UserError
 
 SCHEMA = 1
+REMEMBERED = "among the training images"  # of a note on test images that were learnt from
+CAVEATS = (REMEMBERED, "exact cop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,11 @@ class Result:
     notes: list[str] = field(default_factory=list)
     created: str = field(default_factory=lambda: now())
     schema: int = SCHEMA
+
+    @property
+    def caveats(self) -> list[str]:
+        """The notes that the figure is never quoted without."""
+        return [note for note in self.notes if any(words in note for words in CAVEATS)]
 
     def write(self, path: Path) -> None:
         """Write the record as JSON, atomically."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from simsiam.errors import UserError
-from simsiam.results import DataId
+from simsiam.results import REMEMBERED, DataId
 from simsiam.wording import counted, plural, some
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def shared_images(train: Identified, test: Identified, *, what: str = "test imag
     if not again:
         return []
     return [
-        f"{again:,} of {counted(len(test), what)} {plural(again, 'is', 'are')} among the training images: the "
+        f"{again:,} of {counted(len(test), what)} {plural(again, 'is', 'are')} {REMEMBERED}: the "
         "figures say in part how well those are remembered"
     ]
 

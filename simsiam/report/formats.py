@@ -130,9 +130,8 @@ def comma_separated(tables: Sequence[Table]) -> str:
     """One line for each figure: where it stands, whose it is, what it was measured on, its value and spread."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["table", "model", "figures", "version", "data", "comparable", "protocol", "metric", "value", "std", "results"]
-    )
+    heads = ["table", "model", "figures", "version", "data", "comparable", "protocol", "metric", "value", "std"]
+    writer.writerow([*heads, "results", "caveats"])
     for table in tables:
         for row in table.rows:
             for column, cell in zip(table.columns, row.cells, strict=True):
@@ -141,7 +140,7 @@ def comma_separated(tables: Sequence[Table]) -> str:
                 comparable = "yes" if row.comparable else "no"
                 metric = "best_layer" if column.kind == "best layer" else column.metric
                 where = [table.key, row.model, row.origin, row.version, row.data, comparable]
-                writer.writerow([*where, column.protocol, metric, value, spread, row.results])
+                writer.writerow([*where, column.protocol, metric, value, spread, row.results, row.caveats])
     return out.getvalue()
 
 

@@ -44,6 +44,7 @@ class Row:
     comparable: bool = True  # measured on the published data set
     results: int = 1  # how many results the figures are the mean of
     notes: list[str] = field(default_factory=list)
+    caveats: str = ""  # what its figures are never quoted without, which the notes say too
 
     @property
     def figures(self) -> str:
@@ -192,6 +193,7 @@ def _our_rows(layout: Layout, found: Sequence[Found]) -> list[Row]:
                     cells=[_our_cell(column, chosen) for column in layout.columns],
                     results=max(len(group) for group in chosen),
                     notes=[_rests_on(model, group, layout) for group in chosen],
+                    caveats="; ".join(caveat for group in chosen for caveat in _caveats(group)),
                 )
             )
     return rows
@@ -256,7 +258,11 @@ def _rests_on(model: str, group: Sequence[Found], layout: Layout) -> str:
         figures.append(f"{key} {statistics.fmean(values):.{layout.digits}f}{spread}")
     if figures:
         said.append("also " + ", ".join(figures))
-    return "; ".join(said) + "."
+    return "; ".join([*said, *_caveats(group)]) + "."
+
+
+def _caveats(group: Sequence[Found]) -> list[str]:
+    return list(dict.fromkeys(caveat for one in group for caveat in one.result.caveats))
 
 
 def _notes(layout: Layout, rows: Sequence[Row], *, published_too: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def make_result(
     recipe: dict[str, Any] | None = None,
     images: int | None = None,
     created: str = "2025-01-01T00:00:00+00:00",
+    notes: Sequence[str] = (),
 ) -> Result:
     return Result(
         protocol=protocol,
@@ -35,6 +37,7 @@ def make_result(
         versions={"torch": "2.14.1"},
         detail=detail or {},
         created=created,
+        notes=list(notes),
     )
 
 

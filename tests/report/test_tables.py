@@ -8,13 +8,14 @@ import re
 import statistics
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from simsiam.errors import UserError
 from simsiam.published import MODEL_100E
 from simsiam.report.collect import collect
-from simsiam.report.formats import EMPTY, lines, report
+from simsiam.report.formats import EMPTY, Format, lines, report
 from simsiam.report.layout import IMAGENET, PAGE_LAYOUTS, VOC07
 from simsiam.report.tables import Table, build
 from tests.report.measured import add, make_pretrained, make_result, shots, stages
@@ -230,6 +231,16 @@ def test_csv_has_a_line_for_each_figure(folder: Path) -> None:
         row for row in rows if row["figures"] == "published" and row["metric"] == "k96" and row["version"] == "v0.5.0"
     ]
     assert [row["value"] for row in page] == ["82.44", "83.44"]
+
+
+def test_a_figure_is_never_quoted_without_its_caveat(tmp_path: Path) -> None:
+    run = make_pretrained(tmp_path / "run", "demo")
+    caveat = "12 of 12 test images are among the training images: the figures say in part how well those are remembered"
+    add(run, "knn", {"top1_k10": 100.0}, data="lab", notes=[caveat, "another note"])
+    for form in get_args(Format):
+        text = report([tmp_path], format=form)
+        assert caveat in text, form
+        assert "another note" not in text
 
 
 def test_latex_escapes(tmp_path: Path) -> None:
