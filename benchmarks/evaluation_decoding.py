@@ -19,7 +19,7 @@ import numpy as np
 
 from simsiam.data.preprocess import Preprocess, short_edge
 from simsiam.data.source import Source
-from simsiam.pretraining.bench import photographs
+from simsiam.pretraining.bench_sides import photographs
 from simsiam.pretraining.pace import processor
 
 

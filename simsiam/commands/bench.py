@@ -54,7 +54,8 @@ def run(arguments: list[str]) -> int:
 
     from simsiam.data.sources import kind_of, open_source
     from simsiam.engine.distributed import pick_device
-    from simsiam.pretraining.bench import measure, photographs
+    from simsiam.pretraining.bench import measure
+    from simsiam.pretraining.bench_sides import photographs
     from simsiam.pretraining.library import choose_recipe
     from simsiam.pretraining.pace import processor
     from simsiam.report.plots import time_shares, write_plots
