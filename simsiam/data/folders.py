@@ -46,6 +46,8 @@ class FolderSource(FileSource):
         if not found.names:
             reasons = [each.reason for each in other_files(found.others)]
             only = f"only {reasons[0]}" if reasons else "the folder is empty"
+            if {".zip", ".tgz", ".gz", ".parquet"} & found.others.keys():
+                only += "; to read an archive or a Parquet file, name the file itself"
             raise UserError(f"{root}: no image found ({only}). Known kinds: {' '.join(sorted(IMAGE_SUFFIXES))}.")
         part = _part_of(found.names, split)
         self.splits = part.splits  # the folders at the top, where they are splits

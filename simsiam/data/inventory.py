@@ -11,10 +11,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from simsiam.data.images import HEIC_SUFFIXES, is_image
+from simsiam.data.images import HEIC_SUFFIXES, RAW_SUFFIXES, VIDEO_SUFFIXES, is_image
 from simsiam.wording import counted, plural
 
 _SHOWN = 6  # kinds of files that one line names
+_CURES = {
+    HEIC_SUFFIXES: "`pip install pillow-heif` makes HEIC readable",
+    RAW_SUFFIXES: "camera raw is not read: develop it to JPEG or TIFF",
+    VIDEO_SUFFIXES: "`ffmpeg -i VIDEO -vf fps=1/2 %05d.jpg` makes a video's frames, one every 2 seconds",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +100,7 @@ class Inventoried(Protocol):
 
 
 def other_files(suffixes: Mapping[str, int], *, what: str = "other file") -> tuple[LeftOut, ...]:
-    """What was left out, by suffix ("" for none), with how to read iPhone photos where there are any."""
+    """What was left out, by suffix ("" for none), with the cure for iPhone photos, raw ones and videos."""
     total = sum(suffixes.values())
     if not total:
         return ()
@@ -105,8 +110,9 @@ def other_files(suffixes: Mapping[str, int], *, what: str = "other file") -> tup
         rest = len(ranked) - _SHOWN
         kinds.append(f"{sum(count for _, count in ranked[_SHOWN:]):,} of {rest} other {plural(rest, 'kind')}")
     reason = ", ".join(kinds)
-    if HEIC_SUFFIXES & suffixes.keys():
-        reason += "; `pip install pillow-heif` makes HEIC readable"
+    for kind, cure in _CURES.items():
+        if kind & suffixes.keys():
+            reason += f"; {cure}"
     return (LeftOut(what=what, count=total, reason=reason),)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import tyro
 
+from simsiam.config import cache_folder
 from simsiam.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class PublishedBoxes(DataFlags):
 class OwnBoxes(DataFlags):
     """Boxes, and maybe masks, of your own."""
 
-    data: Path | None = None  # Folder or file of a COCO, VOC XML, YOLO, CVAT, LabelMe, VIA or OpenImages export.
+    data: Path | None = None  # Folder, archive or file of a COCO, VOC, YOLO, CVAT, LabelMe, VIA or OpenImages export.
     images: Path | None = None  # Folder of the images; by default looked for beside the annotations.
     test: Path | None = None  # A test set; by default the export's own split, or a random fifth of --data.
     test_images: Path | None = None  # Folder of the test images, like --images.
@@ -171,6 +172,7 @@ class OwnBoxes(DataFlags):
 
     def open(self, cache: Path | None) -> BoxSets:
         """Both sets, checked file by file and object by object."""
+        from simsiam.data.unpack import opened
         from simsiam.evaluation.detection.data import open_own
 
         if self.data is None:
@@ -178,7 +180,7 @@ class OwnBoxes(DataFlags):
                 "--data: name a folder of annotated images: COCO json, VOC-XML, YOLO, CVAT, LabelMe, VIA or OpenImages."
             )
         return open_own(
-            self.data,
+            opened(self.data, cache=cache_folder(cache)).place,
             images=self.images,
             test=self.test,
             test_images=self.test_images,
@@ -222,6 +224,7 @@ class OwnMasks(DataFlags):
         """Both sets; the held-out part is the same for every seed of the training."""
         from simsiam.data.segmentation.class_list import find_class_file
         from simsiam.data.segmentation.folders import Folders, open_mask_folders, open_mask_tree
+        from simsiam.data.unpack import opened
 
         own = {
             "--train-images": self.train_images,
@@ -233,7 +236,7 @@ class OwnMasks(DataFlags):
         if self.data is not None:
             if given:
                 raise UserError(f"--data and {given[0]}: name the data set one way.")
-            return open_mask_tree(self.data, self.classes, seed=0)
+            return open_mask_tree(opened(self.data, cache=cache_folder(cache)).place, self.classes, seed=0)
         train_images, train_masks, test_images, test_masks = own.values()
         if train_images is None or train_masks is None or (test_images is None) != (test_masks is None):
             raise UserError(

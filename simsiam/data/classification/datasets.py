@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from simsiam.config import cache_folder
 from simsiam.data.classification import csv_table, hugging_face, layouts
 from simsiam.data.classification.layouts import Found
-from simsiam.data.find_images import role_of, split_folders, visible
+from simsiam.data.find_images import role_of, split_folders
 from simsiam.data.folders import ListSource, imagenet_source
 from simsiam.data.source import Source
 from simsiam.data.splits import Splits
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 
 NAMES = ("cifar10", "cifar100", "fashion-mnist")
 Layout = Literal["places205", "inaturalist2018"]
+_SMALL_SETS = (  # what one of them begins with; to look closer imports torchvision
+    *("cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-python.tar.gz", "data_batch_1", "data_batch_1.bin"),
+    *("cifar-100-python", "cifar-100-python.tar.gz", "meta", "FashionMNIST", "MNIST"),
+    *("train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"),
+)
 
 
 def splits(
@@ -110,8 +117,14 @@ def recognise(place: Path, cache: Path | None) -> Found | None:
     for recogniser in FORMATS:
         if (found := recogniser(place, cache_folder(cache))) is not None:
             return found
-    inside = visible(place.iterdir()) if place.is_dir() else []
-    return recognise(inside[0], cache) if len(inside) == 1 and inside[0].is_dir() else None
+    inside = _only_folder(place) if place.is_dir() else None
+    return None if inside is None else recognise(inside, cache)
+
+
+def _only_folder(place: Path) -> Path | None:
+    with os.scandir(place) as entries:
+        first = list(islice((each for each in entries if not each.name.startswith(".")), 2))
+    return place / first[0].name if len(first) == 1 and first[0].is_dir() else None
 
 
 def _check(data: str | None, train: str | None, test: str | None) -> None:
@@ -178,6 +191,8 @@ def _inaturalist2018(place: Path, cache: Path) -> Found | None:
 
 
 def _small_sets(place: Path, cache: Path) -> Found | None:
+    if not any((place / name).exists() for name in _SMALL_SETS):
+        return None
     from simsiam.data.classification.torchvision_sets import known_in
 
     name = known_in(place)

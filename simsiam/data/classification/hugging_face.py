@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from simsiam.data.class_names import in_order
 from simsiam.data.classification.csv_table import LABEL_HEADINGS, read_table
 from simsiam.data.classification.layouts import Found, Rows, listed
-from simsiam.data.find_images import ROLES, role_of, split_folders, visible
+from simsiam.data.find_images import MOST, ROLES, role_of, split_folders, visible
 from simsiam.data.inventory import beside
 from simsiam.data.shards import ShardSource
 from simsiam.data.unpack import Room, once
 from simsiam.errors import UserError, install_extra
 from simsiam.sniff import sniff
-from simsiam.wording import some
+from simsiam.wording import counted, some
 
 _METADATA = ("metadata.csv", "metadata.jsonl")
 _SHARD = re.compile(r"-?\d+(-of-\d+)?$")
@@ -102,7 +104,7 @@ def parquet(place: Path, cache: Path) -> Found | None:
         source.name = "-".join(filter(None, [_name(place), *parts])) if len(parts) == 1 else _name(place)
         if source.classes is not None:
             source.classes = tuple(classes[int(number)] for number in source.classes)
-        source.note(f"the images of {len(shards)} Parquet files are kept in {folder}")
+        source.note(f"the images of {counted(len(shards), 'Parquet file')} are kept in {folder}")
         return source
 
     return Found(
@@ -196,9 +198,12 @@ def _parquet_files(place: Path) -> dict[str, list[Path]]:
         return {"": [place]} if kind is not None and kind.name == "parquet" else {}
     if not place.is_dir():
         return {}
-    levels = (place.glob("*.parquet"), (place / "data").glob("*.parquet"), place.glob("*/*.parquet"))
-    files = next((found for each in levels if (found := visible(each))), [])
-    files = files or visible(place.glob("*/*/*.parquet"))
+    files = visible(place.glob("*.parquet")) or visible((place / "data").glob("*.parquet"))
+    if not files:
+        with os.scandir(place) as entries:
+            folders = [place / each.name for each in islice((each for each in entries if each.is_dir()), MOST)]
+        for below in ("*.parquet", "*/*.parquet"):
+            files = files or visible(file for each in folders for file in each.glob(below))
     sets = sorted({file.relative_to(place).parts[0] for file in files if len(file.relative_to(place).parts) > 1})
     sets = [each for each in sets if role_of(each) is None]
     if len(sets) > 1:

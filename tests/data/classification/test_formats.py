@@ -22,8 +22,10 @@ from simsiam.data.classification.datasets import labelled, splits
 from simsiam.data.source import Source
 from simsiam.data.sources import kind_of, open_source
 from simsiam.errors import UserError
+from simsiam.evaluation.datasets import OwnBoxes
 from simsiam.results import Result
 from tests import tiny
+from tests.data.detection.test_formats import roboflow_coco
 from tests.trees import draw
 
 WNIDS = ("n01443537", "n01629819", "n01641577")
@@ -338,6 +340,29 @@ def test_a_bomb_and_a_cut_archive_leave_nothing(tmp_path: Path, monkeypatch: pyt
         open_source(cut, kind="folder", cache=cache)
     assert list((cache / "unpacked").iterdir()) == []
     assert len(open_source(tmp_path / "whole.tar.gz", kind="folder", cache=cache)) == 20
+
+
+def test_boxes_and_masks_in_an_archive(tmp_path: Path) -> None:
+    roboflow_coco(tmp_path / "export")
+    archive = tmp_path / "export.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for file in (tmp_path / "export").rglob("*.*"):
+            packed.write(file, file.relative_to(tmp_path / "export"))
+    found, plain = (OwnBoxes(data=place).open(tmp_path / "cache") for place in (archive, tmp_path / "export"))
+    assert found.train.fingerprint() == plain.train.fingerprint()
+
+
+def test_what_is_no_image_is_named_with_its_cure(tmp_path: Path) -> None:
+    root = tiny.flat_folder(tmp_path / "photos", images=2)
+    for name in ("a.mp4", "b.MOV", "c.dng"):
+        (root / name).write_bytes(b"none")
+    reason = open_source(root, kind="folder").inventory.left_out[0].reason
+    assert reason.startswith("1 x .mp4, 1 x .mov, 1 x .dng; camera raw is not read")
+    assert "`ffmpeg -i VIDEO -vf fps=1/2 %05d.jpg` makes a video's frames" in reason
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "photos.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match="name the file itself"):
+        open_source(tmp_path / "packed", kind="folder")
 
 
 def test_what_a_killed_process_left_is_not_taken_for_whole(tmp_path: Path) -> None:
