@@ -89,6 +89,7 @@ COMMANDS = {
     "zoo page": "zoo page {run} --out {home}/page.md",
 }
 BESIDE = {  # what is written there stands beside the user's files
+    "bench": "bench {home}/circle --recipe demo --batch-size 2 --seconds 0.001 --rounds 1 --out {home}/own",
     "embed": "embed {run} {home}/list.csv --out {home}/new.npy",
     "neighbors": "neighbors {run} {home}/list.csv --duplicates --out {home}/new.png --table {home}/new.csv",
     "browse": "browse {run} {home}/circle --no-open",
