@@ -113,17 +113,15 @@ def _command(words: list[str], env: dict[str, str], said: Path, code: str | None
         cli.main(words)
 
 
-def ranks(
-    words: Sequence[str], *, world: int, code: str | None = None, fresh: bool = False
-) -> list[subprocess.Popen[str] | Forked]:
+def ranks(words: Sequence[str], *, world: int, code: str | None = None) -> list[Forked]:
     """What torchrun starts, without its own agent: one process a rank and the rendezvous in the environment.
 
-    Code of Python runs in place of the command line; `fresh`: by programs that load everything themselves.
+    Code of Python runs in place of the command line.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    made: list[subprocess.Popen[str] | Forked] = []
+    made: list[Forked] = []
     for rank in range(world):
         env = {
             **os.environ,
@@ -136,15 +134,13 @@ def ranks(
             "PYTHONPATH": str(ROOT),
             "PYTHONWARNINGS": "error::FutureWarning",
         }
-        made.append(program(words, env=env) if fresh else Forked(words, env=env, code=code))
+        made.append(Forked(words, env=env, code=code))
     return made
 
 
-def launch(
-    words: Sequence[str], *, world: int, code: str | None = None, fresh: bool = False
-) -> subprocess.CompletedProcess[str]:
+def launch(words: Sequence[str], *, world: int, code: str | None = None) -> subprocess.CompletedProcess[str]:
     """The end of such processes: the highest exit code, and what each said."""
-    made = ranks(words, world=world, code=code, fresh=fresh)
+    made = ranks(words, world=world, code=code)
     texts = [process.communicate(timeout=300)[0] for process in made]
     codes = {process.returncode or 0 for process in made}
     return subprocess.CompletedProcess(list(words), max(codes), "\n".join(texts))

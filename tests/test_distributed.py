@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -41,7 +39,7 @@ def photos(tmp_path: Path) -> Path:
 
 def test_two_processes_train_as_one_run(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "two"
-    done = launch(["pretrain", str(photos), *NETWORK, "--out", str(out)], world=2, fresh=True)
+    done = launch(["pretrain", str(photos), *NETWORK, "--out", str(out)], world=2)
     assert done.returncode in (0, 4), done.stdout
     result = Result.read(out / "result.json")
     assert result.detail["verdict"]["status"] == "too early to say"
@@ -78,39 +76,40 @@ def test_what_one_process_measures_is_not_measured_by_all(tmp_path: Path) -> Non
 
 TWO_GROUPS = """
 import os, signal, time, torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from simsiam.engine.distributed import any_process, processes
 from simsiam.errors import UserError
-for number in range(3):
-    with processes("cpu") as process:
-        assert any_process(process.is_main, process.device)
-    if process.is_main:
-        time.sleep(1)  # it writes its results while the other one goes on
-begun = os.environ["TORCHELASTIC_RESTART_COUNT"]
-try:
-    with processes("cpu") as process:
-        if begun == "0" and not process.is_main:
-            os.kill(os.getpid(), signal.SIGKILL)
-        any_process(True, process.device)
-except UserError as error:
-    print(error, flush=True)
-    raise
-print(f"all met, start {begun}\\n", end="", flush=True)
+
+def meet():
+    for number in range(3):
+        with processes("cpu") as process:
+            assert any_process(process.is_main, process.device)
+        if process.is_main:
+            time.sleep(1)  # it writes its results while the other one goes on
+    begun = os.environ["TORCHELASTIC_RESTART_COUNT"]
+    try:
+        with processes("cpu") as process:
+            if begun == "0" and not process.is_main:
+                os.kill(os.getpid(), signal.SIGKILL)
+            any_process(True, process.device)
+    except UserError as error:
+        print(error, flush=True)
+        raise
+    print(f"all met, start {begun}\\n", end="", flush=True)
+
+standalone = {"min_nodes": 1, "max_nodes": 1, "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+agent = LaunchConfig(**standalone, nproc_per_node=2, max_restarts=1, start_method="fork", monitor_interval=0.1)
+elastic_launch(agent, meet)()
 """
 
 
-def test_processes_of_torchrun_meet_again_for_a_second_training_and_after_one_was_killed(tmp_path: Path) -> None:
-    (tmp_path / "meet.py").write_text(TWO_GROUPS)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*torchrun, "--max-restarts", "1", str(tmp_path / "meet.py")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("all met, start 1") == 2
-    assert "process 0 of this machine lost another one of this run" in done.stdout
+def test_processes_of_torchrun_meet_again_for_a_second_training_and_after_one_was_killed() -> None:
+    """By torchrun's own agent, forked as its processes are."""
+    agent = Forked([], env={**os.environ, "OMP_NUM_THREADS": "1"}, code=TWO_GROUPS)
+    said, _ = agent.communicate(timeout=120)
+    assert agent.returncode == 0, said
+    assert said.count("all met, start 1") == 2
+    assert "process 0 of this machine lost another one of this run" in said
 
 
 SLOWED = """
@@ -155,7 +154,6 @@ def test_a_rank_that_stands_still_through_the_preflight_hangs_nothing(
     """After 30 s the clock of the other rank is over the preflight's time, by which both must stop together."""
     out = tmp_path / "run"
     first, second = ranks(["pretrain", str(photos), *NETWORK, "--out", str(out)], world=2)
-    assert isinstance(first, Forked)
     until = time.monotonic() + 240
     while not (out / "recipe.json").exists() and time.monotonic() < until and first.poll() is None:
         time.sleep(0.002)
