@@ -34,7 +34,7 @@ from tests.weights import foreign
 from tests.weights.test_formats import CASES, same_outputs
 
 Run = Callable[..., "Said"]
-TINY = "--views.size 16 --device cpu --workers 0 --epochs 1 --batch-size 8 --base-lr 0".split()
+TINY = "--views.size 16 --device cpu --workers 0 --channels-last off --epochs 1 --batch-size 8 --base-lr 0".split()
 
 
 class Said:

@@ -242,14 +242,14 @@ def test_figures_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     arguments += ["--model.projector-hidden", "0"]
     arguments += ["--model.width", "8", "--model.projector-dim", "32", "--model.predictor-dim", "8"]
     results = []
-    for workers in (0, 1, 4):
+    for workers in (0, 3):
         out = tmp_path / f"run{workers}"
         run = ["pretrain", str(root), *arguments, "--out", str(out), "--device", "cpu", "--workers", str(workers)]
         with pytest.raises(SystemExit):
             main(run)
         result = read_json(out / "result.json")
         results.append((result["metrics"], result["weights"]["sha256"]))
-    assert results[0] == results[1] == results[2]
+    assert results[0] == results[1]
 
 
 def test_predict_names_what_it_does_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,12 +115,12 @@ def test_measuring_a_layout_draws_no_random_number_of_the_runs(recipe: Pretraini
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_fifty_steps_differ_by_no_more_than_rounding_between_layouts_and_little_in_bf16(recipe: Pretraining) -> None:
+def test_thirty_steps_differ_by_no_more_than_rounding_between_layouts_and_little_in_bf16(recipe: Pretraining) -> None:
     def losses(precision: str, *, channels_last: bool) -> torch.Tensor:
         torch.manual_seed(0)
         changed = dataclasses.replace(recipe, precision=precision, base_lr=0.05)  # type: ignore[arg-type]
         step = step_of(changed, CPU, batch=8, channels_last=channels_last)
-        return torch.stack([step()["loss"] for _ in range(50)])  # type: ignore[index]
+        return torch.stack([step()["loss"] for _ in range(30)])  # type: ignore[index]
 
     plain = losses("fp32", channels_last=False)
     assert plain[-1] < plain[0] - 0.05  # it trains
