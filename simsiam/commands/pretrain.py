@@ -41,7 +41,7 @@ class Options:
     labels: Path | None = None  # Labelled images for the kNN check: class folders or a CSV of path,label.
     compare: tuple[str, ...] = ()  # Other weights to measure beside the trained ones: --compare resnet50.pth.
     init: str | None = None  # Weights to start from; without --recipe the network in them is trained.
-    minutes: float | None = None  # That the whole run may take: --epochs is then planned by the pace measured here.
+    minutes: float | None = None  # Minutes for the run once its images are found: --epochs follows from the pace here.
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # Fail if there is no run to resume.
     on_collapse: Literal["stop", "warn"] = "stop"  # What to do when training collapses; the exit code is 3 either way.
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()  # Also log the figures to these trackers.

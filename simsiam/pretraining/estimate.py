@@ -154,18 +154,14 @@ def of_recipe(recipe: Pretraining, inputs: Inputs, machine: Machine, process: Pr
     return found
 
 
-def fitted(
-    recipe: Pretraining, inputs: Inputs, machine: Machine, process: Process, *, minutes: float, begun: float
-) -> Pretraining:
+def fitted(recipe: Pretraining, inputs: Inputs, machine: Machine, process: Process, *, minutes: float) -> Pretraining:
     """The recipe with as many epochs as `minutes` hold, the checks and the end of the run included.
 
     The demo takes fewer images than there are where that fills the time better than whole epochs of them all do.
 
-    Args:
-        begun: when the run was, by time.monotonic().
-
     Raises UserError where not one epoch fits.
     """
+    begun = time.monotonic()
     pace = of_recipe(recipe, inputs, machine, process)
     checked = time.monotonic()
     if process.is_main:

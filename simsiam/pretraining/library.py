@@ -72,7 +72,7 @@ def pretrain(
         on_collapse: stop at a collapse, or only warn.
         resume: required: raise UserError where there is nothing to resume.
         track: trackers to log the figures to as well.
-        minutes: that the whole run may take, in place of `epochs`.
+        minutes: that the run may take once its images are found, in place of `epochs`.
         settings: fields of the recipe to change, such as epochs=50.
 
     Raises:

@@ -24,6 +24,7 @@ from simsiam.results import read_json, write_json
 
 MOST_IMAGES = 16  # of a step that chooses a layout
 TURNS = 3
+WORTH_IT = 300  # steps of a run
 PATIENCE = 10.0  # seconds; where one step takes longer, the usual layout is kept
 CLEARLY = 1.2  # times as fast in every turn; less may be chance, and is no reason to leave the usual layout
 FILE = "layouts.json"
@@ -106,16 +107,20 @@ class Layout:
     why: str = ""
 
 
-def choose_layout(recipe: Pretraining, machine: Machine, network: SimSiam, device: torch.device) -> Layout:
+def choose_layout(
+    recipe: Pretraining, machine: Machine, network: SimSiam, device: torch.device, *, steps: int
+) -> Layout:
     """The layout that a person names; else channels-last, but on a CPU channels-first where that is clearly faster.
 
-    The measurement takes seconds and is kept in the cache for this processor, torch, network and size. It draws no
-    random number of the run's.
+    The measurement takes seconds, is made for a run of many `steps` only, and is kept in the cache for this processor,
+    torch, network and size. It draws no random number of the run's.
     """
     # On a CPU torch's 1x1 convolutions crash channels-last with fewer than 16 channels.
     narrow = any(isinstance(each, nn.Conv2d) and 3 < each.in_channels < 16 for each in network.modules())
     if machine.channels_last != "auto" or device.type != "cpu" or narrow:
         return Layout(channels_last=machine.wants_channels_last(device.type == "cuda"))
+    if steps < WORTH_IT:
+        return Layout(channels_last=True)
     file, key = cache_folder(machine.cache) / FILE, _key(recipe)
     known: dict[str, float] = {}
     with suppress(OSError, UserError, ValueError, AttributeError):

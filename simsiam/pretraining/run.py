@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -66,7 +65,8 @@ def pretrain(
         init: weights to start from; projector and predictor too where the file has them.
         on_collapse: stop at a collapse, or only warn.
         resume: auto resumes where the run folder holds this run, and else starts; required starts nothing new.
-        minutes: that the whole run may take: the epochs are then planned by the measured pace; None: the recipe's.
+        minutes: that the run may take once its images are found (and the demo's fetched): the epochs are then planned
+            by the measured pace; None: the recipe's.
         track: other places to send the numbers to.
 
     Returns:
@@ -79,7 +79,6 @@ def pretrain(
     machine = machine or Machine()
     limits.check(recipe, prefixes=True)
     limits.check(machine, prefixes=True)
-    begun = time.monotonic()
     if minutes is not None and not 0 < minutes < math.inf:
         raise UserError(f"--minutes {minutes:g}: must be above zero.")
     with ExitStack() as held:
@@ -90,7 +89,7 @@ def pretrain(
         if minutes is not None:
             root = run_folder.place(recipe, machine, inputs)
             recipe = run_folder.planned(root, recipe, minutes) or estimate.fitted(
-                recipe, inputs, machine, process, minutes=minutes, begun=begun
+                recipe, inputs, machine, process, minutes=minutes
             )
             if recipe.train_images != len(inputs.train) and recipe.data_kind == "demo":
                 inputs = open_inputs(recipe, data=data, labels=labels, machine=machine)  # the demo takes fewer
@@ -187,7 +186,10 @@ class _Run:
         self.images = len(inputs.train)
         self.bad = run_folder.known_bad(folder)
         scaler = precision.prepare(recipe.precision, process.device)
-        layout = choose_layout(recipe, machine, network, process.device) if process.is_main else Layout()
+        steps = recipe.epochs * (self.images // recipe.batch_size)
+        layout = Layout()
+        if process.is_main:
+            layout = choose_layout(recipe, machine, network, process.device, steps=steps)
         self.notes = [layout.why] if layout.why else []
         channels_last = distributed.any_process(layout.channels_last, process.device)
         if channels_last:

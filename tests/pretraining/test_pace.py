@@ -45,9 +45,11 @@ def paced(monkeypatch: pytest.MonkeyPatch, *, last: float, first: float) -> list
     return tried
 
 
-def chosen(recipe: Pretraining, tmp_path: Path, model: Model | None = None, **changes: object) -> Layout:
+def chosen(
+    recipe: Pretraining, tmp_path: Path, model: Model | None = None, *, steps: int = 1000, **changes: object
+) -> Layout:
     machine = Machine(cache=tmp_path, **changes)  # type: ignore[arg-type]
-    return choose_layout(recipe, machine, SimSiam(model or recipe.model), CPU)
+    return choose_layout(recipe, machine, SimSiam(model or recipe.model), CPU, steps=steps)
 
 
 def test_a_clearly_faster_layout_is_chosen_and_remembered(
@@ -85,6 +87,14 @@ def test_a_step_that_takes_too_long_is_not_repeated(
     assert tried == [True]
 
 
+def test_a_short_run_is_not_worth_a_measurement(
+    recipe: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = paced(monkeypatch, last=0.3, first=0.1)
+    assert chosen(recipe, tmp_path, steps=pace.WORTH_IT - 1).channels_last
+    assert tried == []
+
+
 def test_what_a_person_says_is_not_measured_and_narrow_networks_never_lie_channels_last(
     recipe: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +121,7 @@ def test_measuring_a_layout_draws_no_random_number_of_the_runs(recipe: Pretraini
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    choose_layout(recipe, Machine(cache=tmp_path), network, CPU)
+    choose_layout(recipe, Machine(cache=tmp_path), network, CPU, steps=1000)
     assert torch.equal(torch.rand(3), expected)
 
 

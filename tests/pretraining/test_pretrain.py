@@ -432,7 +432,7 @@ def test_the_demo_fills_its_minutes_with_fewer_images(monkeypatch: pytest.Monkey
     monkeypatch.setattr(estimate, "open_monitor", lambda *_: Check())
     monkeypatch.setattr(estimate.time, "monotonic", lambda: now[0])
     process = Process(rank=0, world=1, device=torch.device("cpu"))
-    recipe = estimate.fitted(RECIPES["demo"](), inputs, Machine(), process, minutes=minutes, begun=100.0)
+    recipe = estimate.fitted(RECIPES["demo"](), inputs, Machine(), process, minutes=minutes)
     seconds = recipe.epochs * (recipe.train_images * 0.06 + 2)
     assert recipe.train_images <= 1000
     assert seconds == pytest.approx(60 * minutes - 2 * 2 - 6 * 2, abs=0.06 * recipe.epochs)
