@@ -60,7 +60,8 @@ class Result:
     @property
     def caveats(self) -> list[str]:
         """The notes that the figure is never quoted without."""
-        return [note for note in self.notes if any(words in note for words in CAVEATS)]
+        notes = [*self.notes, *self.detail.get("data_notes", ())]  # the latter of a pre-training
+        return [note for note in notes if any(words in note for words in CAVEATS)]
 
     def write(self, path: Path) -> None:
         """Write the record as JSON, atomically."""

@@ -276,3 +276,25 @@ def test_the_command_serves_until_ctrl_c(tmp_path: Path) -> None:
         assert b'<h1><a href="#">photos</a></h1>' in opener.open(address, timeout=30).read()
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+
+
+def test_a_link_that_leads_out_of_the_folder_is_not_served(served: Served) -> None:
+    kept, outside = served.root / "circle" / "048.jpg", served.root.parent / "private.jpg"
+    tiny.shape("square", seed=5).save(outside)
+    content = kept.read_bytes()
+    for target, status in ((outside, 400), (Path("047.jpg"), 200)):
+        kept.unlink()
+        kept.symlink_to(target)
+        answer, _, said = served.ask("/image/48")
+        assert answer == status
+        assert (b"a link that leads out of the folder" in said) == (status == 400)
+    kept.unlink()
+    kept.write_bytes(content)
+    folder, elsewhere = served.root / "square", served.root.parent / "elsewhere"
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    assert served.ask(f"/image/{IMAGES - 1}")[0] in (200, 400)
+    assert served.ask("/image/60")[0] == 400, "nor what lies behind a linked folder"
+    folder.unlink()
+    elsewhere.rename(folder)
+    assert served.ask("/image/60")[0] == 200

@@ -317,3 +317,47 @@ def test_shapes_of_any_colour_are_told_apart_by_their_form(tmp_path: Path) -> No
         simsiam("evaluate", "segmentation-voc12aug", tmp_path / "w.pth", *place, *words.split(), *network.split()) == 0
     )
     assert result(tmp_path / "out")["metrics"]["miou"] > 85
+
+
+def test_what_is_wrong_is_left_out_where_asked_and_counted(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tiny_masks.folders(tmp_path / "own", train=6, val=3, size=(40, 32))
+    (root / "images/train/scene001.png").write_text("none")
+    (root / "masks/train/scene002.png").unlink()
+    (root / "masks/val/scene006.png").write_bytes((root / "masks/val/scene006.png").read_bytes()[:60])
+    (root / "masks/val/alone.png").write_bytes((root / "masks/val/scene007.png").read_bytes())
+    words = ("folder", weights, "--data", root, "--out", tmp_path / "out")
+    assert evaluate(*words) == 2
+    assert "or leave them out by --skip-bad." in capsys.readouterr().err
+    assert evaluate(*words, "--skip-bad") == 0
+    found = result(tmp_path / "out")
+    train, test = (found["detail"]["inventory"][part] for part in ("train", "test"))
+    assert (train["found"], train["used"], found["detail"]["train_images"]) == (6, 4, 4)
+    assert (test["found"], test["used"], found["detail"]["test_images"]) == (3, 2, 2)
+    assert [(each["what"], each["count"]) for each in (*train["left_out"], *test["left_out"])] == [
+        ("image", 2),
+        ("image", 1),
+        ("file", 1),
+    ]
+    assert "scene001.png: not an image" in train["left_out"][0]["reason"]
+    assert any(note.startswith("train set: 4 images of 6 used; left out: 2 images (damaged") for note in found["notes"])
+    listed = json.loads((tmp_path / "out/data-checked.json").read_text())["left_out"]
+    assert [each[:2] for each in listed] == [[0, 1], [0, 2], [1, 0]]
+    (tmp_path / "out/result.json").unlink()
+    assert evaluate(*words) == 2, "what was checked for --skip-bad does not pass without it"
+    assert evaluate(*words, "--skip-bad") == 0
+    assert result(tmp_path / "out")["detail"]["inventory"] == found["detail"]["inventory"]
+    (root / "images/val/scene007.jpg").write_bytes((root / "images/val/scene007.png").read_bytes())
+    capsys.readouterr()
+    assert evaluate(*words[:-1], tmp_path / "twins", "--skip-bad") == 2
+    assert "2 files of one name; keep the one that is meant" in capsys.readouterr().err
+
+
+def test_one_image_at_a_single_place_is_refused_in_words(
+    weights: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "segmentation-folder", weights, "--data", shapes, "--out", tmp_path / "out", *SMALL]
+    assert simsiam(*words, "--size", "8", "--batch-size", "1") == 2
+    assert "--batch-size 1: one image a device, and crops of 8 pixels" in capsys.readouterr().err
+    assert simsiam(*words, "--batch-size", "5") == 0, "the sixth image alone would be too few, but is not alone"

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from simsiam.browse.pictures import Thumbnails
+from simsiam.browse.pictures import Thumbnails, leads_out
 from simsiam.embedding.embedder import Embedder
 from simsiam.embedding.similarity import Group, Hit, Index, Method, near_duplicates, plane
 from simsiam.embedding.vectors import Embedded
@@ -101,8 +101,11 @@ class Collection:
         return len(self.embedded)
 
     def jpeg(self, row: int, *, side: int) -> bytes:
-        """The picture of a row as JPEG."""
-        return self.thumbnails.jpeg(int(self.embedded.features.indices[row]), side=side)
+        """The picture of a row as JPEG; raises UserError for a link that leads out of the folder."""
+        index = int(self.embedded.features.indices[row])
+        if leads_out(self.embedded.source, index):
+            raise UserError(f"{self.embedded.path(row)}: a link that leads out of the folder; a list may name it.")
+        return self.thumbnails.jpeg(index, side=side)
 
     def page(self, *, start: int, count: int, text: str) -> Answer:
         """Images in the set's order, those whose path or class holds the text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from simsiam.data.images import UnreadableImage, as_rgb
-from simsiam.data.sources import ArraySource, FileSource, Source
+from simsiam.data.sources import ArraySource, FileSource, FolderSource, Source
 from simsiam.wording import one_line
 
 KEPT_BYTES = 64 << 20  # thumbnails that stay in memory
@@ -40,6 +41,14 @@ def _reduced(source: Source, index: int, side: int) -> Image.Image | None:
             return as_rgb(image)
     except Exception:  # whatever is wrong with it, the usual reading finds and names it
         return None
+
+
+def leads_out(source: Source, index: int) -> bool:
+    """Whether an image of a folder is a link, or lies behind one, that leads out of the folder."""
+    if not isinstance(source, FolderSource):  # a list or a CSV names each file itself
+        return False
+    root, file = (os.path.realpath(each) for each in (source.root, source.root / source.path(index)))
+    return os.path.commonpath([root, file]) != root
 
 
 class Thumbnails:

@@ -14,7 +14,8 @@ from simsiam.wording import counted
 
 ABOUT = """Search a set of images by example, on a page that this machine alone can open.
 
-Click a picture to see those most like it, or drop one of your own on the page. Ctrl-C ends it.
+Click a picture to see those most like it, or drop one of your own on the page. Ctrl-C ends it. Links that lead out of
+a folder are not shown: name such images in a list.
 """
 
 

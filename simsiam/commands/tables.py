@@ -143,11 +143,13 @@ def _day(result: Result) -> str:
 def print_table(places: Sequence[Path]) -> None:
     """The tables of the results, what was noted on each, and a page for each that has more to show."""
     from simsiam.report.evaluation_page import has_page
-    from simsiam.report.formats import report
+    from simsiam.report.formats import markdown_text, report
 
-    print(report(places, which="fitting"))
-    for place in places:
-        for note in Result.read(place / RESULT_FILE).notes:
+    tables = report(places, which="fitting")
+    print(tables)
+    notes = [note for place in places for note in Result.read(place / RESULT_FILE).notes]
+    for note in dict.fromkeys(notes):
+        if markdown_text(note) not in tables:  # a caveat stands there already
             print(f"note: {note}")
     for place in places:
         print(f"result: {place / RESULT_FILE}")

@@ -196,6 +196,9 @@ class PublishedMasks(DataFlags):
     one_set: ClassVar[bool] = True
     kind: Literal["voc12aug", "cityscapes"]
     data: Path | None = None  # The VOCdevkit, or the folder that holds leftImg8bit and gtFine.
+    skip_bad: Switch = (
+        False  # Leave out images that are damaged or whose mask is, and report them, in place of stopping.
+    )
 
     def open(self, cache: Path | None) -> MaskSplits:
         """Both sets."""
@@ -206,7 +209,8 @@ class PublishedMasks(DataFlags):
             raise UserError(
                 f"--data: name the folder of the data set: simsiam evaluate segmentation-{self.kind} RUN --data DIR."
             )
-        return {"voc12aug": open_voc12aug, "cityscapes": open_cityscapes}[self.kind](self.data)
+        found = {"voc12aug": open_voc12aug, "cityscapes": open_cityscapes}[self.kind](self.data)
+        return dataclasses.replace(found, skip_bad=self.skip_bad)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,9 +223,15 @@ class OwnMasks(DataFlags):
     test_images: Path | None = None  # Folder of test images; by default a tenth of the training images is held out.
     test_masks: Path | None = None  # Folder of the test images' masks.
     classes: Path | None = None  # Text file with a line per class: NAME, ID NAME or RED GREEN BLUE NAME.
+    skip_bad: Switch = (
+        False  # Leave out images that are damaged or whose mask is, and report them, in place of stopping.
+    )
 
     def open(self, cache: Path | None) -> MaskSplits:
         """Both sets; the held-out part is the same for every seed of the training."""
+        return dataclasses.replace(self._read(cache), skip_bad=self.skip_bad)
+
+    def _read(self, cache: Path | None) -> MaskSplits:
         from simsiam.data.segmentation.class_list import find_class_file
         from simsiam.data.segmentation.folders import Folders, open_mask_folders, open_mask_tree
         from simsiam.data.unpack import opened

@@ -52,6 +52,7 @@ class Measured:
     metrics: dict[str, float]
     detail: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    data: Any = None  # as they were used, where a look at every image left some out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ class Protocol(ABC, Generic[Data]):
 
         def score() -> Measured:
             measured = self.score(subject, data, machine=machine)
-            accounts = inventory.of(data)
+            accounts = inventory.of(measured.data or data)
             found = {name: account.facts() for name, account in accounts.items()}
             notes = [f"{name} set: {line}" for name, account in accounts.items() for line in account.lines()]
             return replace(

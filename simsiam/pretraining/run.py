@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from simsiam import limits, model
 from simsiam.config import Machine, Pretraining, as_dict
 from simsiam.data.images import write_skipped
-from simsiam.data.two_views.loader import Batch
+from simsiam.data.two_views.loader import Batch, require_full_batch
 from simsiam.engine import distributed, precision
 from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
@@ -83,7 +83,12 @@ def pretrain(
         raise UserError(f"--minutes {minutes:g}: must be above zero.")
     with ExitStack() as held:
         process = held.enter_context(distributed.processes(machine.device))
-        distributed.per_device_batch(recipe.batch_size, process.world)
+        rows = distributed.per_device_batch(recipe.batch_size, process.world)
+        if rows == 1 and (process.world == 1 or process.device.type != "cuda"):
+            raise UserError(
+                f"--batch-size {recipe.batch_size}: BatchNorm compares the images of a device with each other, so each "
+                f"takes two at least: --batch-size {2 * process.world} or more."
+            )
         inputs = open_inputs(recipe, data=data, labels=labels, machine=machine)
         inputs = run_folder.as_begun(run_folder.place(recipe, machine, inputs), inputs, machine)
         if minutes is not None:
@@ -93,6 +98,11 @@ def pretrain(
             )
             if recipe.train_images != len(inputs.train) and recipe.data_kind == "demo":
                 inputs = open_inputs(recipe, data=data, labels=labels, machine=machine)  # the demo takes fewer
+        contenders = None  # what is wrong with them, precision or batch is said before a folder is claimed
+        if run_folder.finished(run_folder.place(recipe, machine, inputs)) is None:
+            precision.prepare(recipe.precision, process.device)
+            require_full_batch(inputs.train, recipe.batch_size, process.world)
+            contenders = finish.contenders(recipe, compare, init)
         folder = held.enter_context(
             run_folder.claim(
                 recipe,
@@ -109,7 +119,7 @@ def pretrain(
         )
         if (finished := run_folder.finished(folder)) is not None:
             return finished
-        contenders = finish.contenders(recipe, compare, init)  # before hours of training: a wrong file shows now
+        assert contenders is not None
 
         start = start_network(recipe, init)
         network = start.network.to(process.device)

@@ -40,7 +40,8 @@ def answer(run: RunFolder) -> Answer:
     summary = str(verdict.get("summary", ""))
     tone, headline = _headline(status, *_against_start(run.detail.get("comparisons") or []))
     measured = [_measured(measure, rows) for measure, rows in (run.detail.get("baselines") or {}).items()]
-    sentences = [sentence for sentence in [summary, *measured, *_losses(run)] if sentence]
+    caveats = [f"{caveat[0].upper()}{caveat[1:]}." for caveat in run.result.caveats]
+    sentences = [sentence for sentence in [summary, *measured, *caveats, *_losses(run)] if sentence]
     return Answer(tone=tone, badge=status, headline=headline, sentences=sentences)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from simsiam.data.sources import FolderSource, ListSource
 from simsiam.results import Result
 from tests import tiny, tiny_masks, tiny_shapes
 from tests.cases.coloured import CPU, WEIGHTS, evaluate, folders, simsiam, table
+from tests.detection_command import FEW, NARROW, weights
+
+__all__ = ["weights"]
 
 
 @pytest.fixture(autouse=True)
@@ -237,3 +241,56 @@ def test_a_cache_that_cannot_be_written_is_a_note_and_embed_works(
         assert simsiam("embed", WEIGHTS, root, "--out", tmp_path / "e.npy", "--cache", place, "--again", *CPU) == 0
         assert "note: the features are not kept for the next command" in capsys.readouterr().err
         assert np.load(tmp_path / "e.npy").shape == (6, 512)
+
+
+def _yolo(root: Path, width: float = 0.5) -> Path:
+    (root / "labels").mkdir(parents=True, exist_ok=True)
+    uncompressed(root / "images", "bmp", 1)
+    for number in range(6):
+        (root / "labels" / f"{number}.txt").write_text(f"0 0.5 0.5 {width} 0.5\n")
+    return root
+
+
+def _coco(root: Path, width: int = 12) -> Path:
+    uncompressed(root, "bmp", 1)
+    images = [{"id": number, "file_name": f"{number}.bmp", "width": 24, "height": 24} for number in range(6)]
+    boxes = [{"id": 1 + n, "image_id": n, "category_id": 1, "bbox": [4, 4, width, 12], "iscrowd": 0} for n in range(6)]
+    whole = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "noise"}]}
+    (root / "own.json").write_text(json.dumps(whole))
+    return root
+
+
+CORRECTED: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
+    "VOC": (lambda root: tiny_shapes.voc_folder(root, images=4, side=32), _box_moved),
+    "YOLO": (_yolo, lambda root: _yolo(root, 0.4)),
+    "COCO": (_coco, lambda root: _coco(root, 10)),
+    "masks": (lambda root: tiny_masks.folders(root, train=3, val=2, size=(32, 32)), _mask_corrected),
+}
+SMALLEST = "--iterations 1 --evaluate-every 1 --batch-size 2 --device cpu --workers 0".split()
+SIDES = "--train-images.short-sides 32 --train-images.long-side 32 --test-images.short-sides 32".split()
+BRIEF = {
+    "detection-folder": ["--recipe", "folder_boxes", *SIDES, *FEW, *NARROW[:-2]],  # without the masks' flag
+    "segmentation-folder": "--size 32 --head-channels 4 --auxiliary-channels 4".split(),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(CORRECTED))
+def test_a_training_on_annotations_corrected_since_is_refused_and_no_figure_quoted(
+    kind: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lay, correct = CORRECTED[kind]
+    lay(tmp_path / "own")
+    name = "segmentation-folder" if kind == "masks" else "detection-folder"
+    words = ["evaluate", name, weights, "--data", tmp_path / "own", *BRIEF[name], *SMALLEST, "--out", tmp_path / "r"]
+    assert simsiam(*words) == 0
+    assert "measured now" in capsys.readouterr().out
+    assert simsiam(*words) == 0
+    assert "read from the result" in capsys.readouterr().out
+    before = (tmp_path / "r" / "result.json").read_bytes()
+    correct(tmp_path / "own")
+    assert simsiam(*words) == 2
+    said = capsys.readouterr()
+    assert re.search("holds a result with other (settings, )?data.*--again to replace it", said.err)  # anchors follow
+    assert "%" not in said.out
+    assert "result" not in said.out
+    assert (tmp_path / "r" / "result.json").read_bytes() == before

@@ -280,7 +280,22 @@ BAD_INPUT = {
     "weights that are none": (["pretrain", "PHOTOS", *NETWORK, "--init", "PHOTOS/000.png", "--out", "OUT"], "000.png"),
     "nothing to resume": (["pretrain", "PHOTOS", *NETWORK, "--resume", "--out", "OUT"], "--resume"),
     "accumulation": (["pretrain", "PHOTOS", "--accumulate", "4"], "BatchNorm"),
-    "labels that are none": (["pretrain", "PHOTOS", *NETWORK, "--labels", "nolabels.csv"], "nolabels.csv"),
+    "labels that are none": (
+        ["pretrain", "PHOTOS", *NETWORK, "--labels", "nolabels.csv", "--out", "OUT"],
+        "nolabels.csv",
+    ),
+    "weights to compare with that are none": (
+        ["pretrain", "PHOTOS", *NETWORK, "--compare", "PHOTOS/000.png", "--out", "OUT"],
+        "000.png",
+    ),
+    "one image a step": (
+        ["pretrain", "PHOTOS", *NETWORK, "--batch-size", "1", "--out", "OUT"],
+        "--batch-size 2 or more",
+    ),
+    "a batch beyond the set": (
+        ["pretrain", "PHOTOS", *NETWORK, "--batch-size", "999", "--out", "OUT"],
+        "one batch of 999",
+    ),
 }
 
 
@@ -296,6 +311,7 @@ def test_a_mistake_gets_one_clear_line(
     error = capsys.readouterr().err
     assert named in error
     assert "Traceback" not in error
+    assert not (tmp_path / "out").exists(), "nothing is left that another command would be refused for"
 
 
 def test_a_typo_in_a_flag_names_the_flag_meant(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

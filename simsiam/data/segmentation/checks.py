@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from simsiam.data.images import UnreadableImage, header
-from simsiam.data.segmentation.masks import IGNORE, UNKNOWN, Colour, MaskSource, palette_of, read_raw
+from simsiam.data.inventory import LeftOut
+from simsiam.data.segmentation.masks import IGNORE, UNKNOWN, Colour, MaskSource, MaskSplits, palette_of, read_raw
 from simsiam.errors import UserError
 from simsiam.results import write_atomic
 from simsiam.wording import counted
@@ -24,6 +25,9 @@ class Looked:
     """What an image and its mask show."""
 
     problems: tuple[str, ...]
+    at: tuple[int, int] = (0, 0)  # of which set, and which of its images
+    skippable: str = ""  # the first problem of this very image
+    lasting: tuple[str, ...] = ()  # problems that leaving this image out would not mend
     classes: frozenset[int] = frozenset()  # ids in the mask, IGNORE among them
     palette: tuple[tuple[int, Colour], ...] = ()  # of a mask that stores indices of one: index and colour
     mask: Path | None = None
@@ -37,12 +41,13 @@ def mask_problems(*sources: MaskSource, threads: int, rank: int = 0, world: int 
     palettes that number the colours in another order than the first. Of `world` processes each looks at every so
     many-th image.
     """
-    first = tuple(problem for source in sources for problem in source.unmatched)
-    work = [(source, index) for source in sources for index in range(len(source))][rank::world]
+    twins = tuple(problem for source in sources for problem in source.twins)
+    first = (*(problem for source in sources for problem in source.unmatched), *twins)
+    work = [(number, index) for number, source in enumerate(sources) for index in range(len(source))][rank::world]
     numbers: dict[Colour, tuple[int, Path | None]] = {}
     # Pillow's warnings are silenced by each reader, but threads that do so at once may leave them silenced.
     with warnings.catch_warnings(), ThreadPoolExecutor(max(1, threads)) as pool:
-        for found in pool.map(lambda item: _look(*item), work):
+        for at, found in zip(work, pool.map(lambda item: _look(sources[item[0]], item[1]), work), strict=True):
             colours = [colour for _, colour in found.palette]
             other = [
                 f"{found.mask}: its palette has {colour} at {index}, and that of {numbers[colour][1]} at "
@@ -50,8 +55,45 @@ def mask_problems(*sources: MaskSource, threads: int, rank: int = 0, world: int 
                 for index, colour in found.palette
                 if colours.count(colour) == 1 and numbers.setdefault(colour, (index, found.mask))[0] != index
             ]
-            yield replace(found, problems=(*first, *found.problems, *other[:1]))
-            first = ()
+            whole = (*first, *found.problems, *other[:1])
+            own = next(iter(found.problems), "")
+            yield replace(found, problems=whole, at=at, skippable=own, lasting=(*twins, *other[:1]))
+            first = twins = ()
+
+
+Bad = tuple[int, int, str]  # the set (0: training, 1: test), its image (-1: a file beside them), and what is wrong
+
+
+def bad_of(data: MaskSplits, looked: Iterable[Looked]) -> list[Bad]:
+    """What is to be left out, of the images that were looked at."""
+    return [(*each.at, each.skippable) for each in looked if each.skippable]
+
+
+def without(data: MaskSplits, bad: Sequence[Bad]) -> MaskSplits:
+    """The sets without what is wrong, their accounts with count and reason; raises UserError if none is left."""
+    alone = [(number, -1, line) for number, each in enumerate((data.train, data.test)) for line in each.unmatched]
+    found = [*bad, *alone]
+    if not found:
+        return data
+    one = data.train.inventory is data.test.inventory  # a part was held out
+    sets = []
+    for number, source in enumerate((data.train, data.test)):
+        mine = [each for each in found if one or each[0] == number]
+        account = source.inventory
+        images, files = ({line for _, row, line in mine if (row < 0) == beside} for beside in (False, True))
+        left = tuple(
+            LeftOut(what=what, count=len(lines), reason=f"{why}; the first: {min(lines)}")
+            for what, why, lines in (
+                ("image", "damaged, without a mask, or with one that does not fit", images),
+                ("file", "a mask without an image, or a listed image that is missing", files),
+            )
+            if lines
+        )
+        account = replace(account, used=account.used - len(images), left_out=(*account.left_out, *left))
+        sets.append(source.without({row for part, row, _ in bad if part == number}, account))
+        if not len(sets[-1]):
+            raise UserError(f"{source.name}: no image with a usable mask is left. {min(images)}")
+    return replace(data, train=sets[0], test=sets[1])
 
 
 def absent_classes(source: MaskSource, seen: Iterable[int]) -> list[str]:
@@ -67,7 +109,7 @@ def absent_classes(source: MaskSource, seen: Iterable[int]) -> list[str]:
     return [note]
 
 
-def complain(problems: Sequence[str], what: str, *, listing: Path | None) -> None:
+def complain(problems: Sequence[str], what: str, *, listing: Path | None, skippable: bool = False) -> None:
     """Raise UserError with every problem, or return where there is none.
 
     Of more than 20 the first are shown, and all are written to `listing`.
@@ -81,7 +123,8 @@ def complain(problems: Sequence[str], what: str, *, listing: Path | None) -> Non
         more += f" (all in {listing})"
     raise UserError(
         f"{what}: {counted(len(problems), 'problem')} in the data; nothing was trained.\n"
-        f"{shown}{more}\nFix or remove these files (and their names in the lists), then run the same command again."
+        f"{shown}{more}\nFix or remove these files (and their names in the lists), then run the same command again"
+        f"{', or leave them out by --skip-bad' if skippable else ''}."
     )
 
 

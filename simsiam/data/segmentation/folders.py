@@ -240,6 +240,7 @@ def _source(folders: Folders, listed: ClassList) -> MaskSource:
         classes=listed.names,
         coding=listed.coding,
         unmatched=found.unmatched,
+        twins=found.twins,
         left_out=beside([*found.images.values(), *found.masks.values(), *found.others], annotations=TEXTS),
     )
 
@@ -257,7 +258,8 @@ class _Files:
     images: dict[str, Path]  # by their path below the folder without its suffix
     masks: dict[str, Path]  # by the same path of their image
     others: tuple[Path, ...]  # all images and masks of the folders, those of other splits too
-    unmatched: tuple[str, ...]  # a line for each mask alone and for each two files of one name
+    unmatched: tuple[str, ...]  # a line for each mask alone and each image that is listed and missing
+    twins: tuple[str, ...]  # a line for each two files of one name
 
 
 def _files(folders: Folders) -> _Files:
@@ -281,10 +283,6 @@ def _files(folders: Folders) -> _Files:
     partners = _partners(images, masks)
     matched = {key: masks[mask] for key, mask in partners.items()}
     twins = [files for files in (*images.values(), *matched.values()) if len(files) > 1]
-    lines += [
-        f"{', '.join(map(str, files))}: {counted(len(files), 'file')} of one name; keep the one that is meant"
-        for files in twins
-    ]
     if folders.only is None:
         alone = sorted(masks.keys() - partners.values())
         lines += [f"{masks[key][0]}: a mask without an image in {folders.images}" for key in alone]
@@ -293,6 +291,10 @@ def _files(folders: Folders) -> _Files:
         masks={key: files[0] for key, files in matched.items()},
         others=tuple(others),
         unmatched=tuple(lines),
+        twins=tuple(
+            f"{', '.join(map(str, files))}: {counted(len(files), 'file')} of one name; keep the one that is meant"
+            for files in twins
+        ),
     )
 
 

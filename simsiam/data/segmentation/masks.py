@@ -89,6 +89,7 @@ class MaskSource(Source):
         coding: what the masks' values mean.
         classes: names by class id.
         unmatched: files without a partner that the layout itself showed, as lines of a message.
+        twins: files of one name, of which it is unclear which is meant, as such lines.
         left_out: what lay beside these files and is not used.
     """
 
@@ -102,11 +103,12 @@ class MaskSource(Source):
         classes: tuple[str, ...],
         coding: Coding,
         unmatched: tuple[str, ...] = (),
+        twins: tuple[str, ...] = (),
         left_out: tuple[LeftOut, ...] = (),
     ) -> None:
         self.pairs, self.name, self.classes, self.coding = list(pairs), name, classes, coding
         self.labels = None
-        self.unmatched = unmatched
+        self.unmatched, self.twins = unmatched, twins
         images = sum(each.count for each in left_out if each.what == "image")
         self._inventory = Inventory(found=len(self.pairs) + images, used=len(self.pairs), left_out=left_out)
 
@@ -153,6 +155,12 @@ class MaskSource(Source):
         part.pairs = chosen
         return part
 
+    def without(self, rows: Container[int], account: Inventory) -> MaskSource:
+        """The other images, under an account that says what was left out."""
+        part = self.subset(row for row in range(len(self)) if row not in rows)
+        part._inventory = account
+        return part
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskSplits:
@@ -161,6 +169,7 @@ class MaskSplits:
     train: MaskSource
     test: MaskSource
     notes: tuple[str, ...] = ()  # what a reader of the results must know of how they were found
+    skip_bad: bool = False  # leave out what is wrong, in place of stopping
 
 
 def read_raw(file: Path, colours: Container[Colour] = ()) -> np.ndarray:

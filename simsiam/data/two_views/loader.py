@@ -50,6 +50,15 @@ class Pairs:
     bad: list[BadImage]
 
 
+def require_full_batch(source: Source, batch_size: int, world: int) -> None:
+    """Raise UserError where a set is smaller than one batch of all processes."""
+    if len(source) < batch_size:
+        raise UserError(
+            f"{source.name}: {counted(len(source), 'image is', 'images are')} fewer than one batch of {batch_size}. "
+            f"Use a batch size of {max(world, len(source) // world * world)} or less."
+        )
+
+
 class ViewLoader(Loader[Batch]):
     """Training batches that depend on source, views, seed, epoch and step only.
 
@@ -74,12 +83,7 @@ class ViewLoader(Loader[Batch]):
                 f"batch size {batch_size}: cannot be shared by {world} processes. "
                 f"Use {f'{below} or ' if below else ''}{below + world}."
             )
-        if len(source) < batch_size:
-            raise UserError(
-                f"{source.name}: {counted(len(source), 'image is', 'images are')} fewer than one batch of "
-                f"{batch_size}. "
-                f"Use a batch size of {max(world, len(source) // world * world)} or less."
-            )
+        require_full_batch(source, batch_size, world)
         self.local_size, self.engine, self.channels_last = batch_size // world, engine, channels_last
         self.steps = len(source) // batch_size  # the last, partial batch is dropped
         self._first_row = self.rank * self.local_size

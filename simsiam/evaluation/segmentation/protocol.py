@@ -60,7 +60,7 @@ class _MaskProtocol(Protocol["MaskSplits"]):
         if data.train.classes != data.test.classes:
             raise UserError(f"{data.train.name} and {data.test.name}: the two sets have different classes.")
         with place_of(self, subject, data_id(data.train, data.test).sha256, machine) as place:
-            absent = check_data(data, place)
+            data, absent = check_data(data, place)
             sweep = self._sweep(data, place)
             chosen = replace(settings, course=replace(settings.course, lr=sweep.lr))
             trainer = trainer_for(chosen, data, place.part("", part="main"))
@@ -83,7 +83,7 @@ class _MaskProtocol(Protocol["MaskSplits"]):
                 f"{counted(len(unseen), 'class is', 'classes are')} neither in the test masks nor in the predictions "
                 f"and not in the means: {', '.join(unseen)}"
             )
-        return Measured(metrics=trained.metrics, detail=detail, notes=[*notes, *sweep.notes])
+        return Measured(metrics=trained.metrics, detail=detail, notes=[*notes, *sweep.notes], data=data)
 
     def _sweep(self, data: MaskSplits, place: Place) -> Sweep:
         """Each rate on a short schedule, scored on training images held out for it."""

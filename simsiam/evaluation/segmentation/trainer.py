@@ -14,9 +14,18 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from simsiam.config import loader_workers
+from simsiam.data import inventory
 from simsiam.data.images import turned_notes
 from simsiam.data.preprocess import Normalisation
-from simsiam.data.segmentation.checks import Looked, absent_classes, complain, mask_problems, single_class
+from simsiam.data.segmentation.checks import (
+    Looked,
+    absent_classes,
+    bad_of,
+    complain,
+    mask_problems,
+    single_class,
+    without,
+)
 from simsiam.data.segmentation.loader import MaskBatch, MaskLoader
 from simsiam.data.segmentation.masks import MaskSplits
 from simsiam.data.splits import data_id
@@ -106,6 +115,13 @@ class SegmentationTrainer:
         if rows % course.accumulate:
             raise UserError(
                 f"--accumulate {course.accumulate}: does not divide the {counted(rows, 'image')} of a device."
+            )
+        design, crop = self.settings.design, self.settings.augmentation.crop
+        if rows == 1 and crop <= design.output_stride and f"{design.backbone_norm} {design.norm}" != "frozen group":
+            raise UserError(
+                f"--batch-size {course.batch_size}: one image a device, and crops of {crop} pixels that the network "
+                f"reduces to a single place: BatchNorm has nothing to compare. Take --batch-size {2 * process.world} "
+                "or more, or a larger --size."
             )
         return MaskLoader(
             self.data.train,
@@ -220,30 +236,38 @@ def trainer_for(settings: Segmentation, data: MaskSplits, place: Place) -> Segme
     return SegmentationTrainer(settings=settings, network=network, data=data, place=place)
 
 
-def check_data(data: MaskSplits, place: Place) -> list[str]:
+def check_data(data: MaskSplits, place: Place) -> tuple[MaskSplits, list[str]]:
     """Look at every file once, each process at its share; raises UserError with all that is wrong.
 
-    Returns a word on classes that no mask shows. A folder whose data were whole once is not looked at again while
-    their content stays the same.
+    Returns the sets, without what is wrong where they say so, and a word on classes that no mask shows. What was found
+    is kept in the folder, and holds while the data's content stays the same.
     """
     process = place.process
     stamp, known = place.folder / CHECKED_FILE, data_id(data.train, data.test).sha256
     kept = read_json(stamp) if process.is_main and stamp.exists() else {}
-    if any_process(kept.get("data") == known, process.device):
-        return list(kept.get("notes", ()))
+    whole = not (kept.get("left_out") or data.train.unmatched or data.test.unmatched)
+    if any_process(kept.get("data") == known and (data.skip_bad or whole), process.device):
+        return without(data, gathered([tuple(each) for each in kept.get("left_out", ())])), list(kept.get("notes", ()))
     looked = _looked(data, place)
     found = list(dict.fromkeys(gathered([problem for each in looked for problem in each.problems])))
+    if data.skip_bad:
+        found = list(dict.fromkeys(gathered([problem for each in looked for problem in each.lasting])))
     keeps = place.machine.out is not None and process.is_main
-    complain(found, data.train.name, listing=place.folder / PROBLEMS_FILE if keeps else None)
+    listing = place.folder / PROBLEMS_FILE if keeps else None
+    complain(found, data.train.name, listing=listing, skippable=not data.skip_bad)
+    bad = gathered(bad_of(data, looked))
+    data = without(data, bad)
     if (lacking := single_class(data.train)) is not None:
         raise UserError(lacking)
-    notes = turned_notes(data.train.name, gathered([each.turned for each in looked]))
-    notes += absent_classes(data.train, gathered(sorted({number for each in looked for number in each.classes})))
+    good = [each for each in looked if not each.skippable]
+    notes = turned_notes(data.train.name, gathered([each.turned for each in good]))
+    notes += absent_classes(data.train, gathered(sorted({number for each in good for number in each.classes})))
     if process.is_main:
-        write_json(stamp, {"data": known, "images": len(data.train) + len(data.test), "notes": notes})
-        for note in notes:
+        images = len(data.train) + len(data.test)
+        write_json(stamp, {"data": known, "images": images, "notes": notes, "left_out": bad})
+        for note in (*(inventory.lines([data.train, data.test]) if bad else ()), *notes):
             print(f"note: {note}")
-    return notes
+    return data, notes
 
 
 def _looked(data: MaskSplits, place: Place) -> list[Looked]:
