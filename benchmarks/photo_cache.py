@@ -70,7 +70,7 @@ def pace(place: Path, kinds: tuple[str, ...], *, size: int, images: int, epochs:
     recipe = folder_cpu()
     recipe = dataclasses.replace(recipe, views=dataclasses.replace(recipe.views, size=size))
     large, small = (FolderSource(pieces(place / name, images, to)) for name, to in (("12", LARGE), ("small", SMALL)))
-    choice = choose(images, large.file, needed=decoded_side(recipe.views), cache=place / "cache")
+    choice = choose(large.files(), needed=decoded_side(recipe.views), cache=place / "cache")
     print(*choice.notes, sep="\n")
     sides: dict[str, Source] = {
         "12 MP, kept": large.kept_in(choice.photos),

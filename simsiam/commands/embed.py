@@ -10,7 +10,7 @@ import tyro
 
 from simsiam import claims
 from simsiam.commands.embedding_options import read, say
-from simsiam.commands.progress import share_bar
+from simsiam.engine.logs import share_bar
 from simsiam.errors import UserError
 from simsiam.wording import counted
 

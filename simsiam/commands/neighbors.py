@@ -132,8 +132,8 @@ def _neighbours(asked: Asked, embedded: Embedded, index: Index) -> Found:
 
 def _duplicates(options: Options, embedded: Embedded, index: Index) -> Found:
     from simsiam.browse.pictures import Row
-    from simsiam.commands.progress import share_bar
     from simsiam.embedding.similarity import Hit, near_duplicates
+    from simsiam.engine.logs import share_bar
 
     with share_bar("comparing all pairs") as progress:
         groups = near_duplicates(

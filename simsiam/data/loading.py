@@ -19,13 +19,22 @@ from typing import Any, ClassVar, Generic, Required, TypedDict, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from simsiam.data.images import BadImage
 from simsiam.data.preprocess import Preprocess
-from simsiam.data.reading import Loaded, Request, Sent, Work, map_tensors, no_pixels, quiet_worker, received, was_piped
+from simsiam.data.reading import (
+    Loaded,
+    PreprocessWork,
+    Request,
+    Sent,
+    Work,
+    map_tensors,
+    quiet_worker,
+    received,
+    was_piped,
+)
 from simsiam.data.source import Source
 from simsiam.errors import UserError
 
@@ -225,22 +234,6 @@ def image_batches(
 
     work = PreprocessWork(source=decoded_for(source, preprocess.decoded_side), preprocess=preprocess)
     yield from WorkerPool(work, workers=workers, device=device).run(requests, finish)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessWork(Work):
-    """Each readable image, preprocessed."""
-
-    source: Source
-    preprocess: Preprocess
-
-    def item(self, request: Request) -> Callable[[int, int, Image.Image], tuple[np.ndarray]]:
-        """S x S x 3 uint8."""
-        return lambda row, index, image: (self.preprocess.resample(image),)
-
-    def nothing(self) -> tuple[Tensor]:
-        """No pixels."""
-        return (no_pixels(self.preprocess.size),)
 
 
 def in_order(indices: np.ndarray, size: int, *, epoch: int = 0) -> list[Request]:

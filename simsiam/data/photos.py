@@ -22,7 +22,7 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,20 +157,18 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
-def choose(total: int, file: Callable[[int], Path | None], *, needed: int, cache: Path | None) -> Choice:
+def choose(files: Sequence[str], *, needed: int, cache: Path | None) -> Choice:
     """Keep the photos of a set where those of a sample are much larger than what `needed` pixels call for.
 
     Args:
-        total: photos in the set.
-        file: the file of a photo by its index; None for a set that does not lie in files of its own.
+        files: of all photos; none for a set that does not lie in files of its own.
         needed: pixels of the short side that suffice.
         cache: the cache folder; None: the usual one.
     """
     side = kept_side(needed)
-    places = map(file, np.unique(np.linspace(0, total - 1, SAMPLED).astype(int)).tolist())
-    sample = [place for place in places if place is not None]
-    if side is None or not sample:
+    if side is None or not files:
         return Choice(photos=None)
+    sample = [Path(files[at]) for at in np.unique(np.linspace(0, len(files) - 1, SAMPLED).astype(int)).tolist()]
     sides = [each for each in map(_short_side, sample) if each]
     typical = int(np.median(sides)) if sides else 0
     if typical < MUCH_LARGER * side:
@@ -179,7 +177,7 @@ def choose(total: int, file: Callable[[int], Path | None], *, needed: int, cache
     text = f"photos of {typical:,} px (the short side) where {needed:,} suffice: decoded once, at {side:,} px"
     if why is not None:
         return Choice(photos=photos, notes=(f"{text}, in every epoch: they cannot be kept in {photos.folder} ({why})",))
-    return Choice(photos=photos, notes=(f"{text}, and kept {_place(photos, sample, total)}",))
+    return Choice(photos=photos, notes=(f"{text}, and kept {_place(photos, sample, len(files))}",))
 
 
 def opened(side: int, *, cache: Path | None) -> tuple[KeptPhotos, str | None]:

@@ -11,9 +11,12 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from simsiam.data.images import BadImage, UnreadableImage
+from simsiam.data.preprocess import Preprocess
+from simsiam.data.source import Source
 from simsiam.errors import UserError
 from simsiam.wording import counted
 
@@ -105,6 +108,22 @@ class Work(ABC):
         note = getattr(getattr(self.source, "photos", None), "note", None)
         made = self.collate(items) if items else self.nothing()
         return Loaded(request=request, items=made, kept=kept_rows, bad=bad, note=note)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessWork(Work):
+    """Each readable image, preprocessed."""
+
+    source: Source
+    preprocess: Preprocess
+
+    def item(self, request: Request) -> Callable[[int, int, Image.Image], tuple[np.ndarray]]:
+        """S x S x 3 uint8."""
+        return lambda row, index, image: (self.preprocess.resample(image),)
+
+    def nothing(self) -> tuple[Tensor]:
+        """No pixels."""
+        return (no_pixels(self.preprocess.size),)
 
 
 def read_or_replace(source: Readable[T], index: int, bad: list[BadImage]) -> T:

@@ -35,11 +35,12 @@ class Source(ABC):
     photos: KeptPhotos | None = None  # where large ones are kept decoded, see `kept_in`
     published: bool = False  # one that published figures are of: evaluations decode its images at full size
     _inventory: Inventory | None = None
+    _pixels: np.ndarray | None = None
 
     @property
     def pixels(self) -> np.ndarray | None:
         """All images decoded, N x H x W x 3 uint8, or None where they are read one by one."""
-        return None
+        return self._pixels
 
     @property
     def inventory(self) -> Inventory:
@@ -126,10 +127,6 @@ class Source(ABC):
         kept.photos = photos
         return kept
 
-    def file(self, index: int) -> Path | None:
-        """The image's file, or None where it has none of its own."""
-        return None
-
 
 class Subset(Source):
     """Some images of another source."""
@@ -141,7 +138,6 @@ class Subset(Source):
         self.classes = base.classes
         self.published, self.photos = base.published, base.photos
         self.labels = None if base.labels is None else base.labels[indices]
-        self._pixels: np.ndarray | None = None
 
     @property
     def pixels(self) -> np.ndarray | None:
@@ -174,10 +170,6 @@ class Subset(Source):
         kept.base, kept.photos = self.base.kept_in(photos), photos
         return kept
 
-    def file(self, index: int) -> Path | None:
-        """That of the base set."""
-        return self.base.file(int(self.indices[index]))
-
     def path(self, index: int) -> str:
         """The name that the base set gives it."""
         return self.base.path(int(self.indices[index]))
@@ -209,13 +201,10 @@ class Subset(Source):
 class ArraySource(Source):
     """Images that live decoded in memory (N x H x W x 3 uint8)."""
 
+    _pixels: np.ndarray
+
     def __init__(
-        self,
-        pixels: np.ndarray,
-        labels: np.ndarray | None = None,
-        *,
-        name: str,
-        classes: tuple[str, ...] | None = None,
+        self, pixels: np.ndarray, labels: np.ndarray | None = None, *, name: str, classes: tuple[str, ...] | None = None
     ) -> None:
         if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
             raise ValueError(f"{name}: pixels must be N x H x W x 3 uint8, not {pixels.dtype} {pixels.shape}")
@@ -226,11 +215,6 @@ class ArraySource(Source):
         self.labels = None if labels is None else np.asarray(labels, np.int64)
         self._pixels = pixels
         self._digests: np.ndarray | None = None
-
-    @property
-    def pixels(self) -> np.ndarray | None:
-        """All images, N x H x W x 3 uint8."""
-        return self._pixels
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -283,10 +267,6 @@ class FileSource(Source):
         if self.photos is not None and self.short_side is not None and self.short_side <= self.photos.side:
             return self.photos.read(self.root / name, name=name)
         return read_image(self.root / name, name=name, short_side=self.short_side)
-
-    def file(self, index: int) -> Path | None:
-        """The file."""
-        return self.root / self.path(index)
 
     def path(self, index: int) -> str:
         """The file's path relative to the root (or absolute, where a list names it so)."""

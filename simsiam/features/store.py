@@ -25,14 +25,14 @@ import numpy as np
 
 from simsiam import locks
 from simsiam.config import Machine, as_dict, cache_folder, loader_workers
-from simsiam.data.classification.loader import augmented_copy
-from simsiam.data.classification.transforms import Augmenter
+from simsiam.data.classification.loader import AugmentedCopy, augmented_copy
 from simsiam.data.images import BadImage
 from simsiam.data.loading import image_batches
 from simsiam.data.preprocess import Preprocess
 from simsiam.data.sources import Source
 from simsiam.engine import precision as number_format
 from simsiam.engine.distributed import pick_device
+from simsiam.engine.logs import share_bar
 from simsiam.engine.precision import Precision
 from simsiam.engine.stopping import Interrupted, StopAsked, stop_requests
 from simsiam.errors import UserError
@@ -45,15 +45,6 @@ LAYOUT = 2  # of the files; a new layout never reads an old one's
 DIGESTED = 4096  # rows that are read at a time for a digest
 SAVE_SECONDS = 30.0  # work that an interruption may cost
 IN_MEMORY = 0.5  # of the machine's memory, that features may take where they cannot be kept in files
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentedCopy:
-    """Images augmented as in epoch `copy` of a training with this seed, instead of pre-processed for evaluation."""
-
-    augmenter: Augmenter
-    copy: int
-    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +117,8 @@ def _compute(
     workers = loader_workers(machine)
     batch, how = extraction.batch_size, extraction.preprocess
     if isinstance(how, AugmentedCopy):
-        copied: dict[str, Any] = {"copy": how.copy, "seed": how.seed, "batch_size": batch, "first": table.images}
-        batches: Iterator[Any] = augmented_copy(source, how.augmenter, device=device, workers=workers, **copied)
+        todo: dict[str, Any] = {"first": table.images, "batch_size": batch}
+        batches: Iterator[Any] = augmented_copy(source, how, device=device, workers=workers, **todo)
     else:
         left = np.arange(table.images, len(source))
         workers = workers if source.pixels is None else 0
@@ -140,11 +131,11 @@ def _compute(
         precision=extraction.precision,
         storage=extraction.storage,
     )
-    with _progress(f"features of {source.name}", table) as show, stop_requests() as request:
+    with share_bar(f"features of {source.name}") as show, stop_requests() as request:
         try:
             for block in blocks:
                 table.append(block, min(batch, len(source) - table.images))
-                show()
+                show(table.images / table.total)
         except StopAsked:
             table.save()
             kept = table.images if table.folder is not None else 0
@@ -301,13 +292,3 @@ def _alone_in(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(locks.held(folder / ".lock"))
         yield
-
-
-@contextmanager
-def _progress(what: str, table: _Table) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=table.total, completed=table.images)
-        yield lambda: bar.update(task, completed=table.images)

@@ -105,7 +105,7 @@ def _decoded_once(source: Source, recipe: Pretraining, machine: Machine, notes: 
     if machine.photo_cache == "off" or machine.views_engine == "pil":  # the reference decodes whole photos
         return source
     needed = max(decoded_side(recipe.views), preprocess_of(recipe.views).decoded_side)
-    chosen = photos.choose(len(source), source.file, needed=needed, cache=machine.cache)
+    chosen = photos.choose(source.files(), needed=needed, cache=machine.cache)
     notes += chosen.notes
     return source if chosen.photos is None else source.kept_in(chosen.photos)
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from simsiam.data.classification.loader import augmented_copy
+from simsiam.data.classification.loader import AugmentedCopy, augmented_copy
 from simsiam.data.classification.transforms import Augmenter
 from simsiam.data.loading import image_batches
 from simsiam.data.preprocess import Preprocess
@@ -75,7 +75,7 @@ def test_pictures_given_one_by_one_are_decoded_as_those_of_a_folder(root: Path) 
 def test_random_crops_of_large_photos_show_the_same_part(root: Path) -> None:
     augmenter = Augmenter(augmentation=crop_and_flip(32), mean=PUBLISHED.mean, std=PUBLISHED.std)
     source = FolderSource(root / "own" / "train")
-    (batch,) = augmented_copy(source, augmenter, copy=3, batch_size=2, seed=0, device=CPU)
+    (batch,) = augmented_copy(source, AugmentedCopy(augmenter=augmenter, copy=3, seed=0), batch_size=2, device=CPU)
     crops = [augmenter.crop(source.read(index), np.random.default_rng((0, 3, index, 0))) for index in range(2)]
     wanted = augmenter.finish(torch.from_numpy(np.stack(crops)), [])
     off = (batch.images - wanted).abs() * 255 * 0.226

@@ -257,23 +257,23 @@ def test_no_more_than_a_quarter_of_the_free_disk_is_taken(
     assert 0 < taken <= disk / 4
     assert opened.note is not None
     assert "25% of the free disk" in opened.note
-    choice = choose(COUNT, FolderSource(root).file, needed=42, cache=kept.parent)
+    choice = choose(FolderSource(root).files(), needed=42, cache=kept.parent)
     assert "still fit into a quarter of the free disk" in choice.notes[0]
 
 
 def test_photos_are_kept_where_they_are_much_larger_than_needed(root: Path, tmp_path: Path) -> None:
     source = FolderSource(root)
-    choice = choose(COUNT, source.file, needed=42, cache=tmp_path)
+    choice = choose(source.files(), needed=42, cache=tmp_path)
     assert choice.photos is not None
     assert (choice.photos.side, choice.photos.folder) == (SIDE, tmp_path / "decoded-photos")
     (note,) = choice.notes
     assert note.startswith("photos of 200 px (the short side) where 42 suffice: decoded once, at 96 px, and kept in ")
     assert "MB for 8 photos" in note
     assert not list((tmp_path / "decoded-photos").iterdir())  # nothing is made before that is said
-    assert choose(COUNT, source.file, needed=124, cache=tmp_path).photos is None  # they would be kept at 192
-    assert choose(3, lambda index: None, needed=42, cache=tmp_path).photos is None  # as in tar shards
+    assert choose(source.files(), needed=124, cache=tmp_path).photos is None  # they would be kept at 192
+    assert choose([], needed=42, cache=tmp_path).photos is None  # as in tar shards
     (tmp_path / "file").touch()
-    refused = choose(COUNT, source.file, needed=42, cache=tmp_path / "file")
+    refused = choose(source.files(), needed=42, cache=tmp_path / "file")
     assert refused.photos is not None  # so that the pixels do not depend on it
     assert "they cannot be kept" in refused.notes[0]
 

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from simsiam.data.classification.loader import AugmentedCopy
 from simsiam.data.classification.transforms import Augmenter
 from simsiam.data.preprocess import Preprocess
 from simsiam.data.sources import FolderSource, Source
 from simsiam.features import store
 from simsiam.features.extraction import Features
-from simsiam.features.store import AugmentedCopy, Extraction
+from simsiam.features.store import Extraction
 from simsiam.recipes.linear import crop_and_flip
 from simsiam.weights.pretrained import PretrainedBackbone
 from tests import tiny

@@ -11,6 +11,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from simsiam.data.classification.transforms import Augmenter
 from simsiam.data.images import BadImage
 from simsiam.data.loading import Loader, Placing, WorkerPool, decoded_for, in_order
 from simsiam.data.reading import Loaded, Request, Work, no_pixels
@@ -92,21 +93,23 @@ class LabelledLoader(Loader[LabelledBatch]):
         return self._work.finish(loaded, self._labels)
 
 
+@dataclass(frozen=True, kw_only=True)
+class AugmentedCopy:
+    """Images augmented as in epoch `copy` of a training with this seed, instead of pre-processed for evaluation."""
+
+    augmenter: Augmenter
+    copy: int
+    seed: int
+
+
 def augmented_copy(
-    source: Source,
-    augment: Augment,
-    *,
-    copy: int,
-    batch_size: int,
-    seed: int,
-    device: torch.device,
-    workers: int = 0,
-    first: int = 0,
+    source: Source, how: AugmentedCopy, *, batch_size: int, device: torch.device, workers: int = 0, first: int = 0
 ) -> Iterator[LabelledBatch]:
-    """The images from `first` on, once each in the source's own order, as epoch `copy` of a loader would crop them."""
-    work = CropWork(source=decoded_for(source, augment.decoded_side), augment=augment, seed=seed)
+    """The images from `first` on, once each in the source's own order."""
+    decoded = decoded_for(source, how.augmenter.decoded_side)
+    work = CropWork(source=decoded, augment=how.augmenter, seed=how.seed)
     labels = labels_of(source)
-    requests = in_order(np.arange(first, len(source)), batch_size, epoch=copy)
+    requests = in_order(np.arange(first, len(source)), batch_size, epoch=how.copy)
     pool = WorkerPool(work, workers=workers, device=device)
     yield from pool.run(requests, lambda loaded: work.finish(loaded, labels))
 

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from simsiam.data.classification.loader import AugmentedCopy
     from simsiam.data.preprocess import Preprocess
     from simsiam.data.sources import Source
     from simsiam.evaluation.classification.probe_heads import Features, HeadStack, Setting
     from simsiam.features.extraction import Features as Extracted
-    from simsiam.features.store import AugmentedCopy
 
 BATCH = 256  # images in a forward pass
 
@@ -104,7 +104,7 @@ class LinearProbe(Protocol[Splits]):
         return measured
 
     def _copy(self, subject: PretrainedBackbone, source: Source, copy: int, machine: Machine) -> Extracted:
-        from simsiam.features.store import AugmentedCopy
+        from simsiam.data.classification.loader import AugmentedCopy
 
         augmenter = Augmenter(augmentation=self.augmentation, mean=subject.mean, std=subject.std)
         return self._extract(subject, source, AugmentedCopy(augmenter=augmenter, copy=copy, seed=subject.seed), machine)

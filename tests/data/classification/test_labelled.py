@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from simsiam.data.classification.loader import (
+    AugmentedCopy,
     LabelledBatch,
     LabelledLoader,
     augmented_copy,
@@ -130,7 +131,9 @@ def test_a_copy_shows_each_image_as_that_epoch_does_and_can_start_anywhere() -> 
         by_index |= dict(zip(batch.indices.tolist(), batch.images, strict=True))
 
     def copied(first: int) -> Iterator[LabelledBatch]:
-        return augmented_copy(source, AUGMENTER, copy=4, batch_size=5, seed=3, device=CPU, first=first)
+        return augmented_copy(
+            source, AugmentedCopy(augmenter=AUGMENTER, copy=4, seed=3), batch_size=5, device=CPU, first=first
+        )
 
     whole = torch.cat([batch.images for batch in copied(0)])
     assert torch.equal(whole, torch.stack([by_index[index] for index in range(23)]))
