@@ -33,27 +33,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from verdict_sets import Images, Labelled, images, spoilt
+from verdict_sets import CPU, called, images, knn_of, spoilt
 
 from simsiam.config import Pretraining
-from simsiam.data.preprocess import Preprocess
 from simsiam.data.source import ArraySource
 from simsiam.data.splits import split_held_out
 from simsiam.data.two_views.loader import ViewLoader
 from simsiam.engine import optimizers
-from simsiam.evaluation.intervals import paired_difference
-from simsiam.features.neighbours import nearest, vote
 from simsiam.model import SimSiam
-from simsiam.pretraining.monitor import Monitor, evaluating
+from simsiam.pretraining.monitor import Monitor
 from simsiam.pretraining.step import simsiam_optimizer, simsiam_schedule, train_step
 from simsiam.recipes.pretrain import RECIPES
 
-CPU = torch.device("cpu")
 MOMENTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SEEN, LONG = 9_600, 40_000  # images that a run sees
 BASE_LR = 0.5
 SIDE = 24  # pixels of a view
-NEIGHBOURS = 500  # references and queries of the kNN curve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,78 +138,6 @@ def failing() -> Iterator[Case]:
                 yield Case(kind=kind, images=600, fault=fault, seed=n)
 
 
-def probe_of(backbone: nn.Module, found: Images, preprocess: Preprocess) -> tuple[np.ndarray, np.ndarray]:
-    """The logistic regression's hits on the test images (N of 0 or 1), and the test features."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    train, test = (features_of(backbone, part, preprocess) for part in (found.probe_train, found.probe_test))
-    if not (np.isfinite(train).all() and np.isfinite(test).all()):
-        return np.zeros(len(test)), test
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)).fit(train, found.probe_train[1])
-    return (model.predict(test) == found.probe_test[1]).astype(np.float64), test
-
-
-def features_of(backbone: nn.Module, part: Labelled, preprocess: Preprocess) -> np.ndarray:
-    """Pooled features in evaluation mode, N x C."""
-    with evaluating(backbone):
-        return backbone(preprocess.apply_pixels(part[0], CPU)).double().numpy()
-
-
-def knn_of(backbone: nn.Module, found: Images, preprocess: Preprocess) -> float:
-    """Accuracy of 20 neighbours' vote in percent: the curve that a sign of "long enough" is compared with."""
-    sets = ((pixels[:NEIGHBOURS], labels[:NEIGHBOURS]) for pixels, labels in (found.probe_train, found.probe_test))
-    train, test = (features_of(backbone, part, preprocess) for part in sets)
-    if not (np.isfinite(train).all() and np.isfinite(test).all()):
-        return 0.0
-    near = nearest(test, train, k=20, device="cpu")
-    labels = torch.from_numpy(found.probe_train[1][:NEIGHBOURS])
-    scores = vote(near, labels, k=20, temperature=0.07, classes=int(labels.max()) + 1)
-    return float((scores.argmax(1).numpy() == found.probe_test[1][:NEIGHBOURS]).mean() * 100)
-
-
-def called(case: Case, start: SimSiam, end: SimSiam, found: Images, preprocess: Preprocess) -> dict[str, Any]:
-    """What the run is, from outside; see the rule above."""
-    from scipy.stats import binomtest
-
-    (before, features), (after, trained) = (probe_of(n.backbone, found, preprocess) for n in (start, end))
-    commonest = np.bincount(found.probe_test[1]).max() / len(after)
-    better = {name: binomtest(int(h.sum()), len(h), commonest, "greater").pvalue <= 0.01
-              for name, h in (("start", before), ("end", after))}  # fmt: skip
-    with evaluating(end):
-        z = end.projector(torch.from_numpy(trained).float())
-        unit = nn.functional.normalize(z, dim=1).double().numpy()
-    numbers = {
-        "probe_start": 100 * before.mean(),
-        "probe_end": 100 * after.mean(),
-        "commonest": 100 * commonest,
-        "output_deviation": float(unit.std(0).mean() * unit.shape[1] ** 0.5),
-        "feature_deviation": _deviation(trained) / _deviation(features),
-    }
-    paired = paired_difference(after, before)
-    if not all(np.isfinite(value) for value in numbers.values()):
-        label, leg = "collapsed", "not finite"
-    elif better["start"] and not better["end"]:
-        label, leg = "collapsed", "probe at chance"
-    elif numbers["output_deviation"] < 0.1:
-        label, leg = "collapsed", "one output"
-    elif numbers["feature_deviation"] < 0.01:
-        label, leg = "collapsed", "one feature"
-    elif paired.outcome == "worse":
-        label, leg = "partial", "probe worse"
-    elif paired.outcome == "better" or case.fault is None:
-        label, leg = "sound", f"probe {paired.outcome}"
-    else:
-        label, leg = "idle", "no clear difference"
-    return {"label": label, "why": leg, "p": paired.p, **{key: round(value, 4) for key, value in numbers.items()}}
-
-
-def _deviation(rows: np.ndarray) -> float:
-    """The share of the features' length that differs between images."""
-    return float(np.sqrt(rows.var(0).sum() / (rows**2).mean(0).sum()))
-
-
 def without_batchnorm(head: nn.Module) -> None:
     """Replace every BatchNorm of a head by nothing."""
     for name, part in head.named_children():
@@ -278,7 +201,7 @@ def train(case: Case, photos: Path, weights: Path | None, good: dict[str, Any] |
         "images": len(split.train),
         "steps": total,
         "diverged": None if diverged is None else {"why": diverged, "step": step},
-        "outside": called(case, start, network, found, monitor.preprocess),
+        "outside": called(start, network, found, monitor.preprocess, case.fault),
         "knn": curve,
         "checks": [dataclasses.asdict(found) for found in monitor.checks],
         "seconds": round(time.process_time() - began, 1),

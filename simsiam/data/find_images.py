@@ -26,6 +26,8 @@ MASK_FOLDERS = (
     *("masks", "mask", "segmentationclasspng", "segmentationclass", "labels", "annotations", "gt", "ann", "ann_dir"),
     *("label", "annot", "seg", "segmentation"),
 )
+MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_labelIds", "_L", ".mask")
+MASK_BEGINNINGS = ("mask_", "masks_", "label_", "gt_")
 MOST = 50  # folders that are looked into
 ROLES: dict[str, Role] = {
     **dict.fromkeys(("train", "training", "trainval"), "train"),
@@ -70,6 +72,32 @@ def images_by_stem(folder: Path, *, deep: bool = False) -> dict[str, list[Path]]
         if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
             found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
     return found
+
+
+def mask_partners(images: Iterable[str], masks: Iterable[str]) -> dict[str, str]:
+    """For each image the mask of its name: with an ending or a beginning of masks, and in other capitals if need be."""
+    alike: dict[str, list[str]] = {}
+    for key in images:
+        alike.setdefault(key.casefold(), []).append(key)
+    ranked: dict[str, tuple[int, str]] = {}
+    for mask in masks:
+        folder, slash, last = mask.rpartition("/")
+        forms = [base for ending in MASK_ENDINGS if (base := mask_base(last, ending))]
+        forms += [last.removeprefix(begin) for begin in MASK_BEGINNINGS if last.startswith(begin)]
+        forms = list(dict.fromkeys(name for form in forms for name in (form, bare_name(form))))
+        for rank, form in enumerate(forms):
+            whole = folder + slash + form
+            found = alike.get(whole.casefold(), [])
+            if whole in found or len(found) == 1:
+                key = whole if whole in found else found[0]
+                ranked[key] = min(ranked.get(key, (rank, mask)), (rank, mask))
+                break
+    return {key: mask for key, (_, mask) in ranked.items()}
+
+
+def mask_base(key: str, ending: str) -> str | None:
+    """What is left of a mask's name without an ending; None where it has another."""
+    return key.removesuffix(ending) if key.endswith(ending) else None
 
 
 def split_lists(root: Path) -> dict[str, list[str]]:

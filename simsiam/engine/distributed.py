@@ -125,17 +125,17 @@ def per_device_batch(batch_size: int, world: int) -> int:
     return batch_size // world
 
 
-def parallel(model: nn.Module, process: Process) -> nn.Module:
-    """The model for this run's processes: SyncBatchNorm on GPUs (it raises on the CPU), gradients averaged.
+def parallel(model: nn.Module, process: Process, *, compiled: bool = False) -> Any:
+    """The model for this run's processes: SyncBatchNorm on GPUs (it raises on the CPU), gradients averaged; compiled.
 
     Buffers are not broadcast: each process keeps its own running statistics, which SyncBatchNorm makes equal.
     """
-    if process.world == 1:
-        return model
-    if process.device.type == "cuda":
+    if process.world > 1 and process.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(model, device_ids=[process.device.index], **_OWN_BUFFERS)
-    return DistributedDataParallel(model, **_OWN_BUFFERS)
+        model = DistributedDataParallel(model, device_ids=[process.device.index], **_OWN_BUFFERS)
+    elif process.world > 1:
+        model = DistributedDataParallel(model, **_OWN_BUFFERS)
+    return torch.compile(model) if compiled else model
 
 
 def _alone() -> bool:

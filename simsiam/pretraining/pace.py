@@ -19,7 +19,7 @@ from simsiam.config import Machine, Pretraining, as_dict, cache_folder
 from simsiam.engine import precision
 from simsiam.errors import UserError
 from simsiam.model import SimSiam
-from simsiam.pretraining.step import simsiam_optimizer, train_step
+from simsiam.pretraining.step import optimizer_of, train_step
 from simsiam.results import read_json, write_json
 
 MOST_IMAGES = 16  # of a step that chooses a layout
@@ -72,13 +72,7 @@ def step_of(
     size = recipe.views.size
     x1, x2 = (torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=layout) for _ in range(2))
     scaler = precision.prepare(recipe.precision, device)
-    optimizer = simsiam_optimizer(
-        network,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        predictor_lr=recipe.predictor_lr,
-    )
+    optimizer = optimizer_of(recipe, network)
     forward: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
 
     def update(loss: Tensor) -> None:

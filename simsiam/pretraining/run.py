@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from simsiam.data.two_views.loader import Batch, require_full_batch
 from simsiam.engine import distributed, precision
 from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
-from simsiam.engine.fit import Diverged, EpochEnd, Plan, Training, fit
+from simsiam.engine.fit import Diverged, EpochEnd, Training, fit
 from simsiam.engine.logs import Display, MetricsLog, Tracker
 from simsiam.engine.stopping import Interrupted, StopAsked
 from simsiam.errors import UserError
@@ -33,7 +33,7 @@ from simsiam.pretraining import estimate, finish, run_folder
 from simsiam.pretraining.inputs import Inputs, open_inputs, open_loader, open_monitor, start_network
 from simsiam.pretraining.monitor import Monitor
 from simsiam.pretraining.pace import Layout, choose_layout
-from simsiam.pretraining.step import Update, simsiam_optimizer, simsiam_schedule, train_step
+from simsiam.pretraining.step import Update, optimizer_of, plan_of, train_step
 from simsiam.pretraining.targets import Targets, open_targets
 from simsiam.pretraining.verdict import Check, Verdict, judge
 from simsiam.results import Result
@@ -90,9 +90,9 @@ def pretrain(
                 f"takes two at least: --batch-size {2 * process.world} or more."
             )
         inputs = open_inputs(recipe, data=data, labels=labels, machine=machine)
-        inputs = run_folder.as_begun(run_folder.place(recipe, machine, inputs), inputs, machine)
+        root = run_folder.place(recipe, machine, inputs)
+        inputs = run_folder.as_begun(root, inputs, machine)
         if minutes is not None:
-            root = run_folder.place(recipe, machine, inputs)
             recipe = run_folder.planned(root, recipe, minutes) or estimate.fitted(
                 recipe, inputs, machine, process, minutes=minutes
             )
@@ -204,17 +204,9 @@ class _Run:
         channels_last = distributed.any_process(layout.channels_last, process.device)
         if channels_last:
             network.to(memory_format=torch.channels_last)
-        self.parallel: Any = distributed.parallel(network, process)
-        if machine.compile == "on":
-            self.parallel = torch.compile(self.parallel)
+        self.parallel = distributed.parallel(network, process, compiled=machine.compile == "on")
         self.loader = open_loader(recipe, machine, inputs, process, channels_last=channels_last)
-        optimizer = simsiam_optimizer(
-            network,
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            predictor_lr=recipe.predictor_lr,
-        )
+        optimizer = optimizer_of(recipe, network)
         self.loss = partial(model.loss, similarity=recipe.similarity, symmetric=recipe.symmetric == "on")
         self.targets = open_targets(
             recipe.targets, network, steps=self.loader.steps, images=self.images, dim=recipe.model.projector_dim
@@ -223,15 +215,7 @@ class _Run:
         if self.targets is not None:
             modules["targets"] = self.targets
         self.training = Training(modules=modules, optimizer=optimizer, recipe=as_dict(recipe), scaler=scaler, extra={})
-        self.plan = Plan(
-            epochs=recipe.epochs,
-            steps_per_epoch=self.loader.steps,
-            schedule=simsiam_schedule(epochs=recipe.epochs, warmup_epochs=recipe.warmup_epochs),
-            schedule_by="epoch" if recipe.schedule == "epoch" else "fraction",
-            images_per_step=recipe.batch_size,
-            checkpoint_every=recipe.checkpoint_every,
-            checkpoint_minutes=machine.checkpoint_minutes,
-        )
+        self.plan = plan_of(recipe, machine, steps=self.loader.steps)
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=recipe.keep_checkpoints)
         self.log = MetricsLog(folder, trackers=track, writes=process.is_main)
         self.display = Display(recipe.epochs * self.loader.steps, shows=process.is_main)
@@ -248,8 +232,7 @@ class _Run:
         if saved is not None:
             self.training.load(saved)
             self.log.rewind(saved["log_offset"])
-            at = f"epoch {self.training.epoch + 1}, step {self.training.step}"
-            self.display.say(f"resuming {self.folder} at {at}")
+            self.display.say(f"resuming {self.folder} at epoch {self.training.epoch + 1}, step {self.training.step}")
             return run_folder.checks(self.folder)
         self.log.rewind(0)
         step = partial(self.forward, targets=copy.deepcopy(self.targets))
@@ -301,11 +284,7 @@ class _Run:
         """
         values = {key: value for key, value in vars(check).items() if value is not None}
         self.log.write("monitor", **values, status=verdict.status)
-        knn = "" if check.knn is None else f"kNN {check.knn:.1f} %, "
-        self.display.say(
-            f"epoch {check.epoch}: {knn}view retrieval {check.view_recall:.1f} %, spread {check.spread:.2f}, "
-            f"rank {check.rank_z:.1f}: {verdict.status}"
-        )
+        self.display.say(f"epoch {check.epoch}: {check.in_words}: {verdict.status}")
         score = check.view_recall if check.knn is None else check.knn
         for line in verdict.evidence if verdict.status == "worse than its start" else []:
             self.display.say(f"  {line}")

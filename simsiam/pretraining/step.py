@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from simsiam import model as simsiam_model
+from simsiam.config import Machine, Pretraining
 from simsiam.engine import optimizers
+from simsiam.engine.fit import Plan
 from simsiam.engine.optimizers import Schedule
 from simsiam.model import Outputs, SimSiam
 
@@ -42,6 +44,30 @@ def train_step(
     found = loss(outputs.p1, outputs.p2, z1, z2)
     update(found)
     return {"loss": found.detach(), "spread": simsiam_model.spread(outputs.z1)}
+
+
+def optimizer_of(recipe: Pretraining, network: SimSiam) -> torch.optim.SGD:
+    """The optimiser as a recipe sets it."""
+    return simsiam_optimizer(
+        network,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        predictor_lr=recipe.predictor_lr,
+    )
+
+
+def plan_of(recipe: Pretraining, machine: Machine, *, steps: int) -> Plan:
+    """Length, schedule and checkpoints of a training as a recipe sets them."""
+    return Plan(
+        epochs=recipe.epochs,
+        steps_per_epoch=steps,
+        schedule=simsiam_schedule(epochs=recipe.epochs, warmup_epochs=recipe.warmup_epochs),
+        schedule_by="epoch" if recipe.schedule == "epoch" else "fraction",
+        images_per_step=recipe.batch_size,
+        checkpoint_every=recipe.checkpoint_every,
+        checkpoint_minutes=machine.checkpoint_minutes,
+    )
 
 
 def simsiam_optimizer(

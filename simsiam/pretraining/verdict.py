@@ -65,6 +65,12 @@ class Check:
     chance: float = 0.0  # kNN of always naming the commonest class, percent; 0: not written down
     dim: int = 0  # channels of z; 0: not written down (earlier versions)
 
+    @property
+    def in_words(self) -> str:
+        """What a run prints of it."""
+        knn = "" if self.knn is None else f"kNN {self.knn:.1f} %, "
+        return f"{knn}view retrieval {self.view_recall:.1f} %, spread {self.spread:.2f}, rank {self.rank_z:.1f}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:

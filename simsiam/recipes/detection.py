@@ -183,15 +183,8 @@ def transfer_c4_voc07() -> Detection:
 
 def transfer_c4_voc0712() -> Detection:
     """The paper's VOC07+12 column: the zoo's schedule at the best of four rates, tried as for VOC07."""
-    return replace(
-        faster_rcnn_r50_c4_mstrain_24k_voc0712(),
-        name="transfer_c4_voc0712",
-        difficult="learnt",
-        background="left_out",
-        precise_bn_iterations=PRECISE_BN,
-        lr_sweep=RATES,
-        sweep_choice="best",
-    )
+    one = replace(faster_rcnn_r50_c4_mstrain_24k_voc0712(), difficult="learnt")
+    return _transfer(one, name="transfer_c4_voc0712")
 
 
 def transfer_c4_coco() -> Detection:
@@ -200,12 +193,14 @@ def transfer_c4_coco() -> Detection:
     MoCo's own list does not set that limit. At the best of four rates, tried as for VOC07.
     """
     one = mask_rcnn_r50_c4_mstrain_1x_coco()
-    images = replace(one.train_images, long_side=1200)
+    return _transfer(replace(one, train_images=replace(one.train_images, long_side=1200)), name="transfer_c4_coco")
+
+
+def _transfer(recipe: Detection, *, name: str) -> Detection:
     return replace(
-        one,
-        name="transfer_c4_coco",
+        recipe,
+        name=name,
         background="left_out",
-        train_images=images,
         precise_bn_iterations=PRECISE_BN,
         lr_sweep=RATES,
         sweep_choice="best",
@@ -237,24 +232,18 @@ def mask_rcnn_r50_fpn_24k_cityscapes() -> Detection:
 
 def folder_boxes() -> Detection:
     """For boxes of your own: the C4 detector of the VOC benchmark on a shorter schedule at batch 4."""
-    return replace(
-        faster_rcnn_r50_c4_mstrain_24k_voc0712(),
-        name="folder_boxes",
-        benchmark="folder",
-        background="left_out",
-        batch_size=4,
-        length=6000,
-        milestones=(4500, 5500),
-        evaluate_every=1000,
-        expected_classes=None,
-    )
+    return _own(faster_rcnn_r50_c4_mstrain_24k_voc0712(), name="folder_boxes")
 
 
 def folder_masks() -> Detection:
     """For masks of your own: the FPN detector of the COCO benchmark on a shorter schedule at batch 4."""
+    return _own(mask_rcnn_r50_fpn_mstrain_1x_coco(), name="folder_masks")
+
+
+def _own(recipe: Detection, *, name: str) -> Detection:
     return replace(
-        mask_rcnn_r50_fpn_mstrain_1x_coco(),
-        name="folder_masks",
+        recipe,
+        name=name,
         benchmark="folder",
         background="left_out",
         batch_size=4,
@@ -280,14 +269,8 @@ def folder_masks_cpu() -> Detection:
 def _for_cpu(recipe: Detection, *, name: str, masks: Masks | None) -> Detection:
     """Every choice here is this project's; narrow heads and few samples learn faster on few images (LOG.md)."""
     one = fpn(masks)
-    few = Sampling(count=64, positive_fraction=0.5)
-    rpn = replace(
-        one.rpn,
-        channels=64,
-        sampling=few,
-        train=Proposals(before_nms=600, kept=200),
-        test=Proposals(before_nms=600, kept=200),
-    )
+    few, proposals = Sampling(count=64, positive_fraction=0.5), Proposals(before_nms=600, kept=200)
+    rpn = replace(one.rpn, channels=64, sampling=few, train=proposals, test=proposals)
     boxes = replace(one.boxes, channels=64, hidden=256, sampling=few)
     return replace(
         recipe,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simsiam.results import WeightsId
@@ -28,7 +29,18 @@ class PretrainedBackbone:
     seed: int  # of everything random in a protocol
 
 
-def subject_of(module: nn.Module, *, seed: int, size: int | None = None) -> PretrainedBackbone:
+def subject_of(
+    weights: str | Path | nn.Module | PretrainedBackbone, *, seed: int, size: int | None, backbone: str | None
+) -> PretrainedBackbone:
+    """What is evaluated, of whatever names or holds it: a source as `open_subject` takes it, a module, or itself."""
+    if isinstance(weights, PretrainedBackbone):
+        return weights
+    if isinstance(weights, str | Path):
+        return open_subject(str(weights), seed=seed, backbone=backbone)
+    return _of_module(weights, seed=seed, size=size)
+
+
+def _of_module(module: nn.Module, *, seed: int, size: int | None) -> PretrainedBackbone:
     """A copy of a module as what is evaluated: a backbone, or a whole SimSiam network, of which the backbone is taken.
 
     Args:

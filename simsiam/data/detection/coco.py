@@ -15,7 +15,7 @@ from simsiam.data.annotations import UnreadableAnnotation, flag, read_json
 from simsiam.data.class_names import class_name
 from simsiam.data.detection.boxes import BoxImage
 from simsiam.data.detection.files import BoxFiles, Problem
-from simsiam.data.detection.instance_masks import MOST_PIXELS, Polygons, Rle, from_runs
+from simsiam.data.detection.instance_masks import from_coco, pixels_of
 from simsiam.data.detection.records import Box, Item, Record, assembled
 from simsiam.data.detection.voc import BoxSplits
 from simsiam.data.find_images import ImageFinder, role_of
@@ -216,8 +216,10 @@ def _is_brush(entry: dict[str, Any]) -> bool:
 
 
 def _item(entry: dict[str, Any], image: BoxImage, name: str, where: str) -> Item:
-    shape, area = _shape(entry.get("segmentation"), image), float(entry.get("area") or 0)
-    mask = _pixels(shape, image) if shape is not None and not (entry.get("bbox") and area > 0) else None
+    shape = from_coco(entry.get("segmentation"), height=image.height, width=image.width)
+    area, mask = float(entry.get("area") or 0), None
+    if shape is not None and not (entry.get("bbox") and area > 0):
+        mask = pixels_of(shape, height=image.height, width=image.width)
     if entry.get("bbox") or mask is None:
         box = _box(entry.get("bbox"))
     else:
@@ -278,37 +280,3 @@ def _far_masks(source: BoxFiles) -> Iterator[Problem]:
     for row in np.flatnonzero(apart).tolist():
         box, mask = (", ".join(f"{value:g}" for value in corners[row]) for corners in (boxes, extents))
         yield Problem(kind="mask far from its box", where=names[row], what=f"box ({box}), mask within ({mask})")
-
-
-def _pixels(shape: Polygons | Rle, image: BoxImage) -> np.ndarray:
-    height, width = (shape.height, shape.width) if isinstance(shape, Rle) else (image.height, image.width)
-    if not 0 < height * width <= MOST_PIXELS:
-        raise ValueError(f"a mask of {width} x {height} pixels")
-    rle = shape if isinstance(shape, Rle) else shape.encode(height=image.height, width=image.width)
-    return rle.decode()
-
-
-def _shape(found: Any, image: BoxImage) -> Polygons | Rle | None:
-    """A segmentation in any of COCO's three forms; None where there is none, or none with an inside."""
-    if not found:
-        return None
-    if isinstance(found, list):
-        if not isinstance(found[0], list) or (len(found) > 2 and all(len(each) == 2 for each in found)):
-            found = [found]  # one polygon, as its numbers or its corners
-        flat = [np.array(part, np.float64).reshape(-1) for part in found]
-        for part in flat:
-            if len(part) % 2:
-                raise ValueError(f"a polygon of {counted(len(part), 'number')}; it takes pairs, x and y of each corner")
-        parts = [part.reshape(-1, 2) for part in flat if len(part) >= 6]
-        return Polygons(parts=tuple(parts)) if parts else None
-    height, width = (int(side) for side in found.get("size") or (image.height, image.width))
-    counts = found["counts"]
-    if isinstance(counts, list):
-        if sum(counts) != height * width:
-            raise ValueError(
-                f"run lengths of {image.path} add up to {counted(sum(counts), 'pixel')}, not {height} x {width}"
-            )
-        return from_runs(counts, height=height, width=width)
-    packed = Rle(height=height, width=width, counts=counts.encode("ascii"))
-    _pixels(packed, image)  # raises ValueError for damaged run lengths
-    return packed

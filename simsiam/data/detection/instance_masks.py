@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simsiam.wording import counted
+
 MOST_PIXELS = 1 << 28  # of a mask that is drawn pixel by pixel
 
 
@@ -106,6 +108,43 @@ class InstanceMasks:
         if not self.shapes:
             return torch.zeros(0, self.height, self.width, dtype=torch.bool)
         return torch.from_numpy(np.stack([rle.decode() for rle in self.encode()]))
+
+
+def from_coco(found: Any, *, height: int, width: int) -> Polygons | Rle | None:
+    """A segmentation of an image in any of COCO's three forms; None where there is none, or none with an inside.
+
+    Raises ValueError where it is of none of these forms or damaged.
+    """
+    if not found:
+        return None
+    if isinstance(found, list):
+        if not isinstance(found[0], list) or (len(found) > 2 and all(len(each) == 2 for each in found)):
+            found = [found]  # one polygon, as its numbers or its corners
+        flat = [np.array(part, np.float64).reshape(-1) for part in found]
+        for part in flat:
+            if len(part) % 2:
+                raise ValueError(f"a polygon of {counted(len(part), 'number')}; it takes pairs, x and y of each corner")
+        parts = [part.reshape(-1, 2) for part in flat if len(part) >= 6]
+        return Polygons(parts=tuple(parts)) if parts else None
+    height, width = (int(side) for side in found.get("size") or (height, width))
+    counts = found["counts"]
+    if isinstance(counts, list):
+        if sum(counts) != height * width:
+            raise ValueError(f"run lengths add up to {counted(sum(counts), 'pixel')}, not {height} x {width}")
+        return from_runs(counts, height=height, width=width)
+    packed = Rle(height=height, width=width, counts=counts.encode("ascii"))
+    pixels_of(packed, height=height, width=width)  # raises ValueError for damaged run lengths
+    return packed
+
+
+def pixels_of(shape: Polygons | Rle, *, height: int, width: int) -> np.ndarray:
+    """The mask in an image of this size, or of its own, H x W bool; raises ValueError for one too large to draw."""
+    if isinstance(shape, Rle):
+        height, width = shape.height, shape.width
+    if not 0 < height * width <= MOST_PIXELS:
+        raise ValueError(f"a mask of {width} x {height} pixels")
+    rle = shape if isinstance(shape, Rle) else shape.encode(height=height, width=width)
+    return rle.decode()
 
 
 def from_runs(runs: Sequence[int], *, height: int, width: int) -> Rle:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simsiam.data.find_images import (
     IMAGE_FOLDERS,
+    MASK_ENDINGS,
     MASK_FOLDERS,
     ROLES,
     ImageFinder,
     bare_name,
     folders_in,
     images_by_stem,
+    mask_base,
+    mask_partners,
     near,
     role_of,
     split_folders,
@@ -28,9 +31,7 @@ from simsiam.data.segmentation.masks import MaskSource, MaskSplits, Pair
 from simsiam.errors import UserError
 from simsiam.wording import counted
 
-MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_labelIds", "_L", ".mask")
 TEXTS = (".txt", ".csv", ".json", ".xml", ".yaml", ".md", ".npy")  # files beside images that have their use
-MASK_BEGINNINGS = ("mask_", "masks_", "label_", "gt_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +207,7 @@ def _beside(root: Path) -> MaskExport | None:
 def _mask_ends(folder: Path) -> bool:
     """Whether an image of the folder has a mask beside it, by their names."""
     stems = images_by_stem(folder)
-    return any(_base(stem, ending) in stems for stem in stems for ending in MASK_ENDINGS if ending)
+    return any(mask_base(stem, ending) in stems for stem in stems for ending in MASK_ENDINGS if ending)
 
 
 LAYOUTS: tuple[Callable[[Path], MaskExport | None], ...] = (
@@ -269,7 +270,7 @@ def _files(folders: Folders) -> _Files:
     images, masks = images_by_stem(folders.images, deep=True), images_by_stem(folders.masks, deep=True)
     if folders.images == folders.masks:
         ends = [ending for ending in MASK_ENDINGS if ending]
-        masks = {key: files for key, files in images.items() if any(_base(key, end) in images for end in ends)}
+        masks = {key: files for key, files in images.items() if any(mask_base(key, end) in images for end in ends)}
         images = {key: files for key, files in images.items() if key not in masks}
     lines: list[str] = []
     others = [file for files in (*images.values(), *masks.values()) for file in files]
@@ -280,7 +281,7 @@ def _files(folders: Folders) -> _Files:
     for folder, found in ((folders.images, images), (folders.masks, masks)):
         if not found:
             raise UserError(f"{folder}: no image in it or below it.")
-    partners = _partners(images, masks)
+    partners = mask_partners(images, masks)
     matched = {key: masks[mask] for key, mask in partners.items()}
     twins = [files for files in (*images.values(), *matched.values()) if len(files) > 1]
     if folders.only is None:
@@ -296,28 +297,3 @@ def _files(folders: Folders) -> _Files:
             for files in twins
         ),
     )
-
-
-def _partners(images: Iterable[str], masks: Iterable[str]) -> dict[str, str]:
-    """For each image the mask of its name: with an ending or a beginning of masks, and in other capitals if need be."""
-    alike: dict[str, list[str]] = {}
-    for key in images:
-        alike.setdefault(key.casefold(), []).append(key)
-    ranked: dict[str, tuple[int, str]] = {}
-    for mask in masks:
-        folder, slash, last = mask.rpartition("/")
-        forms = [base for ending in MASK_ENDINGS if (base := _base(last, ending))]
-        forms += [last.removeprefix(begin) for begin in MASK_BEGINNINGS if last.startswith(begin)]
-        forms = list(dict.fromkeys(name for form in forms for name in (form, bare_name(form))))
-        for rank, form in enumerate(forms):
-            whole = folder + slash + form
-            found = alike.get(whole.casefold(), [])
-            if whole in found or len(found) == 1:
-                key = whole if whole in found else found[0]
-                ranked[key] = min(ranked.get(key, (rank, mask)), (rank, mask))
-                break
-    return {key: mask for key, (_, mask) in ranked.items()}
-
-
-def _base(key: str, ending: str) -> str | None:
-    return key.removesuffix(ending) if key.endswith(ending) else None

@@ -140,9 +140,8 @@ class SegmentationTrainer:
     def _step(self, training: Training) -> Callable[[MaskBatch], dict[str, Tensor]]:
         course = self.settings.course
         self.network.train()
-        network: Any = distributed.parallel(self.network, self.place.process)
-        if self.place.machine.compile == "on":
-            network = torch.compile(network)
+        compiled = self.place.machine.compile == "on"
+        network = distributed.parallel(self.network, self.place.process, compiled=compiled)
 
         def step(batch: MaskBatch) -> dict[str, Tensor]:
             done = training.epoch * course.interval + training.step
