@@ -16,7 +16,8 @@ from simsiam.data.classification import datasets
 from simsiam.data.photos import KeptPhotos
 from simsiam.data.sources import FolderSource, Source, open_source, split_held_out
 from simsiam.data.two_views.draws import decoded_side
-from simsiam.data.two_views.loader import ViewLoader
+from simsiam.data.two_views.loader import ViewLoader, require_full_batch
+from simsiam.engine import distributed, precision
 from simsiam.engine.distributed import Process
 from simsiam.errors import UserError
 from simsiam.model import SimSiam
@@ -98,6 +99,18 @@ def open_inputs(recipe: Pretraining, *, data: str | Path | None, labels: Path | 
         what = f"their {len(train.classes):,} sub-folders are taken as classes, for the kNN accuracy alone"
         notes.append(f"{train.name}: {what}; {useless}, so none is quoted" if useless else f"{train.name}: {what}")
     return Inputs(train=train, held_out=held_out, labelled=labelled, notes=notes)
+
+
+def require_fitting(recipe: Pretraining, inputs: Inputs, process: Process) -> None:
+    """Raise UserError where batch, images, processes and number format do not go together."""
+    rows = distributed.per_device_batch(recipe.batch_size, process.world)
+    if rows == 1 and (process.world == 1 or process.device.type != "cuda"):  # SyncBatchNorm sees those of all GPUs
+        raise UserError(
+            f"--batch-size {recipe.batch_size}: BatchNorm compares the images of a device with each other, so each "
+            f"takes two at least: --batch-size {2 * process.world} or more."
+        )
+    require_full_batch(inputs.train, recipe.batch_size, process.world)
+    precision.prepare(recipe.precision, process.device)
 
 
 def _decoded_once(source: Source, recipe: Pretraining, machine: Machine, notes: list[str]) -> Source:

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from simsiam.config import Machine, Pretraining, as_dict, cache_folder
-from simsiam.engine import precision
+from simsiam.engine import distributed, precision
+from simsiam.engine.distributed import Process
 from simsiam.errors import UserError
 from simsiam.model import SimSiam
 from simsiam.pretraining.step import optimizer_of, train_step
@@ -101,14 +102,17 @@ class Layout:
     why: str = ""
 
 
-def choose_layout(
-    recipe: Pretraining, machine: Machine, network: SimSiam, device: torch.device, *, steps: int
-) -> Layout:
+def choose_layout(recipe: Pretraining, machine: Machine, network: SimSiam, process: Process, *, steps: int) -> Layout:
     """The layout that a person names; else channels-last, but on a CPU channels-first where that is clearly faster.
 
-    The measurement takes seconds, is made for a run of many `steps` only, and is kept in the cache for this processor,
-    torch, network and size. It draws no random number of the run's.
+    The measurement takes seconds, is made for a run of many `steps` only, by the first process for all, and is kept in
+    the cache for this processor, torch, network and size. It draws no random number of the run's.
     """
+    own = _layout(recipe, machine, network, process.device, steps) if process.is_main else Layout()
+    return replace(own, channels_last=distributed.any_process(own.channels_last, process.device))
+
+
+def _layout(recipe: Pretraining, machine: Machine, network: SimSiam, device: torch.device, steps: int) -> Layout:
     # On a CPU torch's 1x1 convolutions crash channels-last with fewer than 16 channels.
     narrow = any(isinstance(each, nn.Conv2d) and 3 < each.in_channels < 16 for each in network.modules())
     if machine.channels_last != "auto" or device.type != "cpu" or narrow:

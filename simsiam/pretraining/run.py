@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from simsiam import limits, model
 from simsiam.config import Machine, Pretraining, as_dict
 from simsiam.data.images import write_skipped
-from simsiam.data.two_views.loader import Batch, require_full_batch
+from simsiam.data.two_views.loader import Batch
 from simsiam.engine import distributed, precision
 from simsiam.engine.checkpoints import Checkpoints
 from simsiam.engine.distributed import Process
@@ -30,9 +30,9 @@ from simsiam.engine.stopping import Interrupted, StopAsked
 from simsiam.errors import UserError
 from simsiam.model import SimSiam
 from simsiam.pretraining import estimate, finish, run_folder
-from simsiam.pretraining.inputs import Inputs, open_inputs, open_loader, open_monitor, start_network
+from simsiam.pretraining.inputs import Inputs, open_inputs, open_loader, open_monitor, require_fitting, start_network
 from simsiam.pretraining.monitor import Monitor
-from simsiam.pretraining.pace import Layout, choose_layout
+from simsiam.pretraining.pace import choose_layout
 from simsiam.pretraining.step import Update, optimizer_of, plan_of, train_step
 from simsiam.pretraining.targets import Targets, open_targets
 from simsiam.pretraining.verdict import Check, Verdict, judge
@@ -83,26 +83,18 @@ def pretrain(
         raise UserError(f"--minutes {minutes:g}: must be above zero.")
     with ExitStack() as held:
         process = held.enter_context(distributed.processes(machine.device))
-        rows = distributed.per_device_batch(recipe.batch_size, process.world)
-        if rows == 1 and (process.world == 1 or process.device.type != "cuda"):
-            raise UserError(
-                f"--batch-size {recipe.batch_size}: BatchNorm compares the images of a device with each other, so each "
-                f"takes two at least: --batch-size {2 * process.world} or more."
-            )
         inputs = open_inputs(recipe, data=data, labels=labels, machine=machine)
         root = run_folder.place(recipe, machine, inputs)
         inputs = run_folder.as_begun(root, inputs, machine)
+        require_fitting(recipe, inputs, process)
         if minutes is not None:
             recipe = run_folder.planned(root, recipe, minutes) or estimate.fitted(
                 recipe, inputs, machine, process, minutes=minutes
             )
             if recipe.train_images != len(inputs.train) and recipe.data_kind == "demo":
                 inputs = open_inputs(recipe, data=data, labels=labels, machine=machine)  # the demo takes fewer
-        contenders = None  # what is wrong with them, precision or batch is said before a folder is claimed
-        if run_folder.finished(run_folder.place(recipe, machine, inputs)) is None:
-            precision.prepare(recipe.precision, process.device)
-            require_full_batch(inputs.train, recipe.batch_size, process.world)
-            contenders = finish.contenders(recipe, compare, init)
+        # a wrong file shows before a folder is claimed
+        contenders = None if run_folder.finished(root) else finish.contenders(recipe, compare, init)
         folder = held.enter_context(
             run_folder.claim(
                 recipe,
@@ -197,15 +189,12 @@ class _Run:
         self.bad = run_folder.known_bad(folder)
         scaler = precision.prepare(recipe.precision, process.device)
         steps = recipe.epochs * (self.images // recipe.batch_size)
-        layout = Layout()
-        if process.is_main:
-            layout = choose_layout(recipe, machine, network, process.device, steps=steps)
+        layout = choose_layout(recipe, machine, network, process, steps=steps)
         self.notes = [layout.why] if layout.why else []
-        channels_last = distributed.any_process(layout.channels_last, process.device)
-        if channels_last:
+        if layout.channels_last:
             network.to(memory_format=torch.channels_last)
         self.parallel = distributed.parallel(network, process, compiled=machine.compile == "on")
-        self.loader = open_loader(recipe, machine, inputs, process, channels_last=channels_last)
+        self.loader = open_loader(recipe, machine, inputs, process, channels_last=layout.channels_last)
         optimizer = optimizer_of(recipe, network)
         self.loss = partial(model.loss, similarity=recipe.similarity, symmetric=recipe.symmetric == "on")
         self.targets = open_targets(
@@ -260,14 +249,7 @@ class _Run:
             self.bad.update({bad.path: bad for bad in batch.bad})
             if self.process.is_main:
                 write_skipped(self.folder / run_folder.SKIPPED, self.bad.values())
-        try:
-            return self.forward(self.parallel, batch, self.training.update, targets=self.targets)
-        except torch.cuda.OutOfMemoryError as error:
-            smaller = self.recipe.batch_size // 2
-            raise UserError(
-                f"the GPU's memory is full at batch {self.recipe.batch_size}. Try --batch-size {smaller} (the learning "
-                "rate follows), --precision bf16, or a smaller --views.size."
-            ) from error
+        return self.forward(self.parallel, batch, self.training.update, targets=self.targets)
 
     def forward(
         self, network: nn.Module, batch: Batch, update: Update, *, targets: Targets | None

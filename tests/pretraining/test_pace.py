@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from simsiam.config import Machine, Model, Pretraining
+from simsiam.engine.distributed import Process
 from simsiam.model import SimSiam
 from simsiam.pretraining import pace
 from simsiam.pretraining.pace import FILE, Layout, Side, alternate, choose_layout, step_of
 from simsiam.recipes.pretrain import RECIPES
 
 CPU = torch.device("cpu")
+ALONE = Process(rank=0, world=1, device=CPU)
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def chosen(
     recipe: Pretraining, tmp_path: Path, model: Model | None = None, *, steps: int = 1000, **changes: object
 ) -> Layout:
     machine = Machine(cache=tmp_path, **changes)  # type: ignore[arg-type]
-    return choose_layout(recipe, machine, SimSiam(model or recipe.model), CPU, steps=steps)
+    return choose_layout(recipe, machine, SimSiam(model or recipe.model), ALONE, steps=steps)
 
 
 def test_a_clearly_faster_layout_is_chosen_and_remembered(
@@ -121,7 +123,7 @@ def test_measuring_a_layout_draws_no_random_number_of_the_runs(recipe: Pretraini
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    choose_layout(recipe, Machine(cache=tmp_path), network, CPU, steps=1000)
+    choose_layout(recipe, Machine(cache=tmp_path), network, ALONE, steps=1000)
     assert torch.equal(torch.rand(3), expected)
 
 
