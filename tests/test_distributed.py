@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from simsiam.cli import run
+from simsiam.engine import distributed
 from simsiam.engine.distributed import launcher, per_device_batch
 from simsiam.errors import UserError
 from simsiam.results import Result, read_json, read_metrics
@@ -109,7 +110,22 @@ def test_processes_of_torchrun_meet_again_for_a_second_training_and_after_one_wa
     said, _ = agent.communicate(timeout=120)
     assert agent.returncode == 0, said
     assert said.count("all met, start 1") == 2
-    assert "process 0 of this machine lost another one of this run" in said
+
+
+def test_a_process_that_lost_another_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(distributed, "_join", lambda backend: None)
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    for raised, seen in (
+        (RuntimeError("[gloo/transport/tcp/pair.cc:545] Connection reset by peer"), UserError),
+        (torch.distributed.DistBackendError("NCCL communicator was aborted"), UserError),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), RuntimeError),
+    ):
+        with pytest.raises(seen) as met, distributed.processes("cpu"):
+            raise raised
+        assert ("process 1 of this machine lost another one of this run" in str(met.value)) == (seen is UserError)
 
 
 SLOWED = """

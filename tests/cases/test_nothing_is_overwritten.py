@@ -17,7 +17,7 @@ from tests import tiny
 
 CPU = "--device cpu --workers 0".split()
 SMALL = (
-    "--epochs 1 --batch-size 8 --model.backbone resnet10 --model.width 8 --views.size 16 --model.stem small-stride2"
+    "--epochs 1 --batch-size 2 --model.backbone resnet10 --model.width 8 --views.size 16 --model.stem small-stride2"
 ).split()
 WEIGHTS = "random:resnet10"
 
