@@ -7,7 +7,7 @@ RUN ?= runs/demo
 .PHONY: demo test slow gpu fuzz kills soak check format docs mutation lock clean
 
 demo: $(VENV)/.ready
-	$(BIN)/simsiam pretrain --recipe demo --minutes 7 --out $(RUN)
+	$(BIN)/simsiam pretrain --recipe demo --minutes 8 --out $(RUN)
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n auto
