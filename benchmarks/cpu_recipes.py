@@ -10,7 +10,6 @@ recipes' lengths are halved by `--share 0.5`; the same command resumes where it 
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from simsiam import evaluate, protocols
 from simsiam.config import Machine
+from simsiam.pretraining.pace import processor
 from simsiam.recipes.scaled import Wanted
 from simsiam.weights.pretrained import open_subject
 
@@ -61,7 +61,7 @@ def main() -> None:
             }
             shown = ", ".join(f"{key} {value:.1f}" for key, value in metrics.items())
             rows.append(f"| {name} | {recipe.name} | {start} | {shown} | {minutes:.1f} |")
-    print(f"\n{platform.processor() or platform.machine()}\n")
+    print(f"\n{processor()}\n")
     print("| task | recipe | start | % on held-out images | minutes |\n|---|---|---|---|---:|")
     print("\n".join(rows))
 

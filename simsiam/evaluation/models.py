@@ -202,5 +202,4 @@ class _Classes(Model):
 
 def _write_classes(out: Path, names: Sequence[str]) -> None:
     """The names of the masks' ids, a line each from 0."""
-
     write_atomic(out / "classes.txt", "".join(f"{name}\n" for name in names))

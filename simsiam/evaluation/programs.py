@@ -28,7 +28,7 @@ from simsiam.evaluation.models import open_model
 from simsiam.evaluation.segmentation.inference import TrainedSegmentor
 from simsiam.evaluation.segmentation.segmentor import Segmentor
 from simsiam.results import write_atomic
-from simsiam.weights.export import read_program, require_onnx, write_program
+from simsiam.weights.export import photographs, read_program, require_onnx, write_program
 from simsiam.wording import counted, some
 
 To = Literal["onnx", "pt2"]
@@ -137,7 +137,8 @@ def _detection(trained: TrainedDetector) -> Program:
     short, long = trained.images.short_sides[0], trained.images.long_side
     masks = {"masks": "N x S x S, probabilities within each box"} if trained.detector.architecture.masks else {}
     examples = [
-        image.resize(trained.images.scaled_size(*image.size, short), Image.Resampling.BILINEAR) for image in _photos()
+        image.resize(trained.images.scaled_size(*image.size, short), Image.Resampling.BILINEAR)
+        for image in photographs()
     ]
     return Program(
         name="detector",
@@ -168,7 +169,7 @@ def _segmentation(trained: TrainedSegmentor) -> Program:
         )
     long, short = testing.test_long, testing.test_short
     examples = [
-        image.resize(fitted(image.size, long=long, short=short), Image.Resampling.BILINEAR) for image in _photos()
+        image.resize(fitted(image.size, long=long, short=short), Image.Resampling.BILINEAR) for image in photographs()
     ]
     return Program(
         name="segmentor",
@@ -204,15 +205,8 @@ def _classification(trained: TrainedClassifier) -> Program:
             "    print(CLASSES[int(number)], float(share))"
         ),
         classes=trained.classes,
-        examples=[to_tensor(Image.fromarray(how.resample(image)))[None].repeat(2, 1, 1, 1) for image in _photos()],
+        examples=[to_tensor(Image.fromarray(how.resample(image)))[None].repeat(2, 1, 1, 1) for image in photographs()],
     )
-
-
-def _photos() -> list[Image.Image]:
-    """The two photographs that scikit-learn carries."""
-    from sklearn.datasets import load_sample_images
-
-    return [Image.fromarray(array) for array in load_sample_images().images]
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from simsiam.data.two_views.draws import decoded_side, draw, step_generator
 from simsiam.data.two_views.engines import opencv_crop, opencv_view, pil_view
 from simsiam.model import SimSiam
 from simsiam.pretraining.pace import Side, step_of, wait
+from simsiam.weights import export
 
 transforms: Any = _transforms  # torchvision annotates little of them
 PLAIN = "plain loop, as one would write it first"
@@ -105,12 +106,10 @@ def _lightly_step(recipe: Pretraining, x1: torch.Tensor, x2: torch.Tensor) -> Ca
 @contextmanager
 def photographs(megapixels: float) -> Iterator[Source]:
     """scikit-learn's two photographs at 4:3 and of so many megapixels, as JPEG files of quality 90 for a while."""
-    from sklearn.datasets import load_sample_images
-
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     with tempfile.TemporaryDirectory(prefix="simsiam-") as folder:
-        for number, pixels in enumerate(load_sample_images().images):
-            picture = Image.fromarray(pixels).resize((height * 4 // 3, height))
+        for number, photo in enumerate(export.photographs()):
+            picture = photo.resize((height * 4 // 3, height))
             picture.save(Path(folder) / f"{number}.jpg", quality=90)
         name = f"photographs of {height * 4 // 3} x {height}"
         yield FileSource(Path(folder), ["0.jpg", "1.jpg"], None, name=name, classes=None)

@@ -13,11 +13,12 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from simsiam.config import Machine, Pretraining, as_dict, cache_folder
 from simsiam.engine import distributed, precision
 from simsiam.engine.distributed import Process
+from simsiam.engine.fit import Training
 from simsiam.errors import UserError
 from simsiam.model import SimSiam
 from simsiam.pretraining.step import optimizer_of, train_step
@@ -52,7 +53,7 @@ def alternate(sides: Sequence[Side], *, seconds: float, rounds: int, device: tor
             while not calls or time.perf_counter() - started < seconds:
                 side.call()
                 calls += 1
-                wait(device)
+            wait(device)  # once, as a training does not wait for each of its steps
             pace[side.name].append(calls * side.images / (time.perf_counter() - started))
     return {name: median(values) for name, values in pace.items()}
 
@@ -73,23 +74,13 @@ def step_of(
     size = recipe.views.size
     x1, x2 = (torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=layout) for _ in range(2))
     scaler = precision.prepare(recipe.precision, device)
-    optimizer = optimizer_of(recipe, network)
+    training = Training(modules={}, optimizer=optimizer_of(recipe, network), recipe={}, scaler=scaler)
     forward: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
-
-    def update(loss: Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        if scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        else:
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            scaler.step(optimizer)
-            scaler.update()
 
     def step() -> object:
         precision.prepare(recipe.precision, device)  # another side may have set what the device computes in
         with precision.autocast(recipe.precision, device):
-            return train_step(forward, x1, x2, update=update)
+            return train_step(forward, x1, x2, update=training.update)
 
     return step
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ from simsiam.weights.load import Loaded, Preprocess
 from simsiam.weights.modelcard import Target as Target
 from simsiam.weights.targets import Reader
 from simsiam.wording import counted
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def write_onnx(loaded: Loaded, out: Path) -> Path:
@@ -244,15 +247,20 @@ def relative_difference(reader: Reader, loaded: Loaded, images: Tensor) -> float
     return float((theirs - ours).abs().max() / ours.abs().max().clamp_min(1e-12))
 
 
-def sample_images(preprocess: Preprocess) -> Tensor:
-    """Four crops of the two photographs that scikit-learn carries, normalised: 4 x 3 x size x size."""
+def photographs() -> list[Image.Image]:
+    """The two photographs that scikit-learn carries, 640 x 427 pixels."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
+
+    return [Image.fromarray(array) for array in load_sample_images().images]
+
+
+def sample_images(preprocess: Preprocess) -> Tensor:
+    """Four crops of the two photographs that scikit-learn carries, normalised: 4 x 3 x size x size."""
     from torchvision.transforms import functional
 
     crops = []
-    for array in load_sample_images().images:
-        photo = Image.fromarray(array)
+    for photo in photographs():
         side = min(photo.size)
         for left in (0, photo.width - side):
             square = photo.crop((left, 0, left + side, side)).resize((preprocess.size, preprocess.size))

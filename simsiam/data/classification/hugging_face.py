@@ -98,7 +98,9 @@ def parquet(place: Path, cache: Path) -> Found | None:
 
     def read(parts: Sequence[str]) -> ShardSource:
         every = [file for part in files.values() for file in part]
-        folder = once(_name(place), every, cache=cache, fill=lambda into, room: _lay_out(files, columns, into, room))
+        folder = once(
+            _name(place), every, cache=cache, fill=lambda into, room: _lay_out(files, columns, classes, into, room)
+        )
         shards = [folder / f"{_tar(part)}-{n:05d}.tar" for part in parts for n in range(len(files[part]))]
         source = ShardSource(place, shards=shards, cache=cache)
         source.name = "-".join(filter(None, [_name(place), *parts])) if len(parts) == 1 else _name(place)
@@ -154,12 +156,13 @@ def _known(value: Any) -> bool:
     return value is not None and value != "" and not (isinstance(value, int) and value < 0)
 
 
-def _lay_out(files: Mapping[str, Sequence[Path]], columns: _Columns, folder: Path, room: Room) -> None:
+def _lay_out(
+    files: Mapping[str, Sequence[Path]], columns: _Columns, classes: Sequence[str], folder: Path, room: Room
+) -> None:
     """A tar of each file: ROW.jpg as it is stored, and ROW.cls, the number of its class."""
     import pyarrow.parquet as reader
 
-    used = {value for part in files.values() for value in _labels(reader, part, columns.label) if _known(value)}
-    words = {} if columns.names else {word: n for n, word in enumerate(in_order(map(str, used)))}
+    words = {} if columns.names else {word: number for number, word in enumerate(classes)}
     for part, each in files.items():
         for number, file in enumerate(each):
             with tarfile.open(folder / f"{_tar(part)}-{number:05d}.tar", "w") as tar:
